@@ -1,0 +1,1 @@
+"""On the board: poll, verify, preflight, shadow, hot-swap, watch, roll back."""

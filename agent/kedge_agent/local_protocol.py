@@ -1,0 +1,235 @@
+"""What updater and runner say to each other over the local socket.
+
+One JSON message a line, a request and its answer in turn. The runner never sees the server, the
+updater never imports a runtime; they share the state directory and these messages. Both sides
+open with :class:`Hello`: a runner of another version is restarted, not guessed at.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import msgspec
+
+from kedge_shared.ids import Sha256
+from kedge_shared.protocol import Window
+
+VERSION = 1
+#: A line is never longer: evidence is sums, not samples.
+LINE_LIMIT_BYTES = 1024 * 1024
+
+SlotName = Literal["active", "candidate", "previous"]
+
+
+class Slot(msgspec.Struct, frozen=True, kw_only=True):
+    """One engine that was verified and accepted; everything is found by hash in the blob store.
+
+    Attributes:
+        release: Version of the model.
+        manifest: Hash of the manifest's bytes.
+        policy: Hash of the model policy's bytes that accepted it.
+        engine: Hash of the engine's main file, for people and reports.
+    """
+
+    release: str
+    manifest: Sha256
+    policy: Sha256
+    engine: Sha256
+
+
+class Hello(msgspec.Struct, frozen=True, tag="hello"):
+    """Opens a connection."""
+
+    version: int = VERSION
+
+
+class Status(msgspec.Struct, frozen=True, tag="status"):
+    """Asks for :class:`RunnerState`."""
+
+
+class TakeWindow(msgspec.Struct, frozen=True, tag="take_window"):
+    """Asks for the telemetry since the last such request; answered with :class:`Telemetry`."""
+
+
+class LoadCandidate(msgspec.Struct, frozen=True, tag="load_candidate"):
+    """Load beside the active engine, off the live path, at nice 19; answered when it is warm."""
+
+    slot: Slot
+
+
+class StartShadow(msgspec.Struct, frozen=True, tag="start_shadow"):
+    """Run candidate (before the swap) or previous (after it) on sampled live frames.
+
+    Attributes:
+        share: Share of the frame time that the shadow may take, 0..1.
+    """
+
+    share: float = 0.1
+
+
+class Swap(msgspec.Struct, frozen=True, tag="swap"):
+    """Make the candidate serve from the next frame on; answered after its first live frame."""
+
+
+class RollBack(msgspec.Struct, frozen=True, tag="roll_back"):
+    """Make the previous engine serve again; answered after its first live frame."""
+
+
+class Drop(msgspec.Struct, frozen=True, tag="drop"):
+    """Stop shadowing, close an engine and give its memory back."""
+
+    slot: SlotName
+
+
+Request = Hello | Status | TakeWindow | LoadCandidate | StartShadow | Swap | RollBack | Drop
+
+
+class Evidence(msgspec.Struct, frozen=True, kw_only=True):
+    """What shadowing has shown so far; ``serving`` answers, ``shadow`` is compared with it.
+
+    Attributes:
+        frames: Sampled live frames on which both ran.
+        objects: Frames on which either of them saw something: what counts as evidence.
+        tracks: Distinct objects seen by either, by a simple tracker.
+        hits: Objects both saw.
+        old_only: Objects only the older engine saw.
+        new_only: Objects only the newer engine saw.
+        blocks: Per block of frames with objects: share of the older engine's objects that the
+            newer saw too. Blocks, because consecutive frames are not independent.
+        old_ms: Median time of the older engine on these frames, milliseconds, or 0.
+        new_ms: Median time of the newer engine, milliseconds, or 0.
+        new_p95_ms: 95th percentile of the newer engine's live frame time, milliseconds, or 0.
+        errors: Frames on which the newer engine failed or gave NaN.
+        seconds: Since shadowing began.
+    """
+
+    frames: int = 0
+    objects: int = 0
+    tracks: int = 0
+    hits: int = 0
+    old_only: int = 0
+    new_only: int = 0
+    blocks: tuple[float, ...] = ()
+    old_ms: float = 0.0
+    new_ms: float = 0.0
+    new_p95_ms: float = 0.0
+    errors: int = 0
+    seconds: float = 0.0
+
+
+class RunnerState(msgspec.Struct, frozen=True, kw_only=True, tag="runner_state"):
+    """Where the runner stands.
+
+    Attributes:
+        version: Of this protocol.
+        pid: Process.
+        active: Engine that serves, or ``None``.
+        candidate: Engine loaded beside it before a swap.
+        previous: Engine kept ready after a swap.
+        fell_back: The runner went back to the previous engine by itself, and why; empty if not.
+        evidence: Of shadowing, before or after the swap.
+        frames: Frames that reached the sink since the start.
+        dropped: Frames overwritten before the engine took them.
+        errors: Frames on which the engine failed.
+        last_frame_age_s: Seconds since the last frame reached the sink.
+        swap_gap_ms: Longest time between two sink frames around the last swap, milliseconds.
+        switch_us: Time the pointer switch took, microseconds.
+    """
+
+    pid: int
+    version: int = VERSION
+    active: Slot | None = None
+    candidate: Slot | None = None
+    previous: Slot | None = None
+    fell_back: str = ""
+    evidence: Evidence | None = None
+    frames: int = 0
+    dropped: int = 0
+    errors: int = 0
+    last_frame_age_s: float = 0.0
+    swap_gap_ms: float = 0.0
+    switch_us: float = 0.0
+
+
+class Telemetry(msgspec.Struct, frozen=True, tag="telemetry"):
+    """Answer to :class:`TakeWindow`."""
+
+    window: Window
+
+
+class Done(msgspec.Struct, frozen=True, tag="done"):
+    """The request was carried out."""
+
+    state: RunnerState
+
+
+class Failed(msgspec.Struct, frozen=True, tag="failed"):
+    """The request was not carried out; the live loop goes on as before.
+
+    Attributes:
+        code: ``memory``, ``crash``, ``trust``, ``state`` (nothing to swap to), ``version``.
+        reason: One line.
+        evidence: Figures.
+    """
+
+    code: str
+    reason: str
+    evidence: dict[str, Any] = {}
+
+
+Answer = RunnerState | Telemetry | Done | Failed
+
+
+class PreflightJob(msgspec.Struct, frozen=True, kw_only=True):
+    """What the preflight child is given on standard input.
+
+    Attributes:
+        blobs: The blob store's folder.
+        candidate: The engine on trial.
+        active: The engine that serves, or ``None`` for a first install.
+        threads: Threads an engine may use.
+        rounds: Interleaved timing rounds.
+        memory_mb: Address-space limit of the child, MiB; 0 is none.
+    """
+
+    blobs: str
+    candidate: Slot
+    active: Slot | None
+    threads: int
+    rounds: int = 30
+    memory_mb: float = 0.0
+
+
+class PreflightResult(msgspec.Struct, frozen=True, kw_only=True):
+    """What the preflight child measured; the updater judges (kedge_agent.decisions).
+
+    Attributes:
+        ok: Whether the engine loaded and answered every golden frame.
+        error: Why not.
+        fidelity: Share of the builder's references found again, or ``None`` without references.
+        label_score: F1 on the golden labels, or ``None``.
+        active_label_score: The same of the active engine, or ``None``.
+        agreement: Share of the active engine's golden objects that the candidate sees too, or
+            ``None``.
+        zero_scores: The engine saw nothing at all on frames that have labels.
+        non_finite: Frames with NaN or infinity.
+        candidate_ms: Median frame time, milliseconds.
+        active_ms: The same of the active engine, interleaved, or 0.
+        load_ms: Loading and warm-up, milliseconds.
+        memory_mb: Resident memory the candidate added, MiB.
+        frames: Golden frames.
+    """
+
+    ok: bool
+    error: str = ""
+    fidelity: float | None = None
+    label_score: float | None = None
+    active_label_score: float | None = None
+    agreement: float | None = None
+    zero_scores: bool = False
+    non_finite: int = 0
+    candidate_ms: float = 0.0
+    active_ms: float = 0.0
+    load_ms: float = 0.0
+    memory_mb: float = 0.0
+    frames: int = 0

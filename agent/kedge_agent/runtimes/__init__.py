@@ -1,0 +1,1 @@
+"""One file a runtime; each imports its vendor only when asked."""

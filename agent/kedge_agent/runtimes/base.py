@@ -1,0 +1,89 @@
+"""The runtime port: what every engine runtime offers, TensorRT and RKNN included."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from kedge_agent.blobs import VerifiedBlob
+from kedge_shared.detections import Array
+from kedge_shared.manifest import FileRef, FileRole, Manifest
+
+#: Where an engine lives: in the runner's process, or in one of its own.
+Isolation = Literal["in-process", "own-process"]
+
+
+@dataclass(frozen=True)
+class RuntimeFacts:
+    """What a runtime says of itself on this board.
+
+    Attributes:
+        name: As in manifests.
+        version: Its own.
+    """
+
+    name: str
+    version: str
+
+
+@dataclass(frozen=True)
+class DerivedArtifact:
+    """Something made on this board from signed input, valid here only.
+
+    Attributes:
+        source: Hash of the signed input.
+        toolchain: What made it, with version.
+        flags: Options that change the result.
+        sha256: Hash of the result.
+    """
+
+    source: str
+    toolchain: str
+    flags: tuple[str, ...]
+    sha256: str
+
+
+class Engine(Protocol):
+    """A loaded engine. Not thread-safe: one caller at a time."""
+
+    def infer(self, batch: Array) -> Array:
+        """Runs (1, 3, height, width) float32 and returns the raw output tensor."""
+        ...
+
+    def close(self) -> None:
+        """Frees it; the engine is not used afterwards."""
+        ...
+
+
+class Runtime(Protocol):
+    """A way to load engines. The vendor's package is imported inside the methods."""
+
+    name: str
+
+    def probe(self) -> RuntimeFacts | None:
+        """Returns what is installed, or ``None`` when the vendor's package is not."""
+        ...
+
+    def estimate(self, files: Sequence[FileRef]) -> int:
+        """Returns the bytes of memory that loading ``files`` takes, for the admission test."""
+        ...
+
+    def load(
+        self,
+        blobs: Mapping[FileRole, VerifiedBlob],
+        manifest: Manifest,
+        *,
+        threads: int,
+        isolation: Isolation = "in-process",
+    ) -> Engine:
+        """Loads an engine from bytes whose hash was checked in the very memory that is read.
+
+        Raises:
+            EngineError: The runtime does not take it.
+        """
+        ...
+
+    def derive(self, files: Mapping[FileRole, VerifiedBlob]) -> DerivedArtifact | None:
+        """Makes the form this board runs, or returns ``None`` where the signed form is it."""
+        ...

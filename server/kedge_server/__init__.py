@@ -1,0 +1,1 @@
+"""FastAPI service: artifacts, devices, rollouts."""

@@ -1,0 +1,107 @@
+"""The ``kedge`` command: collects sub-commands by entry points and shows errors as one line."""
+
+from __future__ import annotations
+
+import os
+import sys
+from importlib.metadata import EntryPoint, entry_points
+from typing import Annotated, NoReturn
+
+import typer
+
+from kedge_shared import __version__
+from kedge_shared.errors import KedgeError
+
+#: Which extra brings what a command imports.
+EXTRA_OF = {
+    "agent": "agent",
+    "build": "builder",
+    "device": "operator",
+    "keys": "builder",
+    "publish": "builder",
+    "release": "operator",
+    "rollout": "operator",
+    "server": "server",
+}
+
+
+def _version(show: bool) -> None:
+    if show:
+        typer.echo(f"kedge {__version__}")
+        raise typer.Exit
+
+
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """Over-the-air updates for vision models."""
+
+
+def missing(command: str, error: ImportError) -> NoReturn:
+    """Says which extra a command wants, and ends with status 2."""
+    extra = EXTRA_OF.get(command, command)
+    typer.echo(
+        f"kedge: '{command}' needs the {extra} extra ({error.name} is not installed); "
+        f"install it with: pip install 'kedge[{extra}]'",
+        err=True,
+    )
+    raise typer.Exit(2)
+
+
+def build_app() -> typer.Typer:
+    """Returns the command with every sub-command that is installed.
+
+    A sub-command whose package cannot be imported stays listed; calling it says what to install.
+    """
+    app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
+    app.callback()(_root)
+    for entry in sorted(entry_points(group="kedge.commands"), key=lambda each: each.name):
+        _add(app, entry)
+    return app
+
+
+def _add(app: typer.Typer, entry: EntryPoint) -> None:
+    try:
+        target = entry.load()
+    except ImportError as error:
+        _add_missing(app, entry.name, error)
+        return
+    if isinstance(target, typer.Typer):
+        app.add_typer(target, name=entry.name)
+    else:
+        app.command(entry.name)(target)
+
+
+def _add_missing(app: typer.Typer, name: str, error: ImportError) -> None:
+    extra = EXTRA_OF.get(name, name)
+    settings = {"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": []}
+
+    @app.command(name, help=f"(needs the {extra} extra)", context_settings=settings)
+    def stand_in() -> None:
+        missing(name, error)
+
+
+def main() -> None:
+    """Runs the command; the one place where errors become a line and an exit status."""
+    try:
+        build_app()()
+    except KedgeError as error:
+        typer.echo(f"kedge: {error}", err=True)
+        sys.exit(error.exit_code)
+    except ImportError as error:
+        command = sys.argv[1] if len(sys.argv) > 1 else "kedge"
+        extra = EXTRA_OF.get(command, command)
+        typer.echo(
+            f"kedge: '{command}' needs {error.name}; install it with: "
+            f"pip install 'kedge[{extra}]' (and the runtime's extra)",
+            err=True,
+        )
+        sys.exit(2)
+    except KeyboardInterrupt:
+        typer.echo("kedge: stopped", err=True)
+        sys.exit(130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)

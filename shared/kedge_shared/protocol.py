@@ -1,0 +1,249 @@
+"""What goes over the wire between a board and the server.
+
+Assignments are signed by the director (the server), reports and enrolments by the device, each in
+a DSSE envelope (kedge_shared.signing), so that what was signed is the very bytes that are read.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal
+
+from msgspec import Meta
+
+from kedge_shared.histogram import Histogram
+from kedge_shared.ids import Count, Name, Sha256
+from kedge_shared.manifest import MANIFEST_LIMIT_BYTES
+from kedge_shared.phases import Phase
+
+ASSIGNMENT_TYPE = "application/vnd.kedge.assignment+json"
+REPORT_TYPE = "application/vnd.kedge.report+json"
+ENROLMENT_TYPE = "application/vnd.kedge.enrolment+json"
+
+ASSIGNMENT_LIMIT_BYTES = 16 * 1024
+REPORT_LIMIT_BYTES = 64 * 1024
+#: Reports in one request.
+REPORT_BATCH = 50
+
+Intent = Literal["install", "revert", "hold"]
+Unix = Annotated[int, Meta(ge=0)]
+Evidence = Annotated[dict[str, Any], Meta(max_length=64)]
+
+#: Header of a poll's answer, 200 and 304 alike: seconds until the next poll.
+HEADER_INTERVAL = "X-Kedge-Next-Poll"
+#: Header of a poll's answer: newest timestamp version of the image repository.
+HEADER_TIMESTAMP = "X-Kedge-Timestamp-Version"
+#: Header of a poll's answer: for the next signed request (boards may think it is 1970).
+HEADER_NONCE = "X-Kedge-Nonce"
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeviceFacts:
+    """What a board is; gathered by its runtimes' ``probe()`` and the system.
+
+    Attributes:
+        arch: ``platform.machine()``.
+        cpu_flags: Those of /proc/cpuinfo that matter to a runtime.
+        memory_mb: Total memory, MiB.
+        runtimes: Runtime → version, of those that import on the board.
+        sm: CUDA compute capability times ten, or ``None``.
+        agent: Version of the agent.
+    """
+
+    arch: str
+    memory_mb: float
+    runtimes: dict[str, str]
+    cpu_flags: tuple[str, ...] = ()
+    sm: int | None = None
+    agent: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Enrolment:
+    """A device's request to be one of the fleet; signed with the key it brings.
+
+    Attributes:
+        name: What the device calls itself; unique in the fleet.
+        device_class: Pinned in the device's configuration.
+        public_key: securesystemslib key dictionary, with its ``keyid``.
+        facts: What the board is.
+        tags: For selectors.
+    """
+
+    name: Name
+    device_class: Name
+    public_key: dict[str, Any]
+    facts: DeviceFacts
+    tags: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Enrolled:
+    """The server's answer to an enrolment.
+
+    Attributes:
+        device: Identifier of the device.
+        token: Bearer token for polls, downloads and reports; shown once.
+    """
+
+    device: Name
+    token: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ManifestRef:
+    """The TUF target that an assignment is about.
+
+    Attributes:
+        path: Target path.
+        sha256: Of the manifest.
+        length: Bytes of the manifest.
+    """
+
+    path: Annotated[str, Meta(max_length=300)]
+    sha256: Sha256
+    length: Annotated[int, Meta(ge=1, le=MANIFEST_LIMIT_BYTES)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Assignment:
+    """What one device shall run, as the director says.
+
+    Attributes:
+        device: Whom it is for.
+        device_key_id: The device's key; a cloned name with another key is not meant.
+        workload: The model's place on the device.
+        deployment: Identifier that reports refer to.
+        manifest: The build; ``None`` only with intent ``hold``.
+        intent: ``install`` a release, ``revert`` to one it had, ``hold`` what it has.
+        rollout: Which rollout says so.
+        stage: Zero-based stage of that rollout.
+        epoch: Grows when the director's key is rotated.
+        counter: Grows with every new assignment to this device.
+        issued: Unix seconds.
+        expires: Unix seconds; nothing new is accepted after it.
+        retry_of: Deployment that an operator wants tried again despite quarantine.
+    """
+
+    device: Name
+    device_key_id: str
+    workload: Name
+    deployment: str
+    manifest: ManifestRef | None
+    intent: Intent
+    rollout: str
+    stage: Count
+    epoch: Count
+    counter: Count
+    issued: Unix
+    expires: Unix
+    retry_of: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class PollAnswer:
+    """Body of a poll that has news. A 304 has none and never extends freshness.
+
+    Attributes:
+        assignment: DSSE envelope of an :class:`Assignment`, or ``None`` before the first.
+        timestamp_version: Newest timestamp version of the image repository.
+        next_poll_seconds: When to ask again.
+        nonce: For the next signed request.
+    """
+
+    assignment: dict[str, Any] | None
+    timestamp_version: Count
+    next_poll_seconds: Annotated[float, Meta(gt=0)]
+    nonce: str
+
+
+#: Why a deployment stands where it stands; stable words, counted by gates and shown to operators.
+VerdictCode = Literal[
+    "ok",
+    "latency",  # slower than its budget or than the active engine
+    "accuracy",  # label score under the floor, or worse than the active engine
+    "fidelity",  # not what the builder recorded
+    "crash",  # died, hung or blew up
+    "trust",  # signature, hash, counter, expiry
+    "misfit",  # not for this board
+    "memory",
+    "disk",
+    "network",
+    "undecided",
+    "quarantined",
+    "superseded",
+    "operator",
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """A decision with what it rests on.
+
+    Attributes:
+        code: Stable word.
+        reason: The sentence an operator reads.
+        evidence: Figures behind it.
+        cause: ``harm``, ``undecided`` or ``environment`` where the deployment failed.
+        stopped_in: Phase that refused or rolled back.
+    """
+
+    code: VerdictCode
+    reason: Annotated[str, Meta(max_length=1000)] = ""
+    evidence: Evidence = field(default_factory=dict)
+    cause: Literal["harm", "undecided", "environment"] | None = None
+    stopped_in: Phase | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Window:
+    """Counts and histograms of the live loop since the last report.
+
+    Attributes:
+        started: Unix seconds.
+        seconds: Length of the window.
+        frames: Frames that reached the sink.
+        dropped: Frames overwritten before the engine took them.
+        errors: Frames on which the engine failed.
+        detections: Class name → count.
+        latency_ms: Frame time, milliseconds.
+    """
+
+    started: Unix
+    seconds: float
+    frames: Count = 0
+    dropped: Count = 0
+    errors: Count = 0
+    detections: dict[str, int] = field(default_factory=dict)
+    latency_ms: Histogram = field(default_factory=Histogram)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """What a device says of itself; idempotent by (device, boot_id, seq).
+
+    Attributes:
+        device: Who.
+        boot_id: Start of the updater it belongs to.
+        seq: Grows by one with each report of that start.
+        created: Unix seconds by the device's clock; for people only.
+        deployment: The deployment it is about; empty for telemetry alone.
+        workload: The model's place on the device.
+        phase: Where the deployment stands.
+        engine: Hash of the engine that serves now, or empty.
+        release: Release that serves now, or empty.
+        verdict: Why.
+        window: Telemetry, if any.
+    """
+
+    device: Name
+    boot_id: Annotated[str, Meta(max_length=64)]
+    seq: Count
+    created: Unix
+    deployment: str
+    workload: Name
+    phase: Phase
+    engine: str
+    release: str
+    verdict: Verdict
+    window: Window | None = None

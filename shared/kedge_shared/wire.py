@@ -1,0 +1,68 @@
+"""Bytes in, frozen dataclasses out, and back; the only place that knows it is JSON.
+
+msgspec decodes and validates in one pass (12 MB resident, against 19 MB for pydantic-settings
+alone), which is why the board uses it. Unknown fields are ignored, so that an older agent reads
+what a newer server writes.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+
+from kedge_shared.errors import InputError
+
+T = TypeVar("T")
+
+
+def encode(value: object) -> bytes:
+    """Encodes to JSON with sorted keys, so that equal values are equal bytes."""
+    return msgspec.json.encode(value, order="deterministic")
+
+
+def encode_pretty(value: object) -> bytes:
+    """Encodes like :func:`encode`, indented for people, with a final newline."""
+    return msgspec.json.format(encode(value), indent=2) + b"\n"
+
+
+def decode(data: bytes | bytearray | memoryview, kind: type[T], what: str) -> T:
+    """Decodes JSON into ``kind``, checking every field.
+
+    Args:
+        data: JSON text.
+        kind: A frozen dataclass of this package.
+        what: How to name the thing when it is wrong ("manifest of …").
+
+    Raises:
+        InputError: Not JSON, or a field is missing, of another type or out of bounds.
+    """
+    try:
+        return msgspec.json.decode(data, type=kind)
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
+        raise InputError(f"{what} cannot be read: {error}") from None
+
+
+def decode_yaml(data: bytes, kind: type[T], what: str) -> T:
+    """Decodes YAML into ``kind``; errors as :func:`decode`."""
+    try:
+        return msgspec.yaml.decode(data, type=kind)
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
+        raise InputError(f"{what} cannot be read: {error}") from None
+
+
+def read_limited(path: Path, what: str, limit_bytes: int) -> bytes:
+    """Reads a small file whole.
+
+    Raises:
+        InputError: It is missing, unreadable or larger than ``limit_bytes``.
+    """
+    try:
+        with path.open("rb") as file:
+            data = file.read(limit_bytes + 1)
+    except OSError as error:
+        raise InputError(f"{what} {path} cannot be read: {error.strerror}") from None
+    if len(data) > limit_bytes:
+        raise InputError(f"{what} {path} is larger than {limit_bytes} bytes")
+    return data
