@@ -1,0 +1,282 @@
+"""What operators, CI and the builder exchange with the server, as frozen dataclasses.
+
+The server turns them into its OpenAPI document, the client decodes answers into them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Annotated, Literal
+
+from msgspec import Meta
+
+from kedge_shared.ids import Count, Name, Sha256, Share
+from kedge_shared.phases import Phase
+from kedge_shared.protocol import DeviceFacts, Verdict
+
+RolloutState = Literal["running", "paused", "completed", "halted", "recalled"]
+StageState = Literal["waiting", "running", "passed", "failed"]
+GateVerdict = Literal["pass", "fail", "undecided"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class GateSpec:
+    """What a stage must prove before the next begins.
+
+    Attributes:
+        max_failure_share: Failed deployments of the cohort above which the stage fails.
+        min_healthy: Devices with proof of health (confirmed) that the stage needs; ``None`` is
+            the whole cohort.
+        soak_seconds: How long the cohort must stay healthy after the last confirmation.
+        silence_seconds: A device that was assigned and says nothing final for so long has failed.
+    """
+
+    max_failure_share: Share = 0.0
+    min_healthy: Annotated[int, Meta(ge=1)] | None = None
+    soak_seconds: Annotated[float, Meta(ge=0)] = 60.0
+    silence_seconds: Annotated[float, Meta(gt=0)] = 1800.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageSpec:
+    """One stage of a rollout.
+
+    Attributes:
+        percent: Share of the selected devices of each class that has the release after this
+            stage, 0..100; cohorts are cumulative and rounded up.
+        gate: What it must prove.
+    """
+
+    percent: Annotated[float, Meta(gt=0, le=100)]
+    gate: GateSpec = GateSpec()
+
+
+@dataclass(frozen=True, kw_only=True)
+class RolloutSpec:
+    """What an operator asks for.
+
+    Attributes:
+        model: Model.
+        release: Release to roll out.
+        stages: In order, percent growing, the last 100 unless only a part is wanted.
+        tags: Devices that carry all of these tags; empty is every device.
+        recall: A recall goes back to an older release.
+    """
+
+    model: Name
+    release: Name
+    stages: Annotated[tuple[StageSpec, ...], Meta(min_length=1, max_length=20)]
+    tags: dict[str, str] = field(default_factory=dict)
+    recall: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageInfo:
+    """Where a stage stands.
+
+    Attributes:
+        index: Zero-based.
+        percent: Of the spec.
+        state: Where it stands.
+        devices: Cohort, this stage's own devices and those of the stages before.
+        healthy: Confirmed.
+        failed: Refused or rolled back for harm, or silent.
+        undecided: Rolled back undecided or for the environment: neither.
+        pending: Not final yet.
+        verdict: Of the gate.
+        reason: The sentence an operator reads.
+    """
+
+    index: Count
+    percent: float
+    state: StageState
+    devices: Count
+    healthy: Count
+    failed: Count
+    undecided: Count
+    pending: Count
+    verdict: GateVerdict
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class RolloutInfo:
+    """A rollout.
+
+    Attributes:
+        id: Identifier.
+        model: Model.
+        release: Release.
+        state: Where it stands.
+        recall: Goes back to an older release.
+        reason: Why it stands there.
+        created: Unix seconds.
+        finished: Unix seconds, or ``None``.
+        stages: In order.
+    """
+
+    id: str
+    model: Name
+    release: Name
+    state: RolloutState
+    recall: bool
+    reason: str
+    created: float
+    finished: float | None
+    stages: tuple[StageInfo, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeploymentInfo:
+    """One release on one device.
+
+    Attributes:
+        id: Identifier that assignment and reports carry.
+        rollout: Its rollout.
+        device: Its device.
+        stage: Zero-based stage that brought it.
+        release: Release.
+        phase: As last reported.
+        verdict: As last reported.
+        silent: Counted as failed because nothing final was heard in time.
+        assigned: Unix seconds.
+        updated: Unix seconds of the last report about it.
+    """
+
+    id: str
+    rollout: str
+    device: Name
+    stage: Count
+    release: Name
+    phase: Phase
+    verdict: Verdict
+    silent: bool
+    assigned: float
+    updated: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeviceInfo:
+    """An enrolled board.
+
+    Attributes:
+        id: Its name.
+        device_class: What it is.
+        tags: For selectors.
+        facts: As it enrolled.
+        release: Release that serves on it, as last reported; empty if none.
+        engine: Hash of the engine that serves.
+        phase: Of its last deployment.
+        last_seen: Unix seconds of its last poll or report, or ``None``.
+        latency_p95_ms: Of its last telemetry window, or ``None``.
+        frames: Frames it reported in all.
+    """
+
+    id: Name
+    device_class: Name
+    tags: dict[str, str]
+    facts: DeviceFacts
+    release: str
+    engine: str
+    phase: Phase
+    last_seen: float | None
+    latency_p95_ms: float | None
+    frames: Count
+
+
+@dataclass(frozen=True, kw_only=True)
+class BuildInfo:
+    """One build of a release.
+
+    Attributes:
+        device_class: What it is for.
+        manifest_path: TUF target path.
+        manifest_sha256: Hash of the manifest.
+        engine: Hash of the engine's main file.
+        size_bytes: All files.
+        verdict: The builder's.
+        overrides: Budgets missed and accepted.
+    """
+
+    device_class: Name
+    manifest_path: str
+    manifest_sha256: Sha256
+    engine: Sha256
+    size_bytes: Count
+    verdict: str
+    overrides: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReleaseInfo:
+    """A release: a build per device class.
+
+    Attributes:
+        model: Model.
+        release: Version.
+        release_counter: Order.
+        published: Unix seconds.
+        builds: By device class.
+    """
+
+    model: Name
+    release: Name
+    release_counter: Count
+    published: float
+    builds: tuple[BuildInfo, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class EnrolmentToken:
+    """A one-time token; shown once, stored hashed.
+
+    Attributes:
+        token: The secret.
+        expires: Unix seconds.
+    """
+
+    token: str
+    expires: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenRequest:
+    """Asks for enrolment tokens.
+
+    Attributes:
+        count: How many.
+        ttl_seconds: How long they hold.
+    """
+
+    count: Annotated[int, Meta(ge=1, le=1000)] = 1
+    ttl_seconds: Annotated[int, Meta(ge=60, le=30 * 86400)] = 86400
+
+
+@dataclass(frozen=True, kw_only=True)
+class RepositoryState:
+    """Versions of the image repository's metadata after a publication.
+
+    Attributes:
+        root: Version.
+        targets: Version; the ETag that ``If-Match`` compares.
+        snapshot: Version.
+        timestamp: Version.
+    """
+
+    root: Count
+    targets: Count
+    snapshot: Count
+    timestamp: Count
+
+
+@dataclass(frozen=True, kw_only=True)
+class Problem:
+    """Body of every error answer.
+
+    Attributes:
+        error: What is wrong.
+        mend: What to do about it.
+    """
+
+    error: str
+    mend: str = ""
