@@ -1,0 +1,172 @@
+"""Signs builds as TUF targets and brings them to the server (``kedge publish``)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from securesystemslib.signer import CryptoSigner
+
+from kedge_builder.repository import TrustedState, next_targets
+from kedge_shared import api, wire
+from kedge_shared.client import Client
+from kedge_shared.errors import InputError
+from kedge_shared.ids import sha256_hex
+from kedge_shared.manifest import MANIFEST_LIMIT_BYTES, FileRef, Manifest, read_manifest
+from kedge_shared.policy import (
+    POLICY_LIMIT_BYTES,
+    GoldenFrame,
+    ModelPolicy,
+    policy_path,
+    read_policy,
+)
+
+#: Called with (bytes sent so far, bytes in all, name of the file).
+Progress = Callable[[int, int, str], None]
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """Everything one publication brings.
+
+    Attributes:
+        targets: TUF target path → bytes: manifests and the model policy.
+        files: Hash → file, of everything that boards download.
+        model: Model.
+        release: Release.
+    """
+
+    targets: dict[str, bytes]
+    files: dict[str, Path]
+    model: str
+    release: str
+
+
+def gather(builds: Sequence[Path], policy_file: Path | None = None) -> Bundle:
+    """Reads builds and the model policy and checks that everything is there, byte for byte.
+
+    Args:
+        builds: Folders that ``kedge build`` wrote: of one class, or the one that holds them.
+        policy_file: Model policy; by default ``policy/policy.json`` beside the builds.
+
+    Raises:
+        InputError: Something is missing, altered, of different releases, or over its budget.
+    """
+    folders = [each for build in builds for each in _class_folders(build)]
+    manifests = {folder: _read_build(folder) for folder in folders}
+    releases = {(each.model, each.release) for each in manifests.values()}
+    if len(releases) != 1:
+        raise InputError("builds are of different releases", "publish one release at a time")
+    targets: dict[str, bytes] = {}
+    files: dict[str, Path] = {}
+    for folder, manifest in manifests.items():
+        targets[manifest.target_path] = _manifest_bytes(folder)
+        files |= {ref.sha256: _checked(folder / ref.name, ref) for ref in manifest.files}
+    policy_at = policy_file or folders[0].parent / "policy" / "policy.json"
+    policy_bytes = wire.read_limited(policy_at, "model policy", POLICY_LIMIT_BYTES)
+    policy = read_policy(policy_bytes)
+    model, release = releases.pop()
+    _check_policy(policy, list(manifests.values()))
+    targets[policy_path(model)] = policy_bytes
+    golden = policy_at.parent / "golden"
+    files |= {frame.sha256: _checked(golden / frame.name, frame) for frame in policy.golden}
+    return Bundle(targets, files, model, release)
+
+
+def publish(
+    bundle: Bundle,
+    client: Client,
+    state: TrustedState,
+    signer: CryptoSigner,
+    progress: Progress,
+    scratch: Path,
+) -> api.RepositoryState:
+    """Uploads what the server lacks, signs the next targets and offers them.
+
+    Args:
+        bundle: From :func:`gather`.
+        client: To the server.
+        state: This publisher's trusted state.
+        signer: Holds the targets key.
+        progress: Told of the upload.
+        scratch: Folder for the target files while they are uploaded.
+
+    Raises:
+        TrustError: The server's repository is not the one this publisher trusts.
+        ServiceError: The server is down, or somebody published in between.
+    """
+    current = state.refresh()
+    following = next_targets(current, bundle.targets, signer)
+    files = dict(bundle.files)
+    for data in bundle.targets.values():
+        digest = sha256_hex(data)
+        files[digest] = scratch / digest
+        files[digest].write_bytes(data)
+    _upload(files, client, progress)
+    return client.publish_targets(following.to_bytes(), expected_version=current.signed.version)
+
+
+def _upload(files: dict[str, Path], client: Client, progress: Progress) -> None:
+    wanted = {sha256: path for sha256, path in files.items() if not client.has_artifact(sha256)}
+    total = sum(path.stat().st_size for path in wanted.values())
+    done = 0
+    for sha256, path in wanted.items():
+
+        def sent(count: int, name: str = path.name) -> None:
+            nonlocal done
+            done += count
+            progress(done, total, name)
+
+        client.upload(path, sha256, sent)
+
+
+def _class_folders(build: Path) -> list[Path]:
+    if (build / "manifest.json").is_file():
+        return [build]
+    found = sorted(each.parent for each in build.glob("*/manifest.json"))
+    missed = sorted(
+        each.parent.name
+        for each in build.glob("*/report.json")
+        if not (each.parent / "manifest.json").is_file()
+    )
+    if missed:
+        raise InputError(
+            f"build of {', '.join(missed)} missed its budget and has no manifest",
+            "build it again with --override BUDGET=REASON, or name the folders that passed",
+        )
+    if not found:
+        raise InputError(f"{build} holds no build", "name a folder that `kedge build` wrote")
+    return found
+
+
+def _manifest_bytes(folder: Path) -> bytes:
+    return wire.read_limited(folder / "manifest.json", "manifest", MANIFEST_LIMIT_BYTES)
+
+
+def _read_build(folder: Path) -> Manifest:
+    return read_manifest(_manifest_bytes(folder))
+
+
+def _checked(path: Path, ref: FileRef | GoldenFrame) -> Path:
+    data = wire.read_limited(path, "file", ref.length)
+    if len(data) != ref.length or sha256_hex(data) != ref.sha256:
+        raise InputError(f"{path} is not the file its manifest describes", "build it again")
+    return path
+
+
+def _check_policy(policy: ModelPolicy, manifests: Sequence[Manifest]) -> None:
+    for manifest in manifests:
+        if policy.model != manifest.model:
+            raise InputError(f"policy of {policy.model} cannot go with model {manifest.model}")
+        if manifest.verdict == "undecided" and not policy.publish_undecided:
+            raise InputError(
+                f"build for {manifest.device_class} is undecided and its policy forbids that",
+                "build with more images, or with --override undecided=REASON",
+            )
+        if manifest.release_counter < policy.min_release_counter:
+            raise InputError(
+                f"release counter {manifest.release_counter} is under the policy's "
+                f"{policy.min_release_counter}",
+                "boards would refuse it",
+            )

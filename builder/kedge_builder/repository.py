@@ -1,0 +1,107 @@
+"""The publisher's view of the image repository: its own trusted state, and the next targets.
+
+A server that was taken over could offer old or foreign metadata and have it re-signed. So what is
+fetched goes through TUF's client workflow (specification, section 5) against a state that is kept
+on the publisher's machine, and only what that accepts is the base of the next version.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+
+import httpx
+from securesystemslib.signer import CryptoSigner
+from tuf.api.exceptions import DownloadError, RepositoryError
+from tuf.api.metadata import Metadata, TargetFile, Targets
+from tuf.ngclient import Updater
+
+from kedge_shared import wire
+from kedge_shared.errors import InputError, ServiceError, StorageError, TrustError
+from kedge_shared.tuf_fetcher import HttpxFetcher
+
+TARGETS_DAYS = 180
+_ROOT_LIMIT_BYTES = 512_000
+
+
+class TrustedState:
+    """What this publisher has verified so far, and how more is verified.
+
+    Args:
+        folder: Kept between publications; made when missing.
+        root: The pinned ``1.root.json``.
+        server: Address of the server.
+        http: Client that carries the operator token.
+    """
+
+    def __init__(self, folder: Path, root: Path, server: str, http: httpx.Client) -> None:
+        self.folder = folder
+        self._root = wire.read_limited(root, "pinned root", _ROOT_LIMIT_BYTES)
+        self._server = server
+        self._fetcher = HttpxFetcher(http)
+
+    def refresh(self) -> Metadata[Targets]:
+        """Fetches and verifies the newest metadata.
+
+        Returns:
+            The verified targets, base of the next version.
+
+        Raises:
+            TrustError: The server offers something that is not newer, signed and unexpired.
+            ServiceError: The server does not answer.
+        """
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            updater = Updater(
+                metadata_dir=str(self.folder),
+                metadata_base_url=f"{self._server}/tuf/metadata/",
+                fetcher=self._fetcher,
+                bootstrap=self._root,
+            )
+            updater.refresh()
+            return Metadata[Targets].from_file(str(self.folder / "targets.json"))
+        except RepositoryError as error:
+            raise TrustError(
+                "repository",
+                f"server {self._server} offers metadata that is not to be trusted: {error}",
+                f"if the server was replaced on purpose, remove {self.folder}",
+            ) from None
+        except DownloadError as error:
+            raise ServiceError(f"server {self._server} does not answer: {error}") from None
+        except OSError as error:
+            raise StorageError(f"{self.folder} cannot be written: {error.strerror}") from None
+
+
+def next_targets(
+    current: Metadata[Targets],
+    added: Mapping[str, bytes],
+    signer: CryptoSigner,
+    now: datetime | None = None,
+) -> Metadata[Targets]:
+    """Returns the next version of the targets, signed.
+
+    Args:
+        current: Verified by :class:`TrustedState`; left as it is.
+        added: Target path → bytes.
+        signer: Holds the targets key.
+        now: Start of validity.
+
+    Raises:
+        InputError: A manifest would replace another one at its path: releases are immutable.
+    """
+    following = Metadata[Targets].from_bytes(current.to_bytes())
+    following.signed.version += 1
+    following.signed.expires = (now or datetime.now(timezone.utc)).replace(
+        microsecond=0
+    ) + timedelta(days=TARGETS_DAYS)
+    for path, data in added.items():
+        target = TargetFile.from_data(path, data, ["sha256"])
+        known = following.signed.targets.get(path)
+        if known is not None and known.hashes != target.hashes and path.endswith("manifest.json"):
+            raise InputError(
+                f"{path} is published with other contents", "give the release a new version"
+            )
+        following.signed.targets[path] = target
+    following.sign(signer)
+    return following

@@ -1,0 +1,191 @@
+"""How the operator's commands show what the server said: tables for people, JSON for machines."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from kedge_shared import api, wire
+
+_console = Console()
+_COLOURS = {
+    "completed": "green",
+    "passed": "green",
+    "confirmed": "green",
+    "halted": "red",
+    "failed": "red",
+    "refused": "red",
+    "rolled_back": "red",
+    "paused": "yellow",
+}
+
+
+def _print_json(value: object) -> None:
+    print(wire.encode_pretty(value).decode(), end="")
+
+
+def _table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], empty: str) -> None:
+    if not rows:
+        _console.print(empty)
+        return
+    table = Table(*columns, title=title, title_justify="left")
+    for row in rows:
+        table.add_row(*(Text(cell, style=_COLOURS.get(cell, "")) for cell in row))
+    _console.print(table)
+
+
+def _ago(moment: float | None) -> str:
+    return "never" if moment is None else f"{max(0.0, time.time() - moment):.0f} s ago"
+
+
+def releases(found: Sequence[api.ReleaseInfo], *, as_json: bool) -> None:
+    """Shows releases, newest first."""
+    if as_json:
+        return _print_json(found)
+    rows = [
+        (each.model, each.release, str(each.release_counter), ", ".join(
+            build.device_class + (" (overridden)" if build.overrides else "")
+            for build in each.builds
+        ))
+        for each in found
+    ]  # fmt: skip
+    return _table(
+        "Releases",
+        ("model", "release", "counter", "builds"),
+        rows,
+        "No release yet: build one with `kedge build`, then `kedge publish`.",
+    )
+
+
+def release(found: api.ReleaseInfo, *, as_json: bool) -> None:
+    """Shows one release."""
+    if as_json:
+        return _print_json(found)
+    rows = [
+        (
+            each.device_class,
+            each.engine[:12],
+            f"{each.size_bytes / 2**20:.1f} MiB",
+            each.verdict,
+            ", ".join(each.overrides),
+        )
+        for each in found.builds
+    ]
+    columns = ("device class", "engine", "size", "verdict", "overrides")
+    return _table(f"{found.model} {found.release}", columns, rows, "No build.")
+
+
+def devices(found: Sequence[api.DeviceInfo], *, as_json: bool) -> None:
+    """Shows boards."""
+    if as_json:
+        return _print_json(found)
+    rows = [
+        (
+            each.id,
+            each.device_class,
+            each.release or "nothing yet",
+            each.phase.value,
+            "" if each.latency_p95_ms is None else f"{each.latency_p95_ms:.1f} ms",
+            _ago(each.last_seen),
+        )
+        for each in found
+    ]
+    return _table(
+        "Devices",
+        ("device", "class", "runs", "phase", "p95", "last seen"),
+        rows,
+        "No device yet: make a token with `kedge device token` and start an agent with it.",
+    )
+
+
+def device(
+    found: api.DeviceInfo, deployments: Sequence[api.DeploymentInfo], *, as_json: bool
+) -> None:
+    """Shows one board with its history."""
+    if as_json:
+        return _print_json({"device": found, "deployments": deployments})
+    devices([found], as_json=False)
+    return _deployments(deployments)
+
+
+def tokens(made: Sequence[api.EnrolmentToken], *, as_json: bool) -> None:
+    """Shows fresh tokens, one a line, so that a script can read them."""
+    if as_json:
+        return _print_json(made)
+    for each in made:
+        print(each.token)
+    return None
+
+
+def rollouts(found: Sequence[api.RolloutInfo], *, as_json: bool) -> None:
+    """Shows rollouts, newest first."""
+    if as_json:
+        return _print_json(found)
+    rows = [
+        (each.id, each.model, each.release, each.state, _stage_line(each), each.reason)
+        for each in found
+    ]
+    columns = ("rollout", "model", "release", "state", "stages", "why")
+    return _table(
+        "Rollouts", columns, rows, "No rollout yet: `kedge rollout create MODEL RELEASE`."
+    )
+
+
+def rollout(
+    found: api.RolloutInfo,
+    deployments: Sequence[api.DeploymentInfo] = (),
+    *,
+    as_json: bool = False,
+) -> None:
+    """Shows one rollout with its stages and devices."""
+    if as_json:
+        return _print_json({"rollout": found, "deployments": deployments})
+    rows = [
+        (
+            f"{each.percent:g} %",
+            each.state,
+            f"{each.healthy}/{each.devices}",
+            str(each.failed),
+            str(each.undecided),
+            str(each.pending),
+            each.reason,
+        )
+        for each in found.stages
+    ]
+    title = f"{found.id}: {found.model} {found.release}, {found.state}. {found.reason}"
+    columns = ("stage", "state", "healthy", "failed", "undecided", "pending", "gate")
+    _table(title, columns, rows, "No stage.")
+    return _deployments(deployments) if deployments else None
+
+
+def progress(found: api.RolloutInfo) -> None:
+    """Shows one line of where a rollout stands."""
+    _console.print(f"{found.state}: {_stage_line(found)}  {found.reason}")
+
+
+def _stage_line(found: api.RolloutInfo) -> str:
+    return "  ".join(
+        f"{each.percent:g} % {each.healthy}/{each.devices}"
+        + (f" failed {each.failed}" if each.failed else "")
+        for each in found.stages
+    )
+
+
+def _deployments(found: Sequence[api.DeploymentInfo]) -> None:
+    rows = [
+        (
+            each.device,
+            each.release,
+            each.phase.value,
+            each.verdict.code,
+            "silent" if each.silent else each.verdict.reason,
+            _ago(each.updated),
+        )
+        for each in sorted(found, key=lambda each: -each.assigned)
+    ]
+    columns = ("device", "release", "phase", "verdict", "why", "updated")
+    _table("Deployments", columns, rows, "No deployment yet.")
