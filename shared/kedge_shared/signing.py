@@ -6,6 +6,7 @@ assignment cannot be passed off as a report, and nothing is canonicalised before
 
 from __future__ import annotations
 
+import copy
 import os
 import stat
 from pathlib import Path
@@ -51,11 +52,7 @@ def unseal(data: dict[str, Any], kind: str, message: type[T], key: Key, *, limit
             (``signature``), too large (``length``), or the signed payload is malformed
             (``payload``).
     """
-    try:
-        envelope = Envelope.from_dict(data)
-    # Boundary: securesystemslib raises whatever a hostile dictionary makes it stumble over.
-    except Exception as error:  # noqa: BLE001
-        raise TrustError("envelope", f"signed message is malformed: {error}") from None
+    envelope = _read_envelope(data)
     if envelope.payload_type != kind:
         raise TrustError("type", f"signed message is {envelope.payload_type!r}, not {kind!r}")
     if len(envelope.payload) > limit_bytes:
@@ -77,8 +74,16 @@ def peek(data: dict[str, Any], message: type[T]) -> T:
         TrustError: Malformed.
     """
     try:
-        return wire.decode(Envelope.from_dict(data).payload, message, "signed message")
-    # Boundary: as in unseal, the dictionary comes from outside.
+        return wire.decode(_read_envelope(data).payload, message, "signed message")
+    except InputError as error:
+        raise TrustError("payload", error.what) from None
+
+
+def _read_envelope(data: dict[str, Any]) -> Envelope:
+    try:
+        # securesystemslib takes the dictionary apart while it reads: give it one of its own.
+        return Envelope.from_dict(copy.deepcopy(data))
+    # Boundary: it raises whatever a hostile dictionary makes it stumble over.
     except Exception as error:  # noqa: BLE001
         raise TrustError("envelope", f"signed message is malformed: {error}") from None
 

@@ -1,0 +1,138 @@
+"""Scores, histograms and the decoder: the arithmetic behind every verdict."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kedge_shared import histogram
+from kedge_shared.detections import Array, compare, empty, iou_matrix, label_score, match
+from kedge_shared.golden import label_array, read_references, write_references
+from kedge_shared.manifest import InputSpec, OutputSpec
+from kedge_shared.vision import decode, prepare
+from tests.shared.samples import policy
+
+
+def boxes(*rows: tuple[float, ...]) -> Array:
+    return np.asarray(rows, dtype=np.float32).reshape(-1, 6)
+
+
+ONE = boxes((0, 0, 10, 10, 0.9, 0))
+
+
+def test_overlap_by_hand() -> None:
+    half = boxes((0, 0, 10, 5, 0.9, 0))
+    beside = boxes((10, 0, 20, 10, 0.9, 0))
+    assert iou_matrix(ONE, ONE)[0, 0] == pytest.approx(1)
+    assert iou_matrix(ONE, half)[0, 0] == pytest.approx(0.5)
+    assert iou_matrix(ONE, beside)[0, 0] == 0
+    assert iou_matrix(ONE, boxes((5, 5, 5, 5, 1, 0)))[0, 0] == 0
+
+
+def test_classes_are_never_mixed() -> None:
+    other = boxes((0, 0, 10, 10, 0.9, 1))
+    assert match(ONE, other, 0.5) == []
+    assert label_score([other], [ONE], confidence=0.25) == 0
+
+
+def test_a_box_is_matched_once() -> None:
+    twice = np.concatenate([ONE, ONE])
+    score = compare(ONE, twice, iou=0.5)
+    assert (score.hits, score.missed, score.extra) == (1, 0, 1)
+    score = compare(twice, ONE, iou=0.5)
+    assert (score.hits, score.missed, score.extra) == (1, 1, 0)
+
+
+def test_the_best_overlap_wins() -> None:
+    near = boxes((0, 0, 10, 9, 0.5, 0), (0, 0, 10, 10, 0.4, 0))
+    assert match(ONE, near, 0.5) == [(0, 1)]
+
+
+def test_a_changed_confidence_is_a_miss_where_it_matters() -> None:
+    weaker = boxes((0, 0, 10, 10, 0.8, 0))
+    assert compare(ONE, weaker, iou=0.9, confidence=0.05).hits == 0
+    assert compare(ONE, weaker, iou=0.9, confidence=0.1).hits == 1
+    assert compare(ONE, weaker, iou=0.9).hits == 1
+
+
+def test_label_score_by_hand() -> None:
+    found = [boxes((0, 0, 10, 10, 0.9, 0), (50, 50, 60, 60, 0.9, 0)), empty()]
+    labels = [ONE, ONE]
+    # one hit, one missed, one extra: 2 / (2 + 1 + 1)
+    assert label_score(found, labels, confidence=0.25) == pytest.approx(0.5)
+    assert label_score(found, labels, confidence=0.95) == 0
+    assert label_score([empty()], [empty()], confidence=0.25) is None
+
+
+def test_a_label_of_an_unknown_class_can_only_be_missed() -> None:
+    labels = label_array(policy().golden[0], ("square",))
+    assert labels[0, 5] == -1
+    assert label_array(policy().golden[0], ("square", "circle"))[0, 5] == 1
+
+
+def test_references_round_trip() -> None:
+    data = write_references({"f" * 64: ONE, "e" * 64: empty()})
+    again = read_references(data)
+    assert again["e" * 64].shape == (0, 6)
+    np.testing.assert_allclose(again["f" * 64], ONE, atol=0.01)
+
+
+@given(st.lists(st.floats(0.001, 1e5), min_size=1, max_size=300), st.floats(0.01, 1))
+def test_quantiles_are_within_a_bucket(values: list[float], share: float) -> None:
+    got = histogram.of(values).quantile(share)
+    exact = float(np.quantile(values, share, method="inverted_cdf"))
+    assert got == pytest.approx(exact, rel=0.1)
+
+
+@given(st.lists(st.lists(st.floats(0.001, 1e5), max_size=30), max_size=6))
+def test_merging_loses_nothing(parts: list[list[float]]) -> None:
+    merged = histogram.merge(histogram.of(each) for each in parts)
+    whole = histogram.of(value for each in parts for value in each)
+    assert merged.counts == whole.counts
+    assert merged.total == pytest.approx(whole.total)
+
+
+def test_an_empty_histogram_has_no_quantile() -> None:
+    assert histogram.Histogram().quantile(0.95) is None
+
+
+@pytest.mark.parametrize(("width", "height"), [(160, 160), (320, 240), (90, 160), (101, 333)])
+def test_a_box_finds_its_way_back_to_the_frame(width: int, height: int) -> None:
+    spec = InputSpec(height=160, width=160)
+    batch, place = prepare(np.zeros((height, width, 3), dtype=np.uint8), spec)
+    assert batch.shape == (1, 3, 160, 160)
+    truth = np.array([0.2 * width, 0.3 * height, 0.6 * width, 0.8 * height])
+    x1, x2 = truth[[0, 2]] * place.scale_x + place.left
+    y1, y2 = truth[[1, 3]] * place.scale_y + place.top
+    raw = np.zeros((1, 6, 2), dtype=np.float32)
+    raw[0, :4, 0] = (x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1
+    raw[0, 5, 0] = 0.8
+    found = decode(raw, place, OutputSpec(head="yolo-v8", classes=("a", "b")))
+    np.testing.assert_allclose(found[0, :4], truth, atol=0.01)
+    assert found[0, 4:].tolist() == pytest.approx([0.8, 1])
+
+
+def test_colour_scale_and_padding_of_the_input() -> None:
+    frame = np.zeros((80, 160, 3), dtype=np.uint8)
+    frame[:, :, 0] = 255  # blue
+    batch, _ = prepare(frame, InputSpec(height=160, width=160))
+    assert batch[0, :, 80, 80].tolist() == [0, 0, 1]  # RGB
+    assert batch[0, :, 0, 0] == pytest.approx([114 / 255] * 3)
+
+
+def test_weaker_overlapping_boxes_of_one_class_are_dropped() -> None:
+    raw = np.zeros((1, 6, 3), dtype=np.float32)
+    raw[0, :4] = np.array([[50, 50, 20, 20], [51, 50, 20, 20], [51, 50, 20, 20]]).T
+    raw[0, 4] = 0.9, 0.8, 0.0
+    raw[0, 5] = 0.0, 0.0, 0.7
+    _, place = prepare(np.zeros((160, 160, 3), dtype=np.uint8), InputSpec(height=160, width=160))
+    found = decode(raw, place, OutputSpec(head="yolo-v8", classes=("a", "b")))
+    assert found[:, 4:].tolist() == [pytest.approx([0.9, 0]), pytest.approx([0.7, 1])]
+
+
+def test_an_output_of_another_shape_is_named() -> None:
+    _, place = prepare(np.zeros((8, 8, 3), dtype=np.uint8), InputSpec(height=160, width=160))
+    with pytest.raises(ValueError, match="is not"):
+        decode(np.zeros((1, 9, 5), np.float32), place, OutputSpec(head="yolo-v8", classes=("a",)))
