@@ -1,0 +1,66 @@
+"""``kedge build``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def build(
+    weights: Annotated[Path, typer.Argument(help="Trained Ultralytics detection model (.pt).")],
+    data: Annotated[Path, typer.Option(help="data.yaml: train, val, names.")],
+    device_class: Annotated[
+        list[str], typer.Option(help="Name in the catalogue or a YAML file; may be repeated.")
+    ],
+    out: Annotated[Path, typer.Option(help="Folder for the builds.")],
+    policy: Annotated[
+        Path | None, typer.Option(help="Model policy; without one a policy is proposed.")
+    ] = None,
+    model: Annotated[str, typer.Option(help="Name of the model; default: from the weights.")] = "",
+    release: Annotated[str, typer.Option(help="Version of the release.")] = "0.1",
+    release_counter: Annotated[
+        int, typer.Option(help="Order of releases; default: the time, so that later is higher.")
+    ] = 0,
+    input_size: Annotated[int, typer.Option(help="Input pixels; default: the device class's.")] = 0,
+    override: Annotated[
+        list[str] | None,
+        typer.Option(help="BUDGET=REASON: accept a missed budget, on the record."),
+    ] = None,
+    images: Annotated[int, typer.Option(help="Images for the verdict; default: all.")] = 0,
+    seed: Annotated[int, typer.Option(help="Of every draw.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for machines.")] = False,
+) -> None:
+    """Build, measure and judge a model for each device class.
+
+    Exit status: 0 pass, 2 bad input, 3 budget missed, 4 undecided (too little data).
+    """
+    from kedge_builder import recipe
+    from kedge_builder.acceptance import EXIT
+    from kedge_builder.progress import Progress
+    from kedge_builder.show import show_results
+    from kedge_shared.device_classes import find_class
+    from kedge_shared.ids import check_name
+
+    options = recipe.BuildOptions(
+        weights=weights,
+        data=data,
+        classes=[find_class(each) for each in device_class],
+        out=out,
+        model=check_name("model", model) if model else recipe.model_name(weights),
+        release=check_name("release", release),
+        release_counter=release_counter or recipe.default_counter(),
+        policy=policy,
+        input_size=input_size or None,
+        overrides=recipe.read_overrides(override or []),
+        images=images or None,
+        seed=seed,
+    )
+    from kedge_builder.pipeline import run
+
+    results = run(options, Progress(quiet=as_json))
+    show_results(results, options, as_json=as_json)
+    worst = max(EXIT[each.decision.verdict] for each in results)
+    if worst:
+        raise typer.Exit(worst)

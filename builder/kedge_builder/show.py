@@ -1,0 +1,55 @@
+"""How ``kedge build`` shows what came of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.table import Table
+
+from kedge_builder.pipeline import BuildResult
+from kedge_builder.recipe import BuildOptions
+from kedge_shared import wire
+
+_COLOURS = {"pass": "green", "overridden": "green", "missed": "red", "undecided": "yellow"}
+
+
+def show_results(results: Sequence[BuildResult], options: BuildOptions, *, as_json: bool) -> None:
+    """Prints a table and the reasons, or one JSON object."""
+    if as_json:
+        body = {
+            each.device_class: {
+                "verdict": each.decision.verdict,
+                "reasons": list(each.decision.reasons),
+                "folder": str(each.folder),
+                "float": each.report["float"],
+                "built": each.report["built"],
+                "drop": each.report["drop"]["map50_95"],
+            }
+            for each in results
+        }
+        print(wire.encode_pretty(body).decode(), end="")
+        return
+    console = Console()
+    table = Table("device class", "verdict", "mAP50-95", "drop", "p95", "size", title="Builds")
+    for each in results:
+        before, after = each.report["float"], each.report["built"]
+        table.add_row(
+            each.device_class,
+            f"[{_COLOURS[each.decision.verdict]}]{each.decision.verdict}",
+            f"{before['map50_95']:.3f} → {after['map50_95']:.3f}",
+            f"{each.report['drop']['map50_95']['estimate'] * 100:+.2f} points",
+            f"{before['latency_p95_ms']:.1f} → {after['latency_p95_ms']:.1f} ms",
+            f"{before['size_bytes'] / 2**20:.1f} → {after['size_bytes'] / 2**20:.1f} MiB",
+        )
+    console.print(table)
+    for each in results:
+        for reason in each.decision.reasons:
+            console.print(f"  {each.device_class}: {reason}", highlight=False)
+        console.print(f"  {each.folder / 'report.html'}", highlight=False)
+    if options.policy is None:
+        console.print(
+            f"A model policy is proposed in {options.out / 'policy' / 'policy.json'}: "
+            f"label score at least {results[0].report['accuracy_floor']:.2f}. Review it.",
+            highlight=False,
+        )
