@@ -233,3 +233,23 @@ class PreflightResult(msgspec.Struct, frozen=True, kw_only=True):
     load_ms: float = 0.0
     memory_mb: float = 0.0
     frames: int = 0
+
+
+class Slots(msgspec.Struct, frozen=True, kw_only=True):
+    """The runner's view of the journal: ``slots.json``, replaced whole by the updater.
+
+    Attributes:
+        active: Engine to serve after a start.
+        previous: Engine to go back to.
+        probation: The active engine is on probation: load previous too, count starts.
+        deployment: What brought the active engine.
+    """
+
+    active: Slot | None = None
+    previous: Slot | None = None
+    probation: bool = False
+    deployment: str = ""
+
+
+SLOTS_FILE = "slots.json"
+STARTS_FILE = "runner-starts.json"

@@ -1,0 +1,202 @@
+"""Carries out what the updater asks of the runner."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from kedge_agent import limits
+from kedge_agent.blobs import BlobStore
+from kedge_agent.detector import load_detector, open_slot
+from kedge_agent.errors import EngineError
+from kedge_agent.frames import LatestFrame
+from kedge_agent.hotswap import HotEngine
+from kedge_agent.local_protocol import (
+    Answer,
+    Done,
+    Drop,
+    Failed,
+    Hello,
+    LoadCandidate,
+    RunnerState,
+    SlotName,
+    StartShadow,
+    Status,
+    Swap,
+    TakeWindow,
+)
+from kedge_agent.local_protocol import Telemetry as TelemetryAnswer
+from kedge_agent.pipeline import Loop
+from kedge_agent.runtimes.base import Runtime
+from kedge_agent.shadow import EvidenceBook, Shadow
+from kedge_agent.sources.base import SourceThread
+from kedge_agent.start import forget_starts, read_slots
+from kedge_agent.telemetry import Telemetry
+from kedge_shared.errors import InputError, KedgeError, StorageError, TrustError
+
+#: A new engine must answer its first live frame within this, seconds.
+_FIRST_FRAME_SECONDS = 15.0
+#: Frames without an error for so long make a start a healthy one.
+_HEALTHY_SECONDS = 30.0
+#: Room that is left to the rest of the board, over a runtime's own estimate, MiB.
+_RESERVE_MB = 64.0
+
+
+def _code(error: KedgeError) -> str:
+    if isinstance(error, TrustError):
+        return "trust"
+    return "disk" if isinstance(error, (StorageError, InputError)) else "crash"
+
+
+@dataclass
+class Control:
+    """The runner's parts and what may be asked of them.
+
+    Attributes:
+        hot: Engines.
+        loop: The live loop.
+        telemetry: Its counts.
+        frames: Slot between source and loop.
+        source: Reads frames.
+        store: Blobs.
+        runtimes: By name.
+        threads: Threads an engine may use.
+        state_dir: Where starts are counted.
+        fell_back: Why the start took the previous engine; empty if not.
+    """
+
+    hot: HotEngine
+    loop: Loop
+    telemetry: Telemetry
+    frames: LatestFrame
+    source: SourceThread
+    store: BlobStore
+    runtimes: Mapping[str, Runtime]
+    threads: int
+    state_dir: Path
+    fell_back: str = ""
+    _changing: threading.Lock = field(default_factory=threading.Lock)
+    _begun: float = field(default_factory=time.monotonic)
+    _healthy: bool = False
+    _swap_gap_ms: float = 0.0
+    _share: float = 0.1
+
+    def handle(self, request: Any) -> Answer:
+        """Carries out one request; changes are made one at a time."""
+        if isinstance(request, (Hello, Status)):
+            return self.state()
+        if isinstance(request, TakeWindow):
+            return TelemetryAnswer(self.telemetry.take(self.frames.dropped))
+        change = self._change(request)
+        with self._changing:
+            try:
+                change()
+            except KedgeError as error:
+                return Failed(_code(error), str(error))
+            except MemoryError:
+                return Failed("memory", "not enough memory for the engine")
+        return Done(self.state())
+
+    def state(self) -> RunnerState:
+        """Returns where the runner stands."""
+        shadow = self.loop.shadow
+        serving_new = self.hot.slot("previous") is not None
+        live = self.telemetry.recent_p95_ms() if serving_new else 0.0
+        return RunnerState(
+            pid=os.getpid(),
+            active=self.hot.slot("active"),
+            candidate=self.hot.slot("candidate"),
+            previous=self.hot.slot("previous"),
+            fell_back=self.hot.fell_back or self.fell_back,
+            evidence=shadow.book.evidence(live) if shadow else None,
+            frames=self.telemetry.frames,
+            dropped=self.frames.dropped,
+            errors=self.telemetry.errors,
+            last_frame_age_s=time.monotonic() - self.telemetry.last_frame,
+            swap_gap_ms=self._swap_gap_ms,
+            switch_us=self.hot.switch_us,
+        )
+
+    def note_health(self) -> None:
+        """Forgets counted starts once the loop has run well for a while."""
+        if self._healthy or time.monotonic() - self._begun < _HEALTHY_SECONDS:
+            return
+        if self.telemetry.frames and not self.telemetry.errors:
+            self._healthy = True
+            forget_starts(self.state_dir, read_slots(self.state_dir).deployment)
+
+    def shadow_previous(self) -> None:
+        """Begins the reverse shadow."""
+        self._start_shadow("previous", "active")
+
+    def _change(self, request: Any) -> Callable[[], None]:
+        if isinstance(request, LoadCandidate):
+            return lambda: self._load(request)
+        if isinstance(request, StartShadow):
+            return lambda: self._shadow(request)
+        if isinstance(request, Drop):
+            return lambda: self._drop(request.slot)
+        return self._swap if isinstance(request, Swap) else self._roll_back
+
+    def _load(self, request: LoadCandidate) -> None:
+        manifest = open_slot(request.slot, self.store).manifest
+        runtime = self.runtimes.get(manifest.runtime.name)
+        if runtime is not None:
+            needed = runtime.estimate(manifest.engine_files) / 2**20 + _RESERVE_MB
+            if needed > limits.available_memory_mb():
+                raise MemoryError
+        self.hot.load(lambda: load_detector(request.slot, self.store, self.runtimes, self.threads))
+
+    def _shadow(self, request: StartShadow) -> None:
+        self._share = request.share
+        if self.hot.slot("candidate") is not None:
+            self._start_shadow("candidate", "candidate")
+        elif self.hot.slot("previous") is not None:
+            self._start_shadow("previous", "active")
+        else:
+            raise EngineError("there is nothing to shadow")
+
+    def _start_shadow(self, run: SlotName, newer: SlotName) -> None:
+        self._stop_shadow()
+        slot = self.hot.slot(newer)
+        if slot is None:
+            return
+        book = EvidenceBook(open_slot(slot, self.store).manifest)
+        shadow = Shadow(self.hot, run, book, self._share)
+        shadow.start()
+        self.loop.shadow = shadow
+
+    def _stop_shadow(self) -> None:
+        shadow, self.loop.shadow = self.loop.shadow, None
+        if shadow is not None:
+            shadow.stop()
+
+    def _swap(self) -> None:
+        self._stop_shadow()
+        self.loop.watch_gap()
+        self.hot.swap()
+        self.fell_back = ""
+        self._after_switch()
+        if self.hot.slot("previous") is not None:
+            self._start_shadow("previous", "active")
+
+    def _roll_back(self) -> None:
+        self._stop_shadow()
+        self.hot.roll_back()
+        self._after_switch()
+
+    def _drop(self, name: SlotName) -> None:
+        self._stop_shadow()
+        self.hot.drop(name)
+
+    def _after_switch(self) -> None:
+        self.telemetry.forget_recent()
+        self.source.opens.set()
+        if not self.hot.wait_answered(_FIRST_FRAME_SECONDS):
+            raise EngineError("no frame was answered after the switch")
+        self._swap_gap_ms = self.loop.longest_gap_ms

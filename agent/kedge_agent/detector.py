@@ -1,0 +1,180 @@
+"""An engine with its pre- and post-processing: what is swapped, as a whole.
+
+Input size, classes and decoding belong to the engine, so all of them may change over a swap.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from kedge_agent.blobs import BlobStore, VerifiedBlob
+from kedge_agent.errors import EngineError
+from kedge_agent.local_protocol import Slot
+from kedge_agent.runtimes.base import Engine, Runtime
+from kedge_shared.detections import Array
+from kedge_shared.manifest import MANIFEST_LIMIT_BYTES, FileRole, Manifest, read_manifest
+from kedge_shared.policy import FRAME_LIMIT_BYTES, POLICY_LIMIT_BYTES, ModelPolicy, read_policy
+from kedge_shared.vision import Frame, decode, prepare
+
+_WARM_UP_FRAMES = 3
+
+
+@dataclass(frozen=True)
+class Detections:
+    """What an engine says of one frame.
+
+    Attributes:
+        rows: (n, 6) x1 y1 x2 y2 in pixels of the frame, confidence, class index.
+        classes: Names of the classes.
+        ms: Time for this frame, milliseconds, pre- and post-processing included.
+        finite: No NaN or infinity in the engine's output.
+    """
+
+    rows: Array
+    classes: tuple[str, ...]
+    ms: float
+    finite: bool
+
+
+class Detector:
+    """A loaded engine and how frames go in and detections come out.
+
+    Attributes:
+        slot: Which engine it is.
+        manifest: Its manifest.
+    """
+
+    def __init__(self, engine: Engine, manifest: Manifest, slot: Slot) -> None:
+        self._engine = engine
+        self.manifest = manifest
+        self.slot = slot
+
+    def detect(self, frame: Frame) -> Detections:
+        """Runs one frame, (h, w, 3) BGR uint8.
+
+        Raises:
+            EngineError: The engine failed, or its output is not what the manifest says.
+        """
+        started = time.perf_counter()
+        batch, place = prepare(frame, self.manifest.input)
+        raw = self._engine.infer(batch)
+        finite = bool(np.isfinite(raw).all())
+        try:
+            rows = decode(raw if finite else np.nan_to_num(raw), place, self.manifest.output)
+        except ValueError as error:
+            raise EngineError(str(error)) from None
+        ms = (time.perf_counter() - started) * 1000
+        return Detections(rows, self.manifest.output.classes, ms, finite)
+
+    def close(self) -> None:
+        """Frees the engine."""
+        self._engine.close()
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A slot's documents, read from verified blobs.
+
+    Attributes:
+        manifest: Of the build.
+        policy: Of the model.
+    """
+
+    manifest: Manifest
+    policy: ModelPolicy
+
+
+def open_slot(slot: Slot, store: BlobStore) -> Opened:
+    """Reads a slot's manifest and policy, re-hashed.
+
+    Raises:
+        TrustError: A file was altered on the board.
+        StorageError: A file is missing.
+    """
+    manifest = read_manifest(store.read_verified(slot.manifest, MANIFEST_LIMIT_BYTES))
+    policy = read_policy(store.read_verified(slot.policy, POLICY_LIMIT_BYTES))
+    return Opened(manifest, policy)
+
+
+def load_detector(
+    slot: Slot, store: BlobStore, runtimes: Mapping[str, Runtime], threads: int
+) -> Detector:
+    """Loads an engine from verified bytes and warms it up on golden frames.
+
+    A load counts only when the engine has answered: a warm-up that fails is a load that failed.
+
+    Raises:
+        TrustError: A file was altered on the board; no runtime was called.
+        StorageError: A file is missing.
+        EngineError: The runtime is missing or does not take the engine.
+    """
+    opened = open_slot(slot, store)
+    runtime = runtimes.get(opened.manifest.runtime.name)
+    if runtime is None:
+        raise EngineError(f"runtime {opened.manifest.runtime.name} is not known to this agent")
+    blobs = _open_files(opened.manifest, store)
+    try:
+        engine = runtime.load(blobs, opened.manifest, threads=threads)
+    finally:
+        # Runtimes copy or map what they need; the sealed files themselves are done with.
+        for each in blobs.values():
+            _close(each)
+    detector = Detector(engine, opened.manifest, slot)
+    try:
+        for frame in golden_frames(opened.policy, store, most=_WARM_UP_FRAMES):
+            if not detector.detect(frame).finite:
+                raise EngineError("engine gives NaN on a golden frame")
+    except BaseException:
+        detector.close()
+        raise
+    return detector
+
+
+def golden_frames(policy: ModelPolicy, store: BlobStore, most: int | None = None) -> list[Frame]:
+    """Returns the policy's golden frames, verified and decoded.
+
+    Raises:
+        TrustError: A frame was altered on the board.
+        EngineError: A frame is no image.
+    """
+    import cv2
+
+    found: list[Frame] = []
+    for each in policy.golden[:most]:
+        data = store.read_verified(each.sha256, FRAME_LIMIT_BYTES)
+        image = cv2.imdecode(np.frombuffer(data, dtype=np.uint8), cv2.IMREAD_COLOR)
+        if image is None:
+            raise EngineError(f"golden frame {each.name} is no image")
+        found.append(np.asarray(image, dtype=np.uint8))
+    return found
+
+
+def _open_files(manifest: Manifest, store: BlobStore) -> dict[FileRole, VerifiedBlob]:
+    blobs: dict[FileRole, VerifiedBlob] = {}
+    try:
+        for each in manifest.engine_files:
+            blobs[each.role] = store.open_verified(each.sha256, each.length)
+    except BaseException:
+        for opened in blobs.values():
+            opened.close()
+        raise
+    return blobs
+
+
+def _close(blob: VerifiedBlob) -> None:
+    try:
+        blob.close()
+    except BufferError:
+        # A runtime keeps a view of the bytes (OpenVINO maps its weights): the mapping lives as
+        # long as that view, and goes with the engine.
+        return
+
+
+def close_all(detectors: Sequence[Detector]) -> None:
+    """Frees several detectors."""
+    for each in detectors:
+        each.close()

@@ -1,0 +1,22 @@
+"""Errors of the agent, beside those of kedge_shared.errors.
+
+KedgeError
+├── EngineError     a runtime does not take an engine, or an engine fails on a frame
+└── RunnerGone      the runner does not answer on its socket
+"""
+
+from __future__ import annotations
+
+from kedge_shared.errors import KedgeError
+
+
+class EngineError(KedgeError):
+    """A runtime refuses an engine, or an engine fails on a frame."""
+
+    exit_code = 8
+
+
+class RunnerGone(KedgeError):
+    """The runner does not answer; it is restarted by the supervisor."""
+
+    exit_code = 9

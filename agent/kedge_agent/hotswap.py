@@ -1,0 +1,253 @@
+"""HotEngine: change the engine inside a running loop without losing a frame.
+
+For people with a loop of their own::
+
+    hot = HotEngine(first)
+    while True:
+        answer = hot.infer(camera.read())      # always exactly one engine, always whole frames
+
+    # from another thread, at any time
+    hot.load(lambda: load_detector(slot, store, RUNTIMES, threads=1))
+    hot.swap()                                 # the next frame is the new engine's
+    hot.roll_back()                            # or the old one's again
+    hot.drop("previous")                       # its memory goes back
+
+The switch is a pointer under a lock that is held for microseconds; loading happens in a thread at
+the lowest priority, freeing in another one. If the new engine fails on a live frame while the old
+one is still kept, the old one answers that same frame and stays.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+
+from kedge_agent import limits
+from kedge_agent.detector import Detections, Detector
+from kedge_agent.errors import EngineError
+from kedge_agent.local_protocol import Slot, SlotName
+from kedge_shared.vision import Frame
+
+
+@dataclass
+class _Held:
+    """An engine with the lock that keeps two callers from it."""
+
+    detector: Detector
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the loop gets for a frame.
+
+    Attributes:
+        found: Detections.
+        slot: Engine that answered.
+        new: The engine that answered is on probation: an older one is kept beside it.
+    """
+
+    found: Detections
+    slot: Slot
+    new: bool
+
+
+class HotEngine:
+    """Holds the serving engine, one that is to follow it and one to go back to.
+
+    One thread calls :meth:`infer`; everything else may be called from any thread.
+
+    Args:
+        active: Engine that serves first, or ``None``.
+        previous: Engine to go back to, after a restart in probation.
+    """
+
+    def __init__(self, active: Detector | None = None, previous: Detector | None = None) -> None:
+        self._lock = threading.Lock()
+        self._slots: dict[SlotName, _Held | None] = {
+            "active": _Held(active) if active else None,
+            "candidate": None,
+            "previous": _Held(previous) if previous else None,
+        }
+        self._fell_back = ""
+        self._switch_us = 0.0
+        self._answered = threading.Event()
+        self._reaper: queue.SimpleQueue[_Held | None] = queue.SimpleQueue()
+        self._reaping = threading.Thread(target=self._reap, name="reaper", daemon=True)
+        self._reaping.start()
+
+    @property
+    def fell_back(self) -> str:
+        """Why the previous engine took over by itself; empty if it did not."""
+        return self._fell_back
+
+    @property
+    def switch_us(self) -> float:
+        """Time the last pointer switch took, microseconds."""
+        return self._switch_us
+
+    def slot(self, name: SlotName) -> Slot | None:
+        """Returns which engine a slot holds."""
+        held = self._slots[name]
+        return held.detector.slot if held else None
+
+    def infer(self, frame: Frame) -> Answer | None:
+        """Answers one frame; ``None`` only while there is no engine at all.
+
+        Args:
+            frame: (h, w, 3) BGR uint8.
+
+        Raises:
+            EngineError: The engine failed and there is no other one.
+        """
+        with self._lock:
+            held = self._slots["active"]
+            kept = self._slots["previous"]
+        if held is None:
+            return None
+        try:
+            found = _run(held, frame)
+        except EngineError as error:
+            if kept is None:
+                raise
+            self._fall_back(held, str(error))
+            held, found, kept = kept, _run(kept, frame), None
+        self._answered.set()
+        return Answer(found, held.detector.slot, new=kept is not None)
+
+    def load(self, make: Callable[[], Detector]) -> Slot:
+        """Loads a candidate in a thread at the lowest priority and waits for it.
+
+        Args:
+            make: Loads and warms up an engine.
+
+        Returns:
+            Which engine it is.
+
+        Raises:
+            KedgeError: Whatever ``make`` raised; the loop is unharmed.
+        """
+        outcome: list[Detector | BaseException] = []
+        loader = threading.Thread(target=_load, args=(make, outcome), name="loader", daemon=True)
+        loader.start()
+        loader.join()
+        (result,) = outcome
+        if isinstance(result, BaseException):
+            limits.give_memory_back()
+            raise result
+        self.drop("candidate")
+        with self._lock:
+            self._slots["candidate"] = _Held(result)
+        return result.slot
+
+    def swap(self) -> None:
+        """Makes the candidate serve from the next frame on; the old engine is kept.
+
+        Raises:
+            EngineError: There is no candidate.
+        """
+        self.drop("previous")
+        with self._lock:
+            candidate = self._slots["candidate"]
+            if candidate is None:
+                raise EngineError("there is no candidate to swap to")
+            started = time.perf_counter_ns()
+            self._slots["previous"] = self._slots["active"]
+            self._slots["active"] = candidate
+            self._slots["candidate"] = None
+            self._switch_us = (time.perf_counter_ns() - started) / 1000
+            self._fell_back = ""
+            self._answered.clear()
+
+    def roll_back(self) -> None:
+        """Makes the previous engine serve again; the newer one is freed.
+
+        Raises:
+            EngineError: There is no previous engine.
+        """
+        with self._lock:
+            previous, failed = self._slots["previous"], self._slots["active"]
+            if previous is None:
+                raise EngineError("there is no previous engine to go back to")
+            self._slots["active"], self._slots["previous"] = previous, None
+            self._answered.clear()
+        self._retire(failed)
+
+    def drop(self, name: SlotName) -> None:
+        """Frees an engine that does not serve.
+
+        Raises:
+            ValueError: ``active`` is never dropped.
+        """
+        if name == "active":
+            raise ValueError("the active engine is never dropped")
+        with self._lock:
+            held, self._slots[name] = self._slots[name], None
+        self._retire(held)
+
+    def wait_answered(self, timeout_seconds: float) -> bool:
+        """Waits for the first frame after a switch; says whether it came."""
+        return self._answered.wait(timeout_seconds)
+
+    @contextmanager
+    def borrow(self, name: SlotName) -> Iterator[Detector | None]:
+        """Lends an engine that does not serve, to run it as a shadow."""
+        with self._lock:
+            held = self._slots[name]
+        if held is None:
+            yield None
+            return
+        with held.lock:
+            # It may have been freed or begun to serve while we waited.
+            yield held.detector if self._slots[name] is held else None
+
+    def close(self) -> None:
+        """Frees everything; :meth:`infer` is not called afterwards."""
+        with self._lock:
+            for name in self._slots:
+                held, self._slots[name] = self._slots[name], None
+                self._retire(held)
+        self._reaper.put(None)
+        self._reaping.join(timeout=5)
+
+    def _fall_back(self, failed: _Held, why: str) -> None:
+        with self._lock:
+            self._slots["active"], self._slots["previous"] = self._slots["previous"], None
+            self._fell_back = why
+        self._retire(failed)
+
+    def _retire(self, held: _Held | None) -> None:
+        if held is not None:
+            self._reaper.put(held)
+
+    def _reap(self) -> None:
+        limits.be_nice_thread()
+        while (held := self._reaper.get()) is not None:
+            with held.lock, suppress(EngineError):
+                held.detector.close()
+            del held
+            limits.give_memory_back()
+
+
+def _run(held: _Held, frame: Frame) -> Detections:
+    with held.lock:
+        found = held.detector.detect(frame)
+    if not found.finite:
+        raise EngineError("engine gives NaN")
+    return found
+
+
+def _load(make: Callable[[], Detector], outcome: list[Detector | BaseException]) -> None:
+    limits.be_nice_thread()
+    before = limits.thread_ids()
+    try:
+        outcome.append(make())
+    # Boundary: a thread; whatever happened is raised again in the caller's.
+    except BaseException as error:  # noqa: BLE001
+        outcome.append(error)
+    # The loader itself stays nice: it ends here.
+    limits.restore_priority(limits.thread_ids() - before)

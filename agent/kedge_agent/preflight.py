@@ -1,0 +1,148 @@
+"""The preflight child: a candidate's first run, in a process that may die of it.
+
+``python -m kedge_agent.preflight`` reads a job on standard input and writes a result on standard
+output. It is the nicest process of the board and the first that the kernel kills.
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+
+from kedge_agent import limits
+from kedge_agent.blobs import BlobStore
+from kedge_agent.detector import Detections, Detector, golden_frames, load_detector, open_slot
+from kedge_agent.errors import EngineError
+from kedge_agent.local_protocol import PreflightJob, PreflightResult
+from kedge_agent.runtimes.registry import RUNTIMES
+from kedge_agent.shadow import compare_engines
+from kedge_shared.detections import Array, Score, compare, label_score
+from kedge_shared.errors import KedgeError
+from kedge_shared.golden import REFERENCES_LIMIT_BYTES, label_array, read_references
+from kedge_shared.manifest import Manifest
+from kedge_shared.policy import ModelPolicy
+from kedge_shared.vision import Frame
+
+_JOB_LIMIT_BYTES = 64 * 1024
+
+
+def examine(job: PreflightJob) -> PreflightResult:
+    """Loads the candidate (and the active engine beside it) and measures both.
+
+    Raises:
+        KedgeError: It does not verify or does not load.
+    """
+    store = BlobStore(Path(job.blobs))
+    opened = open_slot(job.candidate, store)
+    frames = golden_frames(opened.policy, store)
+    before, started = limits.resident_mb(), time.perf_counter()
+    candidate = load_detector(job.candidate, store, RUNTIMES, job.threads)
+    load_ms = (time.perf_counter() - started) * 1000
+    found = [candidate.detect(each) for each in frames]
+    memory = limits.resident_mb() - before
+    active = load_detector(job.active, store, RUNTIMES, job.threads) if job.active else None
+    others = [active.detect(each) for each in frames] if active else None
+    candidate_ms, active_ms = race(candidate, active, frames, job.rounds)
+    references = read_references(
+        store.read_verified(opened.manifest.golden.references, REFERENCES_LIMIT_BYTES)
+    )
+    return PreflightResult(
+        ok=True,
+        fidelity=fidelity(found, references, opened.manifest, opened.policy),
+        label_score=score(found, opened.policy),
+        active_label_score=score(others, opened.policy) if others else None,
+        agreement=agreement(others, found, opened.manifest) if others else None,
+        zero_scores=sees_nothing(found, opened.policy),
+        non_finite=sum(not each.finite for each in found),
+        candidate_ms=candidate_ms,
+        active_ms=active_ms,
+        load_ms=load_ms,
+        memory_mb=max(0.0, memory),
+        frames=len(frames),
+    )
+
+
+def fidelity(
+    found: Sequence[Detections],
+    references: dict[str, Array],
+    manifest: Manifest,
+    policy: ModelPolicy,
+) -> float | None:
+    """Returns the share of the builder's detections found again, of those it was sure of."""
+    near = manifest.golden.tolerances
+    total = Score()
+    for frame, each in zip(policy.golden, found, strict=True):
+        reference = references.get(frame.sha256)
+        if reference is not None:
+            sure = reference[reference[:, 4] >= manifest.output.conf + near.confidence]
+            total += compare(sure, each.rows, iou=near.iou, confidence=near.confidence)
+    return total.recall
+
+
+def score(found: Sequence[Detections], policy: ModelPolicy) -> float | None:
+    """Returns the label score: F1 against the golden labels."""
+    labels = [
+        label_array(frame, each.classes) for frame, each in zip(policy.golden, found, strict=True)
+    ]
+    return label_score([each.rows for each in found], labels, confidence=policy.label_conf)
+
+
+def agreement(
+    old: Sequence[Detections], new: Sequence[Detections], manifest: Manifest
+) -> float | None:
+    """Returns the share of the active engine's golden objects that the candidate sees too."""
+    total = Score()
+    for before, after in zip(old, new, strict=True):
+        total += compare_engines(before, after, manifest)[0]
+    return total.recall
+
+
+def sees_nothing(found: Sequence[Detections], policy: ModelPolicy) -> bool:
+    """Says whether the engine is blind although the frames have labels."""
+    labelled = any(frame.labels for frame in policy.golden)
+    return labelled and not any(len(each.rows) for each in found)
+
+
+def race(
+    candidate: Detector, active: Detector | None, frames: Sequence[Frame], rounds: int
+) -> tuple[float, float]:
+    """Times both engines in turn on the same frames; returns median milliseconds, or 0."""
+    times: tuple[list[float], list[float]] = ([], [])
+    for at in range(rounds):
+        frame = frames[at % len(frames)]
+        times[0].append(candidate.detect(frame).ms)
+        if active is not None:
+            times[1].append(active.detect(frame).ms)
+    return statistics.median(times[0]), statistics.median(times[1]) if times[1] else 0.0
+
+
+def main() -> None:
+    """Reads a job, measures, writes the result."""
+    job = msgspec.json.decode(sys.stdin.buffer.read(_JOB_LIMIT_BYTES), type=PreflightJob)
+    # What a vendor prints must not end up in the answer.
+    answer = os.dup(1)
+    os.dup2(2, 1)
+    os.nice(limits.NICEST)
+    limits.die_with_parent()
+    limits.be_first_to_be_killed()
+    limits.limit_memory(job.memory_mb)
+    try:
+        import cv2
+
+        cv2.setNumThreads(1)
+        result = examine(job)
+    except (KedgeError, EngineError) as error:
+        result = PreflightResult(ok=False, error=str(error))
+    except MemoryError:
+        result = PreflightResult(ok=False, error="out of memory")
+    os.write(answer, msgspec.json.encode(result))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,152 @@
+"""What the runner serves after a start: decided from two small files, before any network."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from kedge_agent.blobs import BlobStore
+from kedge_agent.detector import Detector, load_detector
+from kedge_agent.local_protocol import SLOTS_FILE, STARTS_FILE, Slot, Slots
+from kedge_agent.runtimes.base import Runtime
+from kedge_shared.errors import KedgeError
+
+#: Starts in probation without health in between after which the old engine is taken.
+CRASH_LOOP = 3
+
+
+class Starts(msgspec.Struct, frozen=True):
+    """How often the runner was started since it was last healthy.
+
+    Attributes:
+        deployment: Whose probation it was.
+        count: Starts.
+    """
+
+    deployment: str = ""
+    count: int = 0
+
+
+@dataclass(frozen=True)
+class Begun:
+    """What was loaded.
+
+    Attributes:
+        active: Engine that serves, or ``None`` on a board that has none yet.
+        previous: Engine to go back to.
+        fell_back: Why the previous engine serves instead of the active one; empty if not.
+    """
+
+    active: Detector | None
+    previous: Detector | None
+    fell_back: str
+
+
+def choose_at_start(slots: Slots, starts: int) -> Literal["active", "previous", "nothing"]:
+    """Says which slot serves. Pure.
+
+    Args:
+        slots: As the updater left them.
+        starts: Starts of this probation without health, this one included.
+    """
+    if slots.probation and slots.previous is not None and starts >= CRASH_LOOP:
+        return "previous"
+    if slots.active is not None:
+        return "active"
+    return "previous" if slots.previous is not None else "nothing"
+
+
+def read_slots(state_dir: Path) -> Slots:
+    """Reads ``slots.json``; a board without one has nothing to run."""
+    try:
+        return msgspec.json.decode((state_dir / SLOTS_FILE).read_bytes(), type=Slots)
+    except FileNotFoundError:
+        return Slots()
+    except (OSError, msgspec.MsgspecError):
+        # It is replaced by rename and synced: half a file means a disk that lies. The updater
+        # writes it again from its journal at its own start.
+        return Slots()
+
+
+def count_start(state_dir: Path, slots: Slots) -> int:
+    """Counts this start on disk, before anything is loaded, and returns the count."""
+    before = _read_starts(state_dir)
+    count = before.count + 1 if before.deployment == slots.deployment else 1
+    _write_starts(state_dir, Starts(slots.deployment, count))
+    return count
+
+
+def forget_starts(state_dir: Path, deployment: str) -> None:
+    """Notes that the engine proved itself healthy."""
+    if _read_starts(state_dir) != Starts(deployment, 0):
+        _write_starts(state_dir, Starts(deployment, 0))
+
+
+def load_at_start(
+    state_dir: Path,
+    slots: Slots,
+    store: BlobStore,
+    runtimes: Mapping[str, Runtime],
+    threads: int,
+) -> Begun:
+    """Loads what :func:`choose_at_start` says; if that fails, the other one."""
+    starts = count_start(state_dir, slots) if slots.probation else 0
+    choice = choose_at_start(slots, starts)
+    if choice == "nothing":
+        return Begun(None, None, "")
+    why = f"{starts} starts in probation" if choice == "previous" and slots.active else ""
+    order = [slots.active, slots.previous] if choice == "active" else [slots.previous]
+    detector: Detector | None = None
+    for slot in order:
+        if slot is None or detector is not None:
+            continue
+        try:
+            detector = load_detector(slot, store, runtimes, threads)
+        except KedgeError as error:
+            why = why or str(error)
+    if detector is None or detector.slot == slots.previous:
+        return Begun(detector, None, why if detector is not None else "")
+    return Begun(detector, _beside(slots, store, runtimes, threads), "")
+
+
+def _beside(
+    slots: Slots, store: BlobStore, runtimes: Mapping[str, Runtime], threads: int
+) -> Detector | None:
+    if not slots.probation or slots.previous is None:
+        return None
+    try:
+        return load_detector(slots.previous, store, runtimes, threads)
+    except KedgeError:
+        # Without it there is no reverse shadow; going back then takes a restart.
+        return None
+
+
+def _read_starts(state_dir: Path) -> Starts:
+    try:
+        return msgspec.json.decode((state_dir / STARTS_FILE).read_bytes(), type=Starts)
+    except (OSError, msgspec.MsgspecError):
+        return Starts()
+
+
+def _write_starts(state_dir: Path, starts: Starts) -> None:
+    path = state_dir / STARTS_FILE
+    scratch = path.with_suffix(".tmp")
+    try:
+        with scratch.open("wb") as file:
+            file.write(msgspec.json.encode(starts))
+            file.flush()
+            os.fsync(file.fileno())
+        scratch.replace(path)
+    except OSError:
+        # A full or read-only disk must not keep the loop from starting.
+        return
+
+
+def same(left: Slot | None, right: Slot | None) -> bool:
+    """Says whether two slots hold the same build."""
+    return left is not None and right is not None and left.manifest == right.manifest
