@@ -83,7 +83,6 @@ class Control:
     _changing: threading.Lock = field(default_factory=threading.Lock)
     _begun: float = field(default_factory=time.monotonic)
     _healthy: bool = False
-    _swap_gap_ms: float = 0.0
     _share: float = 0.1
 
     def handle(self, request: Any) -> Answer:
@@ -118,7 +117,7 @@ class Control:
             dropped=self.frames.dropped,
             errors=self.telemetry.errors,
             last_frame_age_s=time.monotonic() - self.telemetry.last_frame,
-            swap_gap_ms=self._swap_gap_ms,
+            swap_gap_ms=self.loop.longest_gap_ms if self.hot.switch_us else 0.0,
             switch_us=self.hot.switch_us,
         )
 
@@ -199,4 +198,3 @@ class Control:
         self.source.opens.set()
         if not self.hot.wait_answered(_FIRST_FRAME_SECONDS):
             raise EngineError("no frame was answered after the switch")
-        self._swap_gap_ms = self.loop.longest_gap_ms

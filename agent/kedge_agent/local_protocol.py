@@ -132,7 +132,7 @@ class RunnerState(msgspec.Struct, frozen=True, kw_only=True, tag="runner_state")
         dropped: Frames overwritten before the engine took them.
         errors: Frames on which the engine failed.
         last_frame_age_s: Seconds since the last frame reached the sink.
-        swap_gap_ms: Longest time between two sink frames around the last swap, milliseconds.
+        swap_gap_ms: Longest time between two sink frames since the last swap, milliseconds.
         switch_us: Time the pointer switch took, microseconds.
     """
 

@@ -8,7 +8,7 @@ what a newer server writes.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -17,9 +17,21 @@ from kedge_shared.errors import InputError
 T = TypeVar("T")
 
 
+def _encode_other(value: Any) -> Any:
+    if isinstance(value, Path):
+        return str(value)
+    raise TypeError(f"{type(value).__name__} does not go over the wire")
+
+
+def _decode_other(kind: type, value: Any) -> Any:
+    if kind is Path and isinstance(value, str):
+        return Path(value)
+    raise ValueError(f"expected {kind.__name__}")
+
+
 def encode(value: object) -> bytes:
     """Encodes to JSON with sorted keys, so that equal values are equal bytes."""
-    return msgspec.json.encode(value, order="deterministic")
+    return msgspec.json.encode(value, order="deterministic", enc_hook=_encode_other)
 
 
 def encode_pretty(value: object) -> bytes:
@@ -39,7 +51,7 @@ def decode(data: bytes | bytearray | memoryview, kind: type[T], what: str) -> T:
         InputError: Not JSON, or a field is missing, of another type or out of bounds.
     """
     try:
-        return msgspec.json.decode(data, type=kind)
+        return msgspec.json.decode(data, type=kind, dec_hook=_decode_other)
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
         raise InputError(f"{what} cannot be read: {error}") from None
 
@@ -47,7 +59,7 @@ def decode(data: bytes | bytearray | memoryview, kind: type[T], what: str) -> T:
 def decode_yaml(data: bytes, kind: type[T], what: str) -> T:
     """Decodes YAML into ``kind``; errors as :func:`decode`."""
     try:
-        return msgspec.yaml.decode(data, type=kind)
+        return msgspec.yaml.decode(data, type=kind, dec_hook=_decode_other)
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
         raise InputError(f"{what} cannot be read: {error}") from None
 

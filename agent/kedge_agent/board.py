@@ -1,0 +1,92 @@
+"""What an update works with on this board; made once, by the updater."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from kedge_agent.blobs import BlobStore
+from kedge_agent.downloads import Downloader
+from kedge_agent.journal import Journal
+from kedge_agent.local_client import RunnerLink
+from kedge_agent.local_protocol import Slot
+from kedge_agent.reporting import Reporter
+from kedge_agent.settings import AgentSettings
+from kedge_agent.tuf_client import ImageRepository
+from kedge_shared.manifest import MANIFEST_LIMIT_BYTES, read_manifest
+from kedge_shared.policy import POLICY_LIMIT_BYTES, read_policy
+from kedge_shared.protocol import DeviceFacts
+from kedge_shared.trust import Pinned
+
+
+@dataclass(frozen=True)
+class Board:
+    """The parts.
+
+    Attributes:
+        settings: Configuration.
+        journal: What the board remembers.
+        store: Blobs.
+        repository: Signed targets.
+        downloader: Artifacts by hash.
+        runner: The live loop.
+        reporter: Reports.
+        pinned: What no server can change.
+        facts: What the board is.
+        send_reports: Sends what waits, if the server is there.
+    """
+
+    settings: AgentSettings
+    journal: Journal
+    store: BlobStore
+    repository: ImageRepository
+    downloader: Downloader
+    runner: RunnerLink
+    reporter: Reporter
+    pinned: Pinned
+    facts: DeviceFacts
+    send_reports: Callable[[], Awaitable[None]]
+
+    def remember(self, **changes: Any) -> None:
+        """Saves changes of the deployment that are no change of phase."""
+        state = self.journal.state
+        if state.deployment is None:
+            raise RuntimeError("there is no deployment")
+        deployment = msgspec.structs.replace(state.deployment, **changes)
+        self.journal.save(msgspec.structs.replace(state, deployment=deployment))
+
+    def log(self, line: str) -> None:
+        """Writes a line for whoever looks after this board."""
+        stamp = time.strftime("%H:%M:%S")
+        print(
+            f"{stamp} {self.settings.device} {' '.join(line.split())}", file=sys.stderr, flush=True
+        )
+
+    def collect_garbage(self) -> None:
+        """Removes blobs that neither active, previous nor the deployment at hand needs."""
+        state = self.journal.state
+        slots = [state.active, state.previous, state.deployment.slot if state.deployment else None]
+        kept: set[str] = set()
+        for slot in slots:
+            if slot is not None:
+                kept |= self._needed(slot)
+        for path in self.store.root.iterdir():
+            if path.name not in kept:
+                path.unlink(missing_ok=True)
+
+    def _needed(self, slot: Slot) -> set[str]:
+        """Returns every hash that a slot stands on.
+
+        Raises:
+            KedgeError: A document cannot be read: then nothing is known to be needless.
+        """
+        store = self.store
+        manifest = read_manifest(store.read_verified(slot.manifest, MANIFEST_LIMIT_BYTES))
+        policy = read_policy(store.read_verified(slot.policy, POLICY_LIMIT_BYTES))
+        files = {each.sha256 for each in manifest.files}
+        return {slot.manifest, slot.policy} | files | {each.sha256 for each in policy.golden}

@@ -1,0 +1,290 @@
+"""What the agent decides, as functions without I/O and without a clock."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from kedge_agent.local_protocol import Evidence, PreflightResult
+from kedge_agent.patience import ProbationSettings
+from kedge_agent.state import State
+from kedge_shared.manifest import Manifest
+from kedge_shared.phases import Event, Phase
+from kedge_shared.policy import ModelPolicy
+from kedge_shared.protocol import Verdict, VerdictCode
+
+OK = Verdict(code="ok")
+#: Paired frames before the ratio of frame times says anything.
+_RATIO_FRAMES = 60
+
+
+@dataclass(frozen=True)
+class Ruling:
+    """A decision.
+
+    Attributes:
+        event: What it does to the phase; ``None`` is: keep watching.
+        verdict: Why.
+    """
+
+    event: Event | None
+    verdict: Verdict
+
+
+WATCH = Ruling(None, OK)
+
+
+def harm(code: VerdictCode, reason: str, phase: Phase, **evidence: float | str | None) -> Ruling:
+    """Returns a ruling that the engine does harm."""
+    verdict = Verdict(code=code, reason=reason, evidence=evidence, cause="harm", stopped_in=phase)
+    return Ruling(Event.HARM, verdict)
+
+
+def judge_preflight(result: PreflightResult, manifest: Manifest, policy: ModelPolicy) -> Ruling:
+    """Judges a candidate's first run.
+
+    Bad models show in three ways, none of them the build's own word: fidelity to the recorded
+    outputs, label score against the owners' floor, agreement with the active engine.
+    """
+    phase = Phase.PREFLIGHT
+    if not result.ok:
+        return harm("crash", result.error, phase)
+    if result.non_finite:
+        return harm("crash", f"gives NaN on {result.non_finite} golden frames", phase)
+    if result.zero_scores:
+        return harm("accuracy", "sees nothing on golden frames that have objects", phase)
+    return (
+        _judge_label_score(result, policy)
+        or _judge_fidelity(result, manifest)
+        or _judge_agreement(result, manifest)
+        or _judge_ratio(result, manifest)
+        or Ruling(Event.PASSED, Verdict(code="ok", reason="preflight holds", evidence={
+            "label_score": result.label_score, "fidelity": result.fidelity,
+            "candidate_ms": result.candidate_ms, "active_ms": result.active_ms,
+        }))
+    )  # fmt: skip
+
+
+def _judge_label_score(result: PreflightResult, policy: ModelPolicy) -> Ruling | None:
+    score = result.label_score or 0.0
+    if score >= policy.accuracy_floor:
+        return None
+    return harm(
+        "accuracy",
+        f"label score {score:.2f} on {result.frames} golden frames is under the policy's floor "
+        f"{policy.accuracy_floor:.2f}",
+        Phase.PREFLIGHT,
+        label_score=score,
+        floor=policy.accuracy_floor,
+    )
+
+
+def _judge_fidelity(result: PreflightResult, manifest: Manifest) -> Ruling | None:
+    least = manifest.golden.tolerances.share
+    if result.fidelity is None or result.fidelity >= least:
+        return None
+    return harm(
+        "fidelity",
+        f"only {result.fidelity:.2f} of the builder's detections are found again on this board, "
+        f"{least:.2f} must be",
+        Phase.PREFLIGHT,
+        fidelity=result.fidelity,
+        least=least,
+    )
+
+
+def _judge_agreement(result: PreflightResult, manifest: Manifest) -> Ruling | None:
+    least = manifest.shadow.min_agreement
+    if manifest.shadow.must_hold == "nothing" or result.agreement is None:
+        return None
+    better = (result.label_score or 0.0) >= (result.active_label_score or 0.0)
+    if result.agreement >= least or better:
+        return None
+    return harm(
+        "accuracy",
+        f"sees {result.agreement:.2f} of what the active engine sees on golden frames, "
+        f"{least:.2f} must be, and its label score is lower",
+        Phase.PREFLIGHT,
+        agreement=result.agreement,
+        label_score=result.label_score,
+        active_label_score=result.active_label_score,
+    )
+
+
+def _judge_ratio(result: PreflightResult, manifest: Manifest) -> Ruling | None:
+    limit = manifest.budgets.latency_ratio
+    if limit is None or not result.active_ms:
+        return None
+    ratio = result.candidate_ms / result.active_ms
+    if ratio <= limit:
+        return None
+    return harm(
+        "latency",
+        f"takes {result.candidate_ms:.1f} ms a frame on this board, the active engine "
+        f"{result.active_ms:.1f}: {ratio:.1f} times as long, {limit:.1f} is allowed",
+        Phase.PREFLIGHT,
+        ratio=ratio,
+        limit=limit,
+    )
+
+
+def judge_shadow(
+    evidence: Evidence, manifest: Manifest, settings: ProbationSettings, *, ended: bool
+) -> Ruling:
+    """Judges the candidate beside the active engine; called again and again.
+
+    Args:
+        evidence: So far.
+        manifest: Of the candidate.
+        settings: Share of errors borne.
+        ended: The time for shadowing is over.
+    """
+    if evidence.errors:
+        return harm("crash", f"failed on {evidence.errors} live frames in shadow", Phase.SHADOW)
+    low, high = agreement_bounds(evidence.blocks, settings.error_share)
+    if _held(manifest) and high < manifest.shadow.min_agreement:
+        return _disagrees(evidence.blocks, manifest, Phase.SHADOW)
+    if not ended:
+        return WATCH
+    if not _held(manifest) or low >= manifest.shadow.min_agreement:
+        return Ruling(Event.PASSED, Verdict(code="ok", reason="shadow holds"))
+    reason = f"{evidence.objects} frames with objects do not tell yet; probation goes on watching"
+    return Ruling(Event.UNDECIDED, Verdict(code="undecided", reason=reason))
+
+
+def judge_probation(
+    evidence: Evidence | None,
+    before: Sequence[float],
+    manifest: Manifest,
+    policy: ModelPolicy,
+    settings: ProbationSettings,
+    *,
+    frames: int,
+    elapsed: float,
+) -> Ruling:
+    """Judges the new engine in service; called again and again.
+
+    Args:
+        evidence: Of the reverse shadow; ``None`` where there is no older engine.
+        before: Agreement by block from the shadow before the swap: the same comparison.
+        manifest: Of the new engine.
+        policy: Of the model.
+        settings: Times and error share.
+        frames: Live frames of the new engine.
+        elapsed: Seconds in probation.
+    """
+    phase = Phase.PROBATION
+    if frames >= settings.min_frames and evidence is not None:
+        slow = _judge_live_latency(evidence, manifest)
+        if slow is not None:
+            return slow
+    if evidence is not None and evidence.errors:
+        return harm("crash", f"failed on {evidence.errors} live frames", phase)
+    blocks = (*before, *(evidence.blocks if evidence else ()))
+    low, high = agreement_bounds(blocks, settings.error_share)
+    compared = evidence is not None and _held(manifest)
+    if compared and high < manifest.shadow.min_agreement:
+        return _disagrees(blocks, manifest, phase)
+    ripe = elapsed >= settings.seconds and frames >= settings.min_frames
+    if ripe and (not compared or low >= manifest.shadow.min_agreement):
+        said = f"served {frames} frames"
+        if compared:
+            said += f", sees at least {low:.2f} of what the older engine sees"
+        return Ruling(Event.HEALTHY, Verdict(code="ok", reason=said, evidence={"frames": frames}))
+    if elapsed < settings.max_seconds:
+        return WATCH
+    return _exhausted(len(blocks), frames, policy)
+
+
+def _exhausted(blocks: int, frames: int, policy: ModelPolicy) -> Ruling:
+    reason = f"{blocks} blocks of evidence and {frames} frames do not tell"
+    if policy.on_undecided == "confirm" and frames:
+        kept = f"{reason}; kept, as the policy says"
+        return Ruling(Event.HEALTHY, Verdict(code="undecided", reason=kept))
+    verdict = Verdict(
+        code="undecided", reason=reason, cause="undecided", stopped_in=Phase.PROBATION
+    )
+    return Ruling(Event.UNDECIDED, verdict)
+
+
+def _judge_live_latency(evidence: Evidence, manifest: Manifest) -> Ruling | None:
+    budgets = manifest.budgets
+    limit = budgets.latency_p95_ms
+    if limit is not None and evidence.new_p95_ms > limit:
+        return harm(
+            "latency",
+            f"live frame time {evidence.new_p95_ms:.1f} ms (95th percentile) is over the budget "
+            f"of {limit:.1f} ms",
+            Phase.PROBATION,
+            latency_p95_ms=evidence.new_p95_ms,
+            limit=limit,
+        )
+    ratio = budgets.latency_ratio
+    paired = evidence.frames >= _RATIO_FRAMES and evidence.old_ms > 0
+    if ratio is not None and paired and evidence.new_ms > ratio * evidence.old_ms:
+        return harm(
+            "latency",
+            f"live frames take {evidence.new_ms:.1f} ms, the older engine {evidence.old_ms:.1f}",
+            Phase.PROBATION,
+            ratio=evidence.new_ms / evidence.old_ms,
+            limit=ratio,
+        )
+    return None
+
+
+def _held(manifest: Manifest) -> bool:
+    return manifest.shadow.must_hold != "nothing"
+
+
+def _disagrees(blocks: Sequence[float], manifest: Manifest, phase: Phase) -> Ruling:
+    seen = sum(blocks) / len(blocks)
+    return harm(
+        "accuracy",
+        f"sees {seen:.2f} of what the older engine sees on live frames, "
+        f"{manifest.shadow.min_agreement:.2f} must be",
+        phase,
+        agreement=seen,
+        blocks=len(blocks),
+    )
+
+
+def agreement_bounds(blocks: Sequence[float], error_share: float) -> tuple[float, float]:
+    """Returns a confidence sequence for the mean of block agreements.
+
+    Valid at every look at once, so it may be looked at after each block. Empirical-Bernstein
+    with predictable plug-in, Waudby-Smith and Ramdas, "Estimating means of bounded random
+    variables by betting" (JRSS B 2024), theorem 2, with c = 1/2. Each side bears ``error_share``.
+
+    Args:
+        blocks: Block means in 0..1, in the order they came.
+        error_share: Chance that a side is ever wrong.
+
+    Returns:
+        Lower and upper bound; (0, 1) without blocks.
+    """
+    log_term = math.log(1 / error_share)
+    weights = weighted = spread = 0.0
+    total, squares, low, high = 0.5, 0.25, 0.0, 1.0
+    for count, value in enumerate(blocks, start=1):
+        mean, variance = total / count, squares / count
+        rate = min(math.sqrt(2 * log_term / (variance * count * math.log(1 + count))), 0.5)
+        weights += rate
+        weighted += rate * value
+        spread += 4 * (value - mean) ** 2 * (-math.log(1 - rate) - rate) / 4
+        centre, radius = weighted / weights, (log_term + spread) / weights
+        low, high = max(low, centre - radius), min(high, centre + radius)
+        total += value
+        squares += (value - total / (count + 1)) ** 2
+    return low, high
+
+
+def quarantined(engine: str, state: State, *, retry: bool) -> Verdict | None:
+    """Says why an engine is not taken again, or ``None`` if it may be."""
+    why = state.quarantine.get(engine)
+    if why is None or retry:
+        return None
+    return Verdict(
+        code="quarantined", reason=f"this board threw it out before: {why}", cause="harm",
+        stopped_in=Phase.VERIFYING,
+    )  # fmt: skip

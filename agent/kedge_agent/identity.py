@@ -1,0 +1,92 @@
+"""Who this board is: a key made here that never leaves, and what the server gave for it."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+from securesystemslib.signer import CryptoSigner
+
+from kedge_agent.disk import write_whole
+from kedge_agent.settings import AgentSettings
+from kedge_shared import signing, wire
+from kedge_shared.errors import InputError, StorageError
+from kedge_shared.protocol import ENROLMENT_TYPE, DeviceFacts, Enrolled, Enrolment
+
+TOKEN_ENV = "KEDGE_ENROL_TOKEN"  # noqa: S105 - the name of a variable
+_TOKEN_LIMIT_BYTES = 4096
+
+
+@dataclass(frozen=True)
+class Identity:
+    """An enrolled board.
+
+    Attributes:
+        signer: Its key.
+        device: Its name.
+        token: Bearer token.
+    """
+
+    signer: CryptoSigner
+    device: str
+    token: str
+
+
+def device_key(folder: Path) -> CryptoSigner:
+    """Returns the board's key, made at the first call."""
+    path = folder / "device.key"
+    if not path.exists():
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        signing.save_private_key(signing.generate(), path)
+    return signing.load_private_key(path)
+
+
+def load(folder: Path) -> Identity | None:
+    """Returns who this board is, or ``None`` before enrolment."""
+    try:
+        data = (folder / "identity.json").read_bytes()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise StorageError(f"identity cannot be read: {error.strerror}") from None
+    enrolled = msgspec.json.decode(data, type=Enrolled)
+    return Identity(device_key(folder), enrolled.device, enrolled.token)
+
+
+def keep(folder: Path, enrolled: Enrolled) -> Identity:
+    """Keeps what the server answered to an enrolment."""
+    write_whole(folder / "identity.json", wire.encode(enrolled))
+    return Identity(device_key(folder), enrolled.device, enrolled.token)
+
+
+def request(settings: AgentSettings, facts: DeviceFacts) -> dict[str, object]:
+    """Returns the signed enrolment request."""
+    signer = device_key(settings.state_dir)
+    enrolment = Enrolment(
+        name=settings.device,
+        device_class=settings.device_class,
+        public_key=signing.key_to_dict(signer.public_key),
+        facts=facts,
+        tags=settings.tags,
+    )
+    return signing.seal(enrolment, ENROLMENT_TYPE, signer)
+
+
+def enrolment_token(settings: AgentSettings) -> str:
+    """Returns the one-time token.
+
+    Raises:
+        InputError: There is none.
+    """
+    path = settings.enrolment_token_file
+    if path is not None and path.is_file():
+        return wire.read_limited(path, "enrolment token", _TOKEN_LIMIT_BYTES).decode().strip()
+    token = os.environ.get(TOKEN_ENV, "").strip()
+    if not token:
+        raise InputError(
+            "this board is not enrolled and has no token",
+            f"make one with `kedge device token` and set {TOKEN_ENV} or enrolment_token_file",
+        )
+    return token

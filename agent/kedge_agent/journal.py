@@ -1,0 +1,131 @@
+"""What the board remembers: one state, replaced whole, with the report about it.
+
+SQLite does the crash safety (WAL, ``synchronous=FULL``): a state and the report that tells of it
+are one transaction, so neither is ever without the other. Stored words are decoupled from the
+code: a phase that this version does not know is read as one that rolls back.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable
+from pathlib import Path
+
+import msgspec
+
+from kedge_agent.disk import disk_error, write_whole
+from kedge_agent.local_protocol import SLOTS_FILE
+from kedge_agent.state import State, read_state
+from kedge_shared.errors import StorageError
+from kedge_shared.ids import fresh_id
+from kedge_shared.protocol import Report
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS state (id INTEGER PRIMARY KEY CHECK (id = 1), body BLOB NOT NULL);
+CREATE TABLE IF NOT EXISTS name (id INTEGER PRIMARY KEY CHECK (id = 1), body TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS outbox (seq INTEGER PRIMARY KEY AUTOINCREMENT, body BLOB NOT NULL);
+"""
+#: Reports kept while the server is away; then the oldest go.
+OUTBOX_LIMIT = 5000
+
+
+class Journal:
+    """The state on disk. One writer: the updater.
+
+    Attributes:
+        state: As it was saved last.
+        name: Of this journal: sequence numbers of reports are unique within it.
+
+    Args:
+        folder: State directory; made when missing.
+
+    Raises:
+        StorageError: It cannot be opened or written.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        try:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._db = sqlite3.connect(folder / "journal.db", isolation_level=None, timeout=10)
+            self._db.execute("PRAGMA journal_mode=WAL")
+            self._db.execute("PRAGMA synchronous=FULL")
+            self._db.executescript(_SCHEMA)
+            self._db.execute("INSERT OR IGNORE INTO name VALUES (1, ?)", (fresh_id("journal"),))
+            self.name: str = self._db.execute("SELECT body FROM name").fetchone()[0]
+            self.state = self._read()
+        except (OSError, sqlite3.Error) as error:
+            raise StorageError(f"journal in {folder} cannot be opened: {error}") from None
+
+    def save(self, state: State, report: Report | None = None) -> None:
+        """Replaces the state, together with the report that tells of it.
+
+        Raises:
+            StorageError: The disk is full or read-only; the old state still holds.
+        """
+        try:
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                body = msgspec.json.encode(state)
+                self._db.execute("INSERT OR REPLACE INTO state VALUES (1, ?)", (body,))
+                if report is not None:
+                    self._put(report)
+                self._db.execute("COMMIT")
+            except BaseException:
+                self._db.execute("ROLLBACK")
+                raise
+        except sqlite3.Error as error:
+            raise StorageError(f"journal cannot be written: {error}", "free some space") from None
+        self.state = state
+
+    def show_slots(self) -> None:
+        """Writes the runner's view; called when the engine to serve after a start has changed."""
+        write_whole(self._folder / SLOTS_FILE, msgspec.json.encode(self.state.slots))
+
+    def queue(self, report: Report) -> None:
+        """Queues a report on its own."""
+        try:
+            self._put(report)
+        except sqlite3.Error as error:
+            raise StorageError(f"journal cannot be written: {error}", "free some space") from None
+
+    def waiting(self, most: int) -> list[tuple[int, Report]]:
+        """Returns the oldest reports that wait to be sent, with their sequence numbers."""
+        rows = self._db.execute("SELECT seq, body FROM outbox ORDER BY seq LIMIT ?", (most,))
+        return [(seq, msgspec.json.decode(body, type=Report)) for seq, body in rows.fetchall()]
+
+    def sent(self, numbers: Iterable[int]) -> None:
+        """Forgets reports that the server has acknowledged."""
+        self._db.executemany("DELETE FROM outbox WHERE seq = ?", [(each,) for each in numbers])
+
+    def close(self) -> None:
+        """Closes the database."""
+        self._db.close()
+
+    def _put(self, report: Report) -> None:
+        self._db.execute("INSERT INTO outbox (body) VALUES (?)", (msgspec.json.encode(report),))
+        self._db.execute(
+            "DELETE FROM outbox WHERE seq <= (SELECT MAX(seq) FROM outbox) - ?", (OUTBOX_LIMIT,)
+        )
+
+    def _read(self) -> State:
+        row = self._db.execute("SELECT body FROM state WHERE id = 1").fetchone()
+        return read_state(row[0]) if row else State()
+
+
+def open_read_only(folder: Path) -> State | None:
+    """Reads the state without becoming a writer, for ``kedge agent status``.
+
+    Returns:
+        The state, or ``None`` where there is no journal yet.
+    """
+    path = folder / "journal.db"
+    if not path.is_file():
+        return None
+    try:
+        db = sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=5)
+        row = db.execute("SELECT body FROM state WHERE id = 1").fetchone()
+        db.close()
+    except sqlite3.Error as error:
+        raise disk_error(path, OSError(0, str(error))) from None
+    return read_state(row[0]) if row else State()

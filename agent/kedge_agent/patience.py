@@ -1,0 +1,40 @@
+"""How long the agent watches before it decides."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from msgspec import Meta
+
+Seconds = Annotated[float, Meta(gt=0, le=30 * 86400)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShadowSettings:
+    """The candidate beside the active engine, before the swap.
+
+    Attributes:
+        seconds: How long.
+        share: Share of the time it may take.
+    """
+
+    seconds: Seconds = 60.0
+    share: Annotated[float, Meta(gt=0, le=1)] = 0.1
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProbationSettings:
+    """The new engine serving, the old one beside it.
+
+    Attributes:
+        seconds: At least.
+        max_seconds: Until it is undecided.
+        min_frames: Live frames before anything is judged.
+        error_share: Chance of a wrong verdict that is borne, for each kind of verdict.
+    """
+
+    seconds: Seconds = 120.0
+    max_seconds: Seconds = 1800.0
+    min_frames: Annotated[int, Meta(ge=1)] = 100
+    error_share: Annotated[float, Meta(gt=0, lt=0.5)] = 0.05

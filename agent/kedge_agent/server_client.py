@@ -1,0 +1,130 @@
+"""The board's side of the HTTP API."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any
+
+import httpx
+
+from kedge_shared import protocol, wire
+from kedge_shared.client import check_url, refusal
+from kedge_shared.errors import ServiceError
+
+#: Connection; then silence between two chunks, seconds. A server that drips is not waited for.
+TIMEOUT = httpx.Timeout(20.0, connect=10.0)
+_ANSWER_LIMIT_BYTES = 256 * 1024
+
+
+@dataclass(frozen=True)
+class PollResult:
+    """What a poll brought.
+
+    Attributes:
+        answer: News, or ``None`` when nothing is new.
+        etag: For the next poll.
+        next_seconds: When to ask again, or ``None`` when the server does not say.
+    """
+
+    answer: protocol.PollAnswer | None
+    etag: str
+    next_seconds: float | None
+
+
+class ServerClient:
+    """One keep-alive connection to the server.
+
+    Attributes:
+        base: Address of the server.
+        http: The connection.
+
+    Args:
+        server: Address.
+        transport: Instead of the network, in tests.
+    """
+
+    def __init__(self, server: str, transport: httpx.AsyncBaseTransport | None = None) -> None:
+        self.base = check_url(server)
+        self.http = httpx.AsyncClient(base_url=self.base, timeout=TIMEOUT, transport=transport)
+
+    def authorise(self, token: str) -> None:
+        """Sends ``token`` with every request from now on."""
+        self.http.headers["Authorization"] = f"Bearer {token}"
+
+    async def __aenter__(self) -> ServerClient:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.http.aclose()
+
+    async def enrol(self, envelope: dict[str, object], token: str) -> protocol.Enrolled:
+        """Enrols with a one-time token.
+
+        Raises:
+            ServiceError: The server is down or refuses.
+        """
+        headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
+        body = await self._send("POST", "/api/v1/enrol", wire.encode(envelope), headers)
+        return wire.decode(body.content, protocol.Enrolled, "server's answer")
+
+    async def poll(self, etag: str) -> PollResult:
+        """Asks for news.
+
+        Raises:
+            ServiceError: The server is down or refuses.
+        """
+        headers = {"If-None-Match": etag} if etag else {}
+        answer = await self._send("GET", "/api/v1/device/poll", None, headers)
+        news = None
+        if answer.status_code != httpx.codes.NOT_MODIFIED:
+            news = wire.decode(answer.content, protocol.PollAnswer, "server's answer")
+        interval = answer.headers.get(protocol.HEADER_INTERVAL, "")
+        return PollResult(news, answer.headers.get("ETag", ""), _seconds(interval))
+
+    async def report(self, envelopes: list[dict[str, Any]]) -> None:
+        """Sends signed reports; the server takes each once.
+
+        Raises:
+            ServiceError: The server is down or refuses.
+        """
+        headers = {"Content-Type": "application/json"}
+        await self._send("POST", "/api/v1/device/reports", wire.encode(envelopes), headers)
+
+    async def _send(
+        self, method: str, path: str, content: bytes | None, headers: dict[str, str]
+    ) -> httpx.Response:
+        try:
+            async with self.http.stream(method, path, content=content, headers=headers) as answer:
+                await _read_limited(answer)
+        except httpx.TransportError as error:
+            raise ServiceError(
+                f"server {self.base} does not answer ({type(error).__name__})"
+            ) from None
+        if answer.is_success or answer.status_code == httpx.codes.NOT_MODIFIED:
+            return answer
+        raise refusal(self.base, answer)
+
+
+async def _read_limited(answer: httpx.Response) -> None:
+    """Reads a body of bounded length; it stands in ``answer.content`` afterwards."""
+    chunks, total = [], 0
+    async for chunk in answer.aiter_bytes():
+        total += len(chunk)
+        if total > _ANSWER_LIMIT_BYTES:
+            raise ServiceError("server's answer is too long")
+        chunks.append(chunk)
+    answer._content = b"".join(chunks)
+
+
+def _seconds(text: str) -> float | None:
+    try:
+        seconds = float(text)
+    except ValueError:
+        return None
+    return seconds if 0 < seconds <= 86400 else None

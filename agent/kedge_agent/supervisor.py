@@ -1,0 +1,125 @@
+"""Starts updater and runner and keeps both going; nothing outlives it."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from kedge_agent import limits
+from kedge_agent.disk import write_whole
+from kedge_agent.downloads import backoff_seconds
+from kedge_agent.preflight_process import clean_environment
+from kedge_agent.runner import RunnerSettings
+from kedge_agent.settings import AgentSettings, read_settings
+from kedge_shared import wire
+from kedge_shared.errors import InputError, StorageError
+
+#: A process that ran so long was well; its next end is waited out shortly again, seconds.
+_WELL_SECONDS = 60.0
+_STOP_SECONDS = 4.0
+#: Exit statuses that a restart does not mend: bad input, trust, wrong token.
+_HOPELESS = frozenset({2})
+
+
+class Child:
+    """A process that is started again whenever it ends.
+
+    Args:
+        name: For people.
+        command: What to start.
+        env: Its environment; ``None`` is this process's.
+    """
+
+    def __init__(self, name: str, command: Sequence[str], env: dict[str, str] | None) -> None:
+        self._name, self._command, self._env = name, command, env
+        self._process: asyncio.subprocess.Process | None = None
+        self._stopping = False
+
+    async def keep(self) -> int:
+        """Keeps it going until stopped; returns the status if it cannot be kept going."""
+        failures = 0
+        while not self._stopping:
+            started = time.monotonic()
+            self._process = await asyncio.create_subprocess_exec(
+                *self._command, env=self._env, preexec_fn=limits.die_with_parent
+            )
+            status = await self._process.wait()
+            if self._stopping or status in _HOPELESS:
+                return status
+            failures = 0 if time.monotonic() - started > _WELL_SECONDS else failures + 1
+            print(f"agent: {self._name} ended ({status}), starting again", file=sys.stderr)
+            await asyncio.sleep(0 if failures <= 1 else backoff_seconds(failures))
+        return 0
+
+    async def stop(self) -> None:
+        """Ends it: asks first, then by force."""
+        self._stopping = True
+        process = self._process
+        if process is None or process.returncode is not None:
+            return
+        with suppress(ProcessLookupError):
+            process.terminate()
+        try:
+            await asyncio.wait_for(process.wait(), _STOP_SECONDS)
+        except asyncio.TimeoutError:
+            with suppress(ProcessLookupError):
+                process.kill()
+            await process.wait()
+
+
+def write_runner_settings(settings: AgentSettings) -> Path:
+    """Writes what the runner is told: no address, no token."""
+    runner = RunnerSettings(
+        state_dir=settings.state_dir,
+        blobs=settings.blobs,
+        socket=settings.socket,
+        source=settings.source,
+        sink=settings.sink,
+        threads=settings.threads,
+    )
+    path = settings.state_dir / "runner.json"
+    write_whole(path, wire.encode(runner))
+    return path
+
+
+async def supervise(config: Path) -> int:
+    """Runs the agent of a configuration until told to stop; returns the exit status.
+
+    Raises:
+        InputError: The configuration cannot be used.
+        StorageError: The state directory cannot be written.
+    """
+    settings = read_settings(config)
+    _check(settings)
+    try:
+        settings.blobs.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageError(f"{settings.state_dir} cannot be written: {error.strerror}") from None
+    runner_config = write_runner_settings(settings)
+    children = [
+        Child("runner", [sys.executable, "-m", "kedge_agent.runner", "--config",
+                         str(runner_config)], clean_environment()),
+        Child("updater", [sys.executable, "-m", "kedge_agent.updater", "--config",
+                          str(config.resolve())], None),
+    ]  # fmt: skip
+    kept = [asyncio.ensure_future(each.keep()) for each in children]
+    ended = asyncio.Event()
+    for each in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(each, ended.set)
+    waiting = asyncio.ensure_future(ended.wait())
+    done, _ = await asyncio.wait([waiting, *kept], return_when=asyncio.FIRST_COMPLETED)
+    await asyncio.gather(*(each.stop() for each in children))
+    statuses = await asyncio.gather(*kept)
+    waiting.cancel()
+    return 0 if waiting in done else max(abs(each) for each in statuses)
+
+
+def _check(settings: AgentSettings) -> None:
+    for what, path in (("source", settings.source.path), ("pinned root", settings.root)):
+        if not path.exists():
+            raise InputError(f"{what} {path} is not there", "check the configuration")
