@@ -7,6 +7,7 @@ the bytes, nothing is expired, nothing goes back, everything is meant for this d
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from kedge_shared.errors import TrustError
 from kedge_shared.ids import Count, Name
@@ -29,7 +30,7 @@ class DirectorKey:
     """
 
     epoch: Count
-    key: dict[str, object]
+    key: dict[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)

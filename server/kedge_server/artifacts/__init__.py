@@ -1,0 +1,1 @@
+"""Immutable bytes named by their SHA-256, in a folder."""

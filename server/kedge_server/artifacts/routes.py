@@ -1,0 +1,44 @@
+"""``/api/v1/artifacts``."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import FileResponse
+
+from kedge_server.auth import AnyToken, Operator
+from kedge_server.context import Services
+
+router = APIRouter(prefix="/api/v1/artifacts", tags=["artifacts"])
+
+
+@router.put("/{sha256}", status_code=201, response_class=Response, summary="Upload an artifact")
+async def upload(sha256: str, request: Request, services: Services, _: Operator) -> Response:
+    """Streams an artifact in; its hash is its name. 201 when new, 200 when it was there."""
+    fresh = await services.store.receive(sha256, request.stream())
+    return Response(status_code=201 if fresh else 200)
+
+
+@router.head("/{sha256}", response_class=Response, summary="Is an artifact there?")
+def head(sha256: str, services: Services, _: AnyToken) -> Response:
+    """Answers 200 with its length, or 404."""
+    return Response(
+        headers={**immutable_headers(sha256), "Content-Length": str(services.store.length(sha256))}
+    )
+
+
+@router.get("/{sha256}", response_class=FileResponse, summary="Download an artifact")
+def download(sha256: str, services: Services, _: AnyToken) -> Response:
+    """Sends it, or the range that was asked for (206, 416; If-Range holds the hash)."""
+    services.store.length(sha256)  # 404 when it is not here
+    return FileResponse(
+        services.store.path(sha256),
+        media_type="application/octet-stream",
+        headers=immutable_headers(sha256),
+    )
+
+
+def immutable_headers(sha256: str) -> dict[str, str]:
+    """Returns the headers of bytes that stand under their own hash."""
+    # Content under its own hash never changes.
+    return {"ETag": f'"{sha256}"', "Accept-Ranges": "bytes",
+            "Cache-Control": "private, max-age=31536000, immutable"}  # fmt: skip

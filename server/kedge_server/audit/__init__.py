@@ -1,0 +1,1 @@
+"""Who did what, and what the server did by itself; each row holds the hash of the last."""

@@ -1,0 +1,1 @@
+"""Devices: enrolment, polls, assignments, reports."""

@@ -1,0 +1,147 @@
+"""The director: what a device shall run, signed when it asks."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from securesystemslib.signer import CryptoSigner
+from sqlmodel import Session, col, select
+
+from kedge_server.devices.tables import AssignmentRow, DeviceRow
+from kedge_server.releases.tables import BuildRow
+from kedge_server.rollouts.tables import DeploymentRow, RolloutRow
+from kedge_shared import signing
+from kedge_shared.protocol import ASSIGNMENT_TYPE, Assignment, Intent, ManifestRef
+
+WORKLOAD = "main"
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A rollout's claim on a device.
+
+    Attributes:
+        order: Rollouts count up.
+        state: Of the rollout.
+        deployment: Identifier.
+        recall: The rollout is a recall.
+    """
+
+    order: int
+    state: str
+    deployment: str
+    recall: bool
+
+
+def effective(claims: Sequence[Claim]) -> tuple[str | None, Intent]:
+    """Says which deployment a device follows. Pure.
+
+    The newest rollout that was not halted. If a newer one was halted, the device goes back.
+
+    Args:
+        claims: Of rollouts that have reached the device.
+
+    Returns:
+        Deployment, or ``None`` if nothing is left to follow; and the intent.
+    """
+    ordered = sorted(claims, key=lambda each: -each.order)
+    standing = [each for each in ordered if each.state != "halted"]
+    if not standing:
+        return None, "hold"
+    back = standing[0].recall or ordered[0] is not standing[0]
+    return standing[0].deployment, "revert" if back else "install"
+
+
+class Director:
+    """Signs assignments.
+
+    Args:
+        signer: The director's key.
+        epoch: Of that key.
+        life_seconds: How long an assignment may be taken up.
+    """
+
+    def __init__(self, signer: CryptoSigner, epoch: int, life_seconds: float) -> None:
+        self._signer, self._epoch, self._life = signer, epoch, life_seconds
+
+    def assign(self, session: Session, device: DeviceRow) -> AssignmentRow | None:
+        """Returns a device's signed assignment, signing a new one if it must.
+
+        The counter is stored before the assignment leaves, and is never below Unix time: a
+        database restored from backup goes on above what devices have seen.
+        """
+        deployment, intent = effective(self._claims(session, device.id))
+        stored = session.get(AssignmentRow, device.id)
+        if stored is None and deployment is None:
+            return None
+        wanted = deployment or ""
+        now = int(time.time())
+        if (
+            stored is not None
+            and (stored.deployment, stored.intent) == (wanted, intent)
+            and stored.expires - now > self._life / 2
+        ):
+            return stored
+        counter = max((stored.counter if stored else 0) + 1, now)
+        envelope = self._sign(session, device, deployment, intent, counter, now)
+        row = stored or AssignmentRow(
+            device=device.id, deployment="", intent="", counter=0, issued=0, expires=0, envelope=""
+        )
+        row.deployment, row.intent, row.counter = wanted, intent, counter
+        row.issued, row.expires = now, now + int(self._life)
+        row.envelope = json.dumps(envelope)
+        session.add(row)
+        return row
+
+    def _sign(
+        self, session: Session, device: DeviceRow, deployment: str | None, intent: Intent,
+        counter: int, now: int,
+    ) -> dict[str, Any]:  # fmt: skip
+        row = session.get(DeploymentRow, deployment) if deployment else None
+        assignment = Assignment(
+            device=device.id,
+            device_key_id=device.key_id,
+            workload=WORKLOAD,
+            deployment=deployment or f"hold-{counter}",
+            manifest=self._manifest(session, device, row) if row else None,
+            intent=intent,
+            rollout=row.rollout if row else "",
+            stage=row.stage if row else 0,
+            epoch=self._epoch,
+            counter=counter,
+            issued=now,
+            expires=now + int(self._life),
+        )
+        return signing.seal(assignment, ASSIGNMENT_TYPE, self._signer)
+
+    @staticmethod
+    def _manifest(session: Session, device: DeviceRow, row: DeploymentRow) -> ManifestRef | None:
+        build = session.get(BuildRow, (row.model, row.release, device.device_class))
+        if build is None:
+            return None
+        return ManifestRef(
+            path=build.manifest_path, sha256=build.manifest_sha256, length=build.manifest_length
+        )
+
+    @staticmethod
+    def _claims(session: Session, device: str) -> list[Claim]:
+        query = (
+            select(DeploymentRow, RolloutRow)
+            .where(DeploymentRow.rollout == RolloutRow.id)
+            .where(DeploymentRow.device == device)
+            .where(col(DeploymentRow.assigned).is_not(None))
+        )
+        return [
+            Claim(rollout.order or 0, rollout.state, deployment.id, rollout.recall)
+            for deployment, rollout in session.exec(query)
+        ]
+
+
+def fresh_nonce() -> str:
+    """Returns a nonce for a device's next signed request."""
+    return secrets.token_urlsafe(12)

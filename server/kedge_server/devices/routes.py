@@ -1,0 +1,159 @@
+"""``/api/v1/device`` for boards, ``/api/v1/devices`` for operators."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+from fastapi.concurrency import run_in_threadpool
+
+from kedge_server.auth import Credentials, Device, Operator, token_hash
+from kedge_server.context import Context, Services
+from kedge_server.database import transaction
+from kedge_server.devices import service
+from kedge_server.devices.assignments import fresh_nonce
+from kedge_server.devices.index import Entry
+from kedge_server.errors import RequestError, TooLargeError, UnauthorizedError
+from kedge_server.rollouts import service as rollouts
+from kedge_shared import wire
+from kedge_shared.api import DeploymentInfo, DeviceInfo, EnrolmentToken, TokenRequest
+from kedge_shared.protocol import (
+    HEADER_INTERVAL,
+    HEADER_NONCE,
+    HEADER_TIMESTAMP,
+    REPORT_BATCH,
+    REPORT_LIMIT_BYTES,
+    Enrolled,
+    PollAnswer,
+)
+
+router = APIRouter(tags=["devices"])
+
+
+@router.post("/api/v1/enrolment-tokens", summary="Make one-time enrolment tokens")
+def tokens(request: TokenRequest, services: Services, who: Operator) -> list[EnrolmentToken]:
+    """Makes tokens; they are shown once."""
+    with transaction(services.engine) as session:
+        return service.make_tokens(session, request, who)
+
+
+@router.post("/api/v1/enrol", summary="Enrol a device")
+async def enrol(request: Request, services: Services, credentials: Credentials) -> Enrolled:
+    """Takes a device into the fleet: a one-time token, and a request signed by the device's key."""
+    if credentials is None:
+        raise UnauthorizedError("no enrolment token", "send 'Authorization: Bearer TOKEN'")
+    body = await _json(request, REPORT_LIMIT_BYTES)
+    if not isinstance(body, dict):
+        raise RequestError("an enrolment is a signed message")
+
+    def work() -> tuple[Enrolled, str]:
+        with transaction(services.engine) as session:
+            return service.enrol(session, credentials.credentials, body)
+
+    answer, hashed = await run_in_threadpool(work)
+    services.index.add_device(answer.device, hashed)
+    services.index.forget([answer.device])
+    return answer
+
+
+@router.get(
+    "/api/v1/device/poll",
+    summary="What shall this device run?",
+    response_model=PollAnswer,
+    responses={304: {"description": "Nothing is new; freshness is not extended."}},
+)
+async def poll(request: Request) -> Response:
+    """Answers from memory; the database is asked only after something changed."""
+    services: Context = request.app.state.context
+    scheme, _, token = request.headers.get("authorization", "").partition(" ")
+    device = services.index.device_of(token_hash(token)) if scheme.lower() == "bearer" else None
+    if device is None:
+        raise UnauthorizedError("this token is no device's")
+    services.index.saw(device)
+    entry = services.index.entry(device)
+    if entry is None:
+        entry = await run_in_threadpool(_make_entry, services, device)
+    headers = {
+        "ETag": entry.etag,
+        HEADER_INTERVAL: f"{services.settings.poll_seconds:g}",
+        HEADER_TIMESTAMP: str(services.repository.timestamp_version),
+        HEADER_NONCE: fresh_nonce(),
+        "Cache-Control": "no-store",
+    }
+    if request.headers.get("if-none-match") == entry.etag:
+        return Response(status_code=304, headers=headers)
+    return Response(entry.body, media_type="application/json", headers=headers)
+
+
+def _make_entry(services: Context, device: str) -> Entry:
+    generation = services.index.generation
+    with transaction(services.engine) as session:
+        row = services.director.assign(session, service.find(session, device))
+        version = services.repository.timestamp_version
+        answer = PollAnswer(
+            assignment=json.loads(row.envelope) if row else None,
+            timestamp_version=version,
+            next_poll_seconds=services.settings.poll_seconds,
+            nonce=fresh_nonce(),
+        )
+        etag = f'"{row.counter if row else 0}-{version}"'
+        until = row.issued + (row.expires - row.issued) / 2 if row else float("inf")
+    entry = Entry(etag, wire.encode(answer), until)
+    services.index.put(device, entry, generation)
+    return entry
+
+
+@router.post("/api/v1/device/reports", summary="Take signed reports")
+async def reports(request: Request, services: Services, device: Device) -> dict[str, int]:
+    """Takes up to 50 reports, each once by (device, boot_id, seq)."""
+    body = await _json(request, REPORT_LIMIT_BYTES * 8)
+    if not isinstance(body, list) or len(body) > REPORT_BATCH:
+        raise RequestError(f"reports are a list of at most {REPORT_BATCH}")
+    if not all(isinstance(each, dict) for each in body):
+        raise RequestError("a report is a signed message")
+
+    def work() -> tuple[int, int]:
+        with transaction(services.engine) as session:
+            return service.take_reports(session, device, body)
+
+    accepted, duplicates = await run_in_threadpool(work)
+    if accepted:
+        services.index.forget_all()
+    return {"accepted": accepted, "duplicates": duplicates}
+
+
+@router.get("/api/v1/devices", summary="Devices of the fleet")
+def search(
+    services: Services, _: Operator, device_class: str = "", tag: str = ""
+) -> list[DeviceInfo]:
+    """Returns devices, by class and tag (``key:value``)."""
+    with transaction(services.engine) as session:
+        return service.search(session, device_class, tag)
+
+
+@router.get("/api/v1/devices/{device}", summary="One device")
+def show(device: str, services: Services, _: Operator) -> DeviceInfo:
+    """Returns one device."""
+    with transaction(services.engine) as session:
+        return service.info(service.find(session, device))
+
+
+@router.get("/api/v1/devices/{device}/deployments", summary="A device's deployments")
+def deployments(device: str, services: Services, _: Operator) -> list[DeploymentInfo]:
+    """Returns everything that was ever deployed on a device, newest first."""
+    with transaction(services.engine) as session:
+        service.find(session, device)
+        return rollouts.deployments(session, device=device)
+
+
+async def _json(request: Request, limit_bytes: int) -> Any:
+    body = b""
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > limit_bytes:
+            raise TooLargeError(f"body is longer than {limit_bytes} bytes")
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError):
+        raise RequestError("body is no JSON") from None

@@ -1,0 +1,1 @@
+"""Releases: what the signed targets list, as operators see it."""

@@ -1,0 +1,153 @@
+"""Takes releases out of signed targets, after checking that everything they need is here."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+
+from sqlmodel import Session, col, select
+from tuf.api.metadata import TargetFile
+
+from kedge_server.artifacts.store import ArtifactStore
+from kedge_server.audit.service import record
+from kedge_server.errors import ConflictError, NotFoundError, RequestError
+from kedge_server.releases.tables import BuildRow, ReleaseRow
+from kedge_shared.api import BuildInfo, ReleaseInfo
+from kedge_shared.errors import InputError
+from kedge_shared.manifest import MANIFEST_LIMIT_BYTES, Manifest, read_manifest
+from kedge_shared.policy import POLICY_LIMIT_BYTES, ModelPolicy, policy_path, read_policy
+
+
+def index(
+    session: Session,
+    store: ArtifactStore,
+    listed: Mapping[str, str],
+    targets: Mapping[str, TargetFile],
+    who: str,
+) -> None:
+    """Checks and stores every manifest that is new among the targets.
+
+    Args:
+        session: Of the publication.
+        store: Artifacts.
+        listed: Target path → hash.
+        targets: As signed.
+        who: Publishes.
+
+    Raises:
+        RequestError: A file is missing or has another length, a manifest is malformed or lies
+            elsewhere than it says, or its policy does not take it.
+        ConflictError: A published build would change.
+    """
+    for path, digest in listed.items():
+        if not store.has(digest) or store.length(digest) != targets[path].length:
+            raise RequestError(f"target {path} was not uploaded", "upload its bytes first")
+    for path, digest in listed.items():
+        if path.endswith("/manifest.json"):
+            _index_build(session, store, listed, path, digest, who)
+
+
+def _index_build(
+    session: Session, store: ArtifactStore, listed: Mapping[str, str], path: str, digest: str,
+    who: str,
+) -> None:  # fmt: skip
+    body = store.read(digest, MANIFEST_LIMIT_BYTES)
+    try:
+        manifest = read_manifest(body)
+        policy = _policy_of(manifest, store, listed)
+    except InputError as error:
+        raise RequestError(f"{path}: {error}") from None
+    if manifest.target_path != path:
+        raise RequestError(f"manifest of {manifest.target_path} lies at {path}")
+    key = (manifest.model, manifest.release, manifest.device_class)
+    known = session.get(BuildRow, key)
+    if known is not None:
+        if known.manifest_sha256 != digest:
+            raise ConflictError(f"{path} is published already", "give the release a new version")
+        return
+    _check_complete(manifest, policy, store, path)
+    release = session.get(ReleaseRow, key[:2])
+    if release is None:
+        release = ReleaseRow(
+            model=manifest.model, release=manifest.release,
+            release_counter=manifest.release_counter, published=time.time(),
+        )  # fmt: skip
+    elif release.release_counter != manifest.release_counter:
+        raise RequestError(f"{path}: release {manifest.release} has another counter already")
+    session.add(release)
+    session.add(
+        BuildRow(
+            model=manifest.model, release=manifest.release, device_class=manifest.device_class,
+            manifest_path=path, manifest_sha256=digest, manifest_length=len(body), manifest=body,
+        )
+    )  # fmt: skip
+    accepted = ", ".join(each.budget for each in manifest.overrides)
+    record(session, who, "publish", path, f"overridden: {accepted}" if accepted else "")
+
+
+def _policy_of(manifest: Manifest, store: ArtifactStore, listed: Mapping[str, str]) -> ModelPolicy:
+    digest = listed.get(policy_path(manifest.model))
+    if digest is None:
+        raise InputError(f"model {manifest.model} has no policy among the targets")
+    return read_policy(store.read(digest, POLICY_LIMIT_BYTES))
+
+
+def _check_complete(
+    manifest: Manifest, policy: ModelPolicy, store: ArtifactStore, path: str
+) -> None:
+    needed = [(each.sha256, each.length) for each in manifest.files]
+    needed += [(each.sha256, each.length) for each in policy.golden]
+    for digest, length in needed:
+        if not store.has(digest) or store.length(digest) != length:
+            raise RequestError(f"{path} needs artifact {digest[:12]}, which was not uploaded")
+    if manifest.verdict == "undecided" and not policy.publish_undecided:
+        raise RequestError(f"{path} is undecided and its policy does not take that")
+
+
+def builds(session: Session, model: str, release: str) -> dict[str, BuildRow]:
+    """Returns a release's builds by device class.
+
+    Raises:
+        NotFoundError: There is no such release.
+    """
+    query = select(BuildRow).where(BuildRow.model == model, BuildRow.release == release)
+    found = {each.device_class: each for each in session.exec(query)}
+    if not found:
+        raise NotFoundError(f"there is no release {model} {release}", "`kedge release list`")
+    return found
+
+
+def all_releases(session: Session) -> list[ReleaseInfo]:
+    """Returns every release, newest first."""
+    rows = session.exec(select(ReleaseRow).order_by(col(ReleaseRow.published).desc())).all()
+    return [_info(row, list(builds(session, row.model, row.release).values())) for row in rows]
+
+
+def one_release(session: Session, model: str, release: str) -> ReleaseInfo:
+    """Returns one release.
+
+    Raises:
+        NotFoundError: There is no such release.
+    """
+    found = list(builds(session, model, release).values())
+    row = session.get(ReleaseRow, (model, release))
+    if row is None:
+        raise NotFoundError(f"there is no release {model} {release}")
+    return _info(row, found)
+
+
+def _info(row: ReleaseRow, found: Sequence[BuildRow]) -> ReleaseInfo:
+    return ReleaseInfo(
+        model=row.model, release=row.release, release_counter=row.release_counter,
+        published=row.published, builds=tuple(_build(each) for each in found),
+    )  # fmt: skip
+
+
+def _build(row: BuildRow) -> BuildInfo:
+    manifest = read_manifest(row.manifest)
+    return BuildInfo(
+        device_class=row.device_class, manifest_path=row.manifest_path,
+        manifest_sha256=row.manifest_sha256, engine=manifest.engine_hash,
+        size_bytes=sum(each.length for each in manifest.files), verdict=manifest.verdict,
+        overrides=tuple(f"{each.budget}: {each.reason}" for each in manifest.overrides),
+    )  # fmt: skip

@@ -1,0 +1,30 @@
+"""Tables of releases and builds."""
+
+from __future__ import annotations
+
+from sqlmodel import Field, SQLModel
+
+
+class ReleaseRow(SQLModel, table=True):
+    """One version of one model."""
+
+    __tablename__ = "release"
+
+    model: str = Field(primary_key=True)
+    release: str = Field(primary_key=True)
+    release_counter: int
+    published: float
+
+
+class BuildRow(SQLModel, table=True):
+    """A build of a release for one device class; ``manifest`` is its text."""
+
+    __tablename__ = "build"
+
+    model: str = Field(primary_key=True)
+    release: str = Field(primary_key=True)
+    device_class: str = Field(primary_key=True)
+    manifest_path: str
+    manifest_sha256: str
+    manifest_length: int
+    manifest: bytes

@@ -1,0 +1,217 @@
+"""What operators do with rollouts, and what they see of them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+
+from sqlmodel import Session, col, select
+
+from kedge_server.audit.service import record
+from kedge_server.devices.tables import DeviceRow
+from kedge_server.errors import ConflictError, NotFoundError, RequestError
+from kedge_server.releases.service import builds
+from kedge_server.releases.tables import BuildRow, ReleaseRow
+from kedge_server.rollouts import progress
+from kedge_server.rollouts.cohorts import assign_stages
+from kedge_server.rollouts.gates import Standing, is_silent, standing
+from kedge_server.rollouts.stages import RolloutEvent
+from kedge_server.rollouts.tables import DeploymentRow, RolloutRow, StageRow
+from kedge_shared import wire
+from kedge_shared.api import DeploymentInfo, RolloutInfo, RolloutSpec, StageInfo
+from kedge_shared.ids import fresh_id
+from kedge_shared.manifest import read_manifest
+from kedge_shared.phases import Phase
+from kedge_shared.protocol import DeviceFacts
+from kedge_shared.resolver import resolve
+
+
+def create(session: Session, spec: RolloutSpec, who: str, now: float) -> RolloutInfo:
+    """Starts a rollout: membership is drawn and stored, the first stage assigned.
+
+    Raises:
+        NotFoundError: There is no such release.
+        RequestError: Stages do not grow, or no device can take the release.
+        ConflictError: Another rollout of the model is running, or the release is older than what
+            the fleet runs and the rollout is no recall.
+    """
+    percents = [each.percent for each in spec.stages]
+    if sorted(set(percents)) != percents:
+        raise RequestError("stages must grow", "for example 5, 20, 100 percent")
+    found = builds(session, spec.model, spec.release)
+    _check_order(session, spec)
+    taken, skipped = _select(session, spec, found)
+    if not taken:
+        why = next(iter(skipped.values()), "no device is enrolled")
+        raise RequestError(f"no device can take {spec.model} {spec.release}: {why}")
+    rollout = RolloutRow(
+        id=fresh_id("ro"), model=spec.model, release=spec.release, recall=spec.recall,
+        spec=wire.encode(spec).decode(), state="running", reason="started", created=now,
+        skipped=json.dumps(skipped),
+    )  # fmt: skip
+    session.add(rollout)
+    session.flush()
+    stages = assign_stages(rollout.id, taken, percents)
+    rows = [
+        StageRow(rollout=rollout.id, index=index, percent=percent, state="waiting")
+        for index, percent in enumerate(percents)
+    ]
+    session.add_all(rows)
+    for device, stage in stages.items():
+        session.add(progress.new_deployment(rollout, device, stage, now))
+    session.flush()
+    progress.begin_stage(session, rollout, rows[0], now)
+    detail = f"{spec.model} {spec.release} to {len(stages)} devices"
+    record(session, who, "rollout create", rollout.id, detail)
+    return info(session, rollout, now)
+
+
+def _check_order(session: Session, spec: RolloutSpec) -> None:
+    query = select(RolloutRow).where(
+        RolloutRow.model == spec.model, col(RolloutRow.state).in_(["running", "paused"])
+    )
+    open_one = session.exec(query).first()
+    if open_one is not None:
+        raise ConflictError(
+            f"rollout {open_one.id} of {spec.model} is {open_one.state}",
+            f"wait for it, or `kedge rollout halt {open_one.id}`",
+        )
+    newest = session.exec(
+        select(RolloutRow)
+        .where(RolloutRow.model == spec.model, RolloutRow.state == "completed")
+        .order_by(col(RolloutRow.order).desc())
+    ).first()
+    if newest is None or spec.recall:
+        return
+    wanted = session.get(ReleaseRow, (spec.model, spec.release))
+    running = session.get(ReleaseRow, (spec.model, newest.release))
+    if wanted and running and wanted.release_counter < running.release_counter:
+        raise ConflictError(
+            f"{spec.release} is older than {newest.release}, which the fleet runs",
+            f"`kedge rollout recall {spec.model} {spec.release}` goes back",
+        )
+
+
+def _select(
+    session: Session, spec: RolloutSpec, found: Mapping[str, BuildRow]
+) -> tuple[dict[str, str], dict[str, str]]:
+    """Returns device → class of those who get it, device → reason of the others."""
+    manifests = {name: read_manifest(build.manifest) for name, build in found.items()}
+    taken: dict[str, str] = {}
+    skipped: dict[str, str] = {}
+    for device in session.exec(select(DeviceRow)):
+        tags = json.loads(device.tags)
+        if any(tags.get(key) != value for key, value in spec.tags.items()):
+            continue
+        manifest = manifests.get(device.device_class)
+        if manifest is None:
+            skipped[device.id] = f"{spec.release} has no build for {device.device_class}"
+            continue
+        fit = resolve(manifest, wire.decode(device.facts.encode(), DeviceFacts, "stored facts"))
+        if fit.fits:
+            taken[device.id] = device.device_class
+        else:
+            skipped[device.id] = fit.reason
+    return taken, skipped
+
+
+def change(
+    session: Session, rollout_id: str, event: RolloutEvent, who: str, now: float
+) -> RolloutInfo:
+    """Pauses, resumes or halts.
+
+    Raises:
+        NotFoundError: There is no such rollout.
+        ConflictError: Not from where it stands.
+    """
+    rollout = find(session, rollout_id)
+    if not progress.move(session, rollout, event, f"{event.value} by {who}", who, now):
+        raise ConflictError(f"rollout {rollout_id} is {rollout.state}: cannot {event.value}")
+    return info(session, rollout, now)
+
+
+def find(session: Session, rollout: str) -> RolloutRow:
+    """Returns a rollout.
+
+    Raises:
+        NotFoundError: There is none.
+    """
+    row = progress.find_row(session, rollout)
+    if row is None:
+        raise NotFoundError(f"there is no rollout {rollout}", "`kedge rollout list`")
+    return row
+
+
+def all_rollouts(session: Session, now: float) -> list[RolloutInfo]:
+    """Returns every rollout, newest first."""
+    rows = session.exec(select(RolloutRow).order_by(col(RolloutRow.order).desc())).all()
+    return [info(session, row, now) for row in rows]
+
+
+def deployments(
+    session: Session, *, rollout: str = "", device: str = "", now: float | None = None
+) -> list[DeploymentInfo]:
+    """Returns deployments that were assigned, newest first."""
+    import time
+
+    query = select(DeploymentRow).where(col(DeploymentRow.assigned).is_not(None))
+    if rollout:
+        query = query.where(DeploymentRow.rollout == rollout)
+    if device:
+        query = query.where(DeploymentRow.device == device)
+    rows = session.exec(query.order_by(col(DeploymentRow.assigned).desc())).all()
+    return [_deployment(session, row, now or time.time()) for row in rows]
+
+
+def _deployment(session: Session, row: DeploymentRow, now: float) -> DeploymentInfo:
+    rollout = find(session, row.rollout)
+    gate = progress.spec_of(rollout).stages[row.stage].gate
+    facts = progress.facts_from(row)
+    over = rollout.finished is not None and rollout.finished < now
+    silent = (
+        is_silent(facts, gate, rollout.finished or now) if over else is_silent(facts, gate, now)
+    )
+    return DeploymentInfo(
+        id=row.id, rollout=row.rollout, device=row.device, stage=row.stage, release=row.release,
+        phase=Phase(row.phase), verdict=facts.verdict, silent=silent, assigned=facts.assigned,
+        updated=row.updated,
+    )  # fmt: skip
+
+
+def info(session: Session, rollout: RolloutRow, now: float) -> RolloutInfo:
+    """Returns what operators see of a rollout."""
+    rows = session.exec(select(DeploymentRow).where(DeploymentRow.rollout == rollout.id)).all()
+    stages = progress.stages_of(session, rollout.id)
+    state: object = rollout.state
+    return RolloutInfo(
+        id=rollout.id, model=rollout.model, release=rollout.release,
+        state=state,  # type: ignore[arg-type]
+        recall=rollout.recall, reason=rollout.reason, created=rollout.created,
+        finished=rollout.finished,
+        stages=tuple(_stage(each, rows, progress.spec_of(rollout), now) for each in stages),
+    )  # fmt: skip
+
+
+def _stage(
+    stage: StageRow, rows: Sequence[DeploymentRow], spec: RolloutSpec, now: float
+) -> StageInfo:
+    cohort = [each for each in rows if each.stage <= stage.index]
+    gate = spec.stages[stage.index].gate
+    counts = dict.fromkeys(Standing, 0)
+    for each in cohort:
+        held = (
+            Standing.PENDING
+            if each.assigned is None
+            else standing(progress.facts_from(each), gate, stage.finished or now)
+        )
+        counts[held] += 1
+    state: object = stage.state
+    verdict: object = stage.verdict
+    return StageInfo(
+        index=stage.index, percent=stage.percent,
+        state=state,  # type: ignore[arg-type]
+        devices=len(cohort), healthy=counts[Standing.HEALTHY], failed=counts[Standing.FAILED],
+        undecided=counts[Standing.UNDECIDED], pending=counts[Standing.PENDING],
+        verdict=verdict,  # type: ignore[arg-type]
+        reason=stage.reason,
+    )  # fmt: skip

@@ -1,0 +1,56 @@
+"""What happens by itself: gates are looked at, metadata renewed, last-seen times written."""
+
+from __future__ import annotations
+
+import logging
+import time
+from datetime import datetime, timezone
+
+from apscheduler.schedulers.background import BackgroundScheduler
+
+from kedge_server.context import Context
+from kedge_server.database import transaction
+from kedge_server.devices.service import flush_seen
+from kedge_server.rollouts import progress
+
+_log = logging.getLogger("kedge.scheduler")
+_RENEW_SECONDS = 60
+
+
+def start(context: Context) -> BackgroundScheduler:
+    """Starts the scheduler; it is shut down by the app."""
+    scheduler = BackgroundScheduler(timezone=timezone.utc)
+    options = {"max_instances": 1, "coalesce": True, "misfire_grace_time": None}
+    scheduler.add_job(
+        tick, "interval", args=[context], seconds=context.settings.tick_seconds, **options
+    )
+    scheduler.add_job(renew, "interval", args=[context], seconds=_RENEW_SECONDS, **options)
+    scheduler.start()
+    return scheduler
+
+
+def tick(context: Context) -> None:
+    """Looks at every gate and writes last-seen times."""
+    try:
+        with transaction(context.engine) as session:
+            changed = progress.tick(session, time.time())
+            flush_seen(session, context.index.take_seen())
+    # Boundary: the scheduler must come back at the next tick whatever happened in this one.
+    except Exception:  # noqa: BLE001
+        _log.exception("tick failed")
+        return
+    if changed:
+        context.index.forget_all()
+
+
+def renew(context: Context) -> None:
+    """Signs snapshot and timestamp before they expire."""
+    try:
+        with transaction(context.engine) as session:
+            renewed = context.repository.renew(session, datetime.now(timezone.utc))
+    # Boundary: as in tick.
+    except Exception:  # noqa: BLE001
+        _log.exception("metadata could not be renewed: devices will refuse it when it expires")
+        return
+    if renewed:
+        context.index.forget_all()
