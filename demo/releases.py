@@ -59,11 +59,20 @@ class Releases:
             from demo.own_data import with_wrong_labels
 
             return Data(settings.data, with_wrong_labels(settings.data, settings.out / "wrong"))
-        sizes = {"train": settings.train_images, "val": settings.gate_images,
-                 "size": settings.input_size}  # fmt: skip
-        right = draw_dataset(settings.out / "data", seed=101, **sizes)
-        wrong = draw_dataset(settings.out / "wrong", seed=102, swap_labels=WRONG_LABELS, **sizes)
+        right = self._drawn("data", seed=101)
+        wrong = self._drawn("wrong", seed=102, swap=WRONG_LABELS)
         return Data(right, wrong)
+
+    def _drawn(self, name: str, *, seed: int, swap: Mapping[int, int] | None = None) -> Path:
+        settings = self._settings
+        return draw_dataset(
+            settings.out / name,
+            train=settings.train_images,
+            val=settings.gate_images,
+            size=settings.input_size,
+            seed=seed,
+            swap_labels=swap,
+        )
 
     def train_next(self, data: Data) -> Path:
         """Fine-tunes the weights of 1.0 for 1.1."""
@@ -106,8 +115,8 @@ class Releases:
         for each in results:
             _show(release, each)
             if each.decision.verdict in {"missed", "undecided"}:
-                raise SystemExit(f"demo: build {release} for {each.device_class} "
-                                 f"{each.decision.verdict}: {each.decision.reasons[0]}")  # fmt: skip
+                what = f"build {release} for {each.device_class} {each.decision.verdict}"
+                raise SystemExit(f"demo: {what}: {each.decision.reasons[0]}")
         if policy is None:
             self._set_budgets(results)
         return out

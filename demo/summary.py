@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -94,14 +95,14 @@ def measure(frames: Sequence[SinkFrame], spans: Sequence[Span]) -> LoopFigures:
 
     lost = elsewhere = 0
     gap = 0.0
-    for before, after in zip(frames, frames[1:], strict=False):
+    for before, after in itertools.pairwise(frames):
         missing = max(0, after.seq - before.seq - 1)
         if updating(before) or updating(after):
             lost += missing
         else:
             elsewhere += missing
-    swaps = [b.t for a, b in zip(frames, frames[1:], strict=False) if a.release != b.release]
-    for before, after in zip(frames, frames[1:], strict=False):
+    swaps = [b.t for a, b in itertools.pairwise(frames) if a.release != b.release]
+    for before, after in itertools.pairwise(frames):
         if any(abs(after.t - swap) <= _AROUND_SWAP for swap in swaps):
             gap = max(gap, (after.t - before.t) * 1000)
     steady = [frame.ms for frame in frames if not updating(frame)]

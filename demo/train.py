@@ -16,11 +16,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from demo.shapes import CLASSES, draw_dataset
+from demo.shapes import CLASSES, TRAINING_RADII, draw_dataset
 
 FIXTURE = Path(__file__).parent / "weights" / "shapes_pico.pt"
 #: YOLOv8 with an eighth of the large model's channels: 0.75 M parameters.
 _PICO = {"depth_multiple": 0.33, "width_multiple": 0.125}
+_EVERY_TRAINING: dict[str, Any] = {
+    "batch": 16, "device": "cpu", "deterministic": True, "workers": 0, "amp": False,
+    "optimizer": "AdamW", "weight_decay": 5e-4, "cos_lr": True, "patience": 0,
+    "mosaic": 0.0, "mixup": 0.0, "degrees": 0.0, "hsv_h": 0.02, "fliplr": 0.5, "flipud": 0.5,
+    "scale": 0.2, "translate": 0.05,
+    "plots": False, "verbose": False, "name": "run", "exist_ok": True,
+}  # fmt: skip
 
 
 def quiet_ultralytics() -> Any:
@@ -90,11 +97,14 @@ def _train(
     model = quiet_ultralytics().YOLO(str(start), task="detect")
     model.add_callback("on_fit_epoch_end", _progress(epochs))
     model.train(
-        data=str(data), epochs=epochs, imgsz=size, batch=16, device="cpu", seed=seed,
-        optimizer="AdamW", weight_decay=5e-4, cos_lr=True, mosaic=0.0, mixup=0.0, degrees=0.0,
-        hsv_h=0.02, fliplr=0.5, flipud=0.5, scale=0.2, translate=0.05, workers=0, amp=False, plots=False, verbose=False, project=str(scratch), name="run", exist_ok=True,
-        deterministic=True, patience=0, **options,
-    )  # fmt: skip
+        data=str(data),
+        epochs=epochs,
+        imgsz=size,
+        seed=seed,
+        project=str(scratch),
+        **_EVERY_TRAINING,
+        **options,
+    )
     out.parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(scratch / "run" / "results.csv", out.with_suffix(".csv"))
     _save_clean(scratch / "run" / "weights" / "last.pt", out)
@@ -139,15 +149,22 @@ def _progress(epochs: int) -> Callable[[Any], None]:
 def main() -> None:
     """Draws the data and trains the fixture."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--epochs", type=int, default=30)
-    parser.add_argument("--train", type=int, default=1200)
+    parser.add_argument("--epochs", type=int, default=34)
+    parser.add_argument("--train", type=int, default=1400)
     parser.add_argument("--val", type=int, default=200)
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--out", type=Path, default=FIXTURE)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="kedge-data-") as scratch:
         root = Path(scratch) / "data"
-        data = draw_dataset(root, train=options.train, val=options.val, size=160, seed=options.seed)
+        data = draw_dataset(
+            root,
+            train=options.train,
+            val=options.val,
+            size=160,
+            seed=options.seed,
+            radii=TRAINING_RADII,
+        )
         train_base(data, epochs=options.epochs, size=160, seed=options.seed, out=options.out)
     with options.out.with_suffix(".csv").open() as log:
         last = list(csv.DictReader(log))[-1]

@@ -6,15 +6,20 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from msgspec import structs
+
 from kedge_agent.local_protocol import Evidence, PreflightResult
 from kedge_agent.patience import ProbationSettings
-from kedge_agent.state import State
+from kedge_agent.state import Deployment, State
 from kedge_shared.manifest import Manifest
-from kedge_shared.phases import Event, Phase
+from kedge_shared.phases import RESUME, Event, Phase
 from kedge_shared.policy import ModelPolicy
 from kedge_shared.protocol import Verdict, VerdictCode
 
 OK = Verdict(code="ok")
+#: Starts of an update that end without a verdict before the board gives it up: what takes the
+#: updater down each time must not be tried for ever.
+MAX_ATTEMPTS = 5
 #: Paired frames before the ratio of frame times says anything.
 _RATIO_FRAMES = 60
 
@@ -277,6 +282,24 @@ def agreement_bounds(blocks: Sequence[float], error_share: float) -> tuple[float
         total += value
         squares += (value - total / (count + 1)) ** 2
     return low, high
+
+
+def resumed(deployment: Deployment) -> Deployment:
+    """Returns where a deployment stands after the updater ended in its midst.
+
+    The table decides; an update that is begun again too often is given up before it is loaded.
+    """
+    after = RESUME[deployment.phase]
+    if after is deployment.phase:
+        return deployment
+    attempts = deployment.attempts + 1
+    changed = structs.replace(deployment, phase=after, attempts=attempts)
+    if attempts <= MAX_ATTEMPTS or after is not Phase.VERIFYING:
+        return changed
+    stopped_in = deployment.phase
+    reason = f"the update was interrupted {attempts} times, last in {stopped_in.value}"
+    verdict = Verdict(code="crash", reason=reason, cause="environment", stopped_in=stopped_in)
+    return structs.replace(changed, phase=Phase.REFUSED, verdict=verdict)
 
 
 def quarantined(engine: str, state: State, *, retry: bool) -> Verdict | None:

@@ -1,4 +1,4 @@
-"""Reports: queued with the state they tell of, signed when they are sent, sent until acknowledged."""
+"""Reports: queued with the state they tell of, signed when sent, sent until acknowledged."""
 
 from __future__ import annotations
 

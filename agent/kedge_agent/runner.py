@@ -14,7 +14,6 @@ import signal
 import sys
 import time
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 from kedge_agent import limits
@@ -26,10 +25,10 @@ from kedge_agent.local_protocol import Slots
 from kedge_agent.local_server import serve
 from kedge_agent.pipeline import Loop
 from kedge_agent.runtimes.registry import RUNTIMES
-from kedge_agent.sinks.base import SinkSpec
 from kedge_agent.sinks.jsonl import make_sink
-from kedge_agent.sources.base import SourceSpec, SourceThread
+from kedge_agent.sources.base import SourceThread
 from kedge_agent.sources.files import opener
+from kedge_agent.specs import RunnerSettings
 from kedge_agent.start import load_at_start, read_slots
 from kedge_agent.telemetry import Telemetry
 from kedge_shared import wire
@@ -39,27 +38,6 @@ _CONFIG_LIMIT_BYTES = 64 * 1024
 #: A frame that takes longer hangs: threads cannot be killed, so the process is restarted.
 STALL_SECONDS = 20.0
 EXIT_STALLED = 70
-
-
-@dataclass(frozen=True, kw_only=True)
-class RunnerSettings:
-    """What the runner is told at its start; no address, no token.
-
-    Attributes:
-        state_dir: Where ``slots.json`` lies.
-        blobs: Blob store.
-        socket: Path of its socket.
-        source: Where frames come from.
-        sink: Where detections go.
-        threads: Threads an engine may use.
-    """
-
-    state_dir: Path
-    blobs: Path
-    socket: Path
-    source: SourceSpec
-    sink: SinkSpec
-    threads: int = 1
 
 
 async def run(settings: RunnerSettings) -> int:

@@ -13,12 +13,11 @@ import msgspec
 from msgspec import Meta
 
 from kedge_agent.patience import ProbationSettings, Seconds, ShadowSettings
-from kedge_agent.sinks.base import SinkSpec
-from kedge_agent.sources.base import SourceSpec
+from kedge_agent.specs import SinkSpec, SourceSpec
 from kedge_shared import wire
 from kedge_shared.client import check_url
 from kedge_shared.errors import InputError
-from kedge_shared.ids import Name, Share
+from kedge_shared.ids import Name
 
 _CONFIG_LIMIT_BYTES = 64 * 1024
 
@@ -46,7 +45,6 @@ class AgentSettings:
         preflight_rounds: Timing rounds of the preflight.
         shadow: Before the swap.
         probation: After the swap.
-        agreement_floor: Least agreement with the active engine on golden frames.
     """
 
     server: str
@@ -65,9 +63,8 @@ class AgentSettings:
     telemetry_seconds: Annotated[float, Meta(ge=1, le=86400)] = 300.0
     preflight_seconds: Seconds = 120.0
     preflight_rounds: Annotated[int, Meta(ge=4, le=10_000)] = 40
-    shadow: ShadowSettings = ShadowSettings()
-    probation: ProbationSettings = ProbationSettings()
-    agreement_floor: Share | None = None
+    shadow: ShadowSettings = field(default_factory=ShadowSettings)
+    probation: ProbationSettings = field(default_factory=ProbationSettings)
 
     @property
     def blobs(self) -> Path:

@@ -14,8 +14,8 @@ from kedge_agent import limits
 from kedge_agent.disk import write_whole
 from kedge_agent.downloads import backoff_seconds
 from kedge_agent.preflight_process import clean_environment
-from kedge_agent.runner import RunnerSettings
 from kedge_agent.settings import AgentSettings, read_settings
+from kedge_agent.specs import RunnerSettings
 from kedge_shared import wire
 from kedge_shared.errors import InputError, StorageError
 

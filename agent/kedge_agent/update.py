@@ -42,7 +42,7 @@ from kedge_agent.local_protocol import (
 )
 from kedge_agent.preflight_process import run_preflight
 from kedge_agent.state import Deployment
-from kedge_shared.errors import InputError, KedgeError, StorageError, TrustError
+from kedge_shared.errors import InputError, KedgeError, ServiceError, StorageError, TrustError
 from kedge_shared.manifest import MANIFEST_LIMIT_BYTES, Manifest, read_manifest
 from kedge_shared.phases import TERMINAL, Cause, Event, Phase, advance
 from kedge_shared.policy import POLICY_LIMIT_BYTES, ModelPolicy, read_policy
@@ -54,6 +54,8 @@ _LOAD_SECONDS = 300.0
 _SWITCH_SECONDS = 30.0
 #: The runner is restarted by the supervisor; so long a silence is a broken board.
 _RUNNER_SECONDS = 60.0
+#: The server does not have the file: waiting does not mend it, another assignment may.
+_GONE = frozenset({404, 410})
 _CODES: Mapping[str, VerdictCode] = {"memory": "memory", "disk": "disk", "trust": "trust"}
 
 Step = Callable[[], Awaitable[Ruling]]
@@ -113,6 +115,10 @@ class Update:
             return self._environment(phase, "disk", str(error))
         except RunnerGone as error:
             return self._environment(phase, "crash", str(error))
+        except ServiceError as error:
+            if error.status not in _GONE:
+                raise
+            return self._environment(phase, "network", str(error))
 
     def _rejected(self, phase: Phase, code: VerdictCode, reason: str, cause: Cause) -> Ruling:
         verdict = Verdict(code=code, reason=reason, cause=cause.value, stopped_in=phase)

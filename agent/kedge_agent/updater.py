@@ -21,6 +21,7 @@ from securesystemslib.signer import Key
 from kedge_agent import facts, identity, limits
 from kedge_agent.blobs import BlobStore
 from kedge_agent.board import Board
+from kedge_agent.decisions import resumed
 from kedge_agent.downloads import Downloader, backoff_seconds
 from kedge_agent.identity import Identity
 from kedge_agent.journal import Journal
@@ -33,7 +34,7 @@ from kedge_agent.tuf_client import ImageRepository
 from kedge_agent.update import Update
 from kedge_shared import signing
 from kedge_shared.errors import KedgeError, ServiceError, TrustError
-from kedge_shared.phases import RESUME, TERMINAL, Event, Phase, advance
+from kedge_shared.phases import TERMINAL, Event, Phase, advance
 from kedge_shared.protocol import ASSIGNMENT_LIMIT_BYTES, ASSIGNMENT_TYPE, Assignment, Verdict
 from kedge_shared.trust import Pinned, Seen, check_assignment
 
@@ -125,18 +126,25 @@ class Updater:
     def _resume(self) -> None:
         """Stands where the table says after a start, whatever the last one ended in."""
         state = self._journal.state
-        deployment = state.deployment
-        if deployment is not None and RESUME[deployment.phase] is not deployment.phase:
-            resumed = msgspec.structs.replace(
-                deployment, phase=RESUME[deployment.phase], attempts=deployment.attempts + 1
-            )
-            self._journal.save(msgspec.structs.replace(state, deployment=resumed))
+        if state.deployment is not None:
+            after = resumed(state.deployment)
+            if after is not state.deployment:
+                following = msgspec.structs.replace(state, deployment=after)
+                self._journal.save(following, self._board.reporter.about(following))
         self._journal.show_slots()
 
     async def _go_on(self) -> None:
+        """Takes up what a crash or an unreachable server interrupted.
+
+        While it downloads, a server in trouble must not keep newer assignments from being seen.
+        """
         deployment = self._journal.state.deployment
-        if deployment is not None and deployment.phase not in TERMINAL | {Phase.IDLE}:
+        if deployment is None or deployment.phase in TERMINAL | {Phase.IDLE}:
+            return
+        try:
             await Update(self._board).drive()
+        except ServiceError as error:
+            self._board.log(str(error))
 
     async def _poll(self) -> float | None:
         """Asks for news and takes up what it brings; returns when to ask again."""

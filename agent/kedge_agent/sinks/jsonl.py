@@ -11,7 +11,8 @@ import msgspec
 from kedge_agent.detector import Detections
 from kedge_agent.frames import Captured
 from kedge_agent.local_protocol import Slot
-from kedge_agent.sinks.base import Sink, SinkSpec
+from kedge_agent.sinks.base import Sink
+from kedge_agent.specs import SinkSpec
 from kedge_shared.errors import InputError
 
 

@@ -5,34 +5,13 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Annotated, Literal, Protocol
-
-from msgspec import Meta
+from typing import Protocol
 
 from kedge_agent.frames import Captured, LatestFrame
 from kedge_shared.errors import KedgeError
 from kedge_shared.vision import Frame
 
 _BACKOFF_SECONDS = (0.2, 10.0)
-
-
-@dataclass(frozen=True, kw_only=True)
-class SourceSpec:
-    """Where frames come from.
-
-    Attributes:
-        kind: ``video`` reads a file, ``folder`` its images in order.
-        path: File or folder.
-        fps: Frames a second.
-        loop: Begin again at the end.
-    """
-
-    kind: Literal["video", "folder"]
-    path: Path
-    fps: Annotated[float, Meta(gt=0, le=240)] = 12.0
-    loop: bool = True
 
 
 class Source(Protocol):

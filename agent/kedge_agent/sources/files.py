@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from kedge_agent.sources.base import Source, SourceSpec
+from kedge_agent.sources.base import Source
+from kedge_agent.specs import SourceSpec
 from kedge_shared.errors import InputError
 from kedge_shared.vision import Frame
 
