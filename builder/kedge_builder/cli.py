@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+_EXTRA = ("torch", "torchvision", "ultralytics", "onnx", "onnxruntime", "jinja2")
+
+
+def _need_extra() -> None:
+    """Tells of a missing extra before anything of the input is looked at."""
+    for name in _EXTRA:
+        if find_spec(name) is None:
+            raise ModuleNotFoundError(name, name=name)
 
 
 def build(
@@ -36,6 +46,7 @@ def build(
 
     Exit status: 0 pass, 2 bad input, 3 budget missed, 4 undecided (too little data).
     """
+    _need_extra()
     from kedge_builder import recipe
     from kedge_builder.acceptance import EXIT
     from kedge_builder.progress import Progress
