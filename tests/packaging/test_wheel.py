@@ -47,7 +47,8 @@ def test_the_core_stays_under_its_size(board: Path) -> None:
     size = sum(
         each.stat().st_size
         for each in files
-        if each.relative_to(site).parts[0] not in {"pip", "setuptools", "pkg_resources", "_distutils_hack"}
+        if each.relative_to(site).parts[0]
+        not in {"pip", "setuptools", "pkg_resources", "_distutils_hack"}
     )
     assert size < LIMIT_BYTES, f"{size / 2**20:.0f} MiB"
 

@@ -1,0 +1,180 @@
+"""A real server over a temporary folder, real keys, and builds whose engines are mere bytes."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import httpx
+import uvicorn
+
+from kedge_builder import keys
+from kedge_builder.publish import gather, publish
+from kedge_builder.repository import TrustedState
+from kedge_server import scheduler
+from kedge_server.app import create_app, open_context
+from kedge_server.context import Context
+from kedge_server.settings import ServerSettings
+from kedge_shared import api, signing, wire
+from kedge_shared.client import Client
+from kedge_shared.ids import sha256_hex
+from kedge_shared.manifest import FileRef, Golden, Override
+from kedge_shared.policy import ModelPolicy
+from tests.shared import samples
+from tests.sim.device import SimDevice
+
+TOKEN = "operator-token-for-tests"
+CLASSES = ("x86-onnxruntime", "x86-openvino")
+
+
+def write_build(
+    out: Path,
+    release: str,
+    counter: int,
+    *,
+    classes: tuple[str, ...] = ("x86-onnxruntime",),
+    policy: ModelPolicy | None = None,
+    override: str = "",
+    engine: bytes = b"",
+) -> Path:
+    """Writes what ``kedge build`` would, with bytes instead of engines; returns its folder."""
+    golden = b"a picture"
+    policy = policy or samples.policy()
+    frame = replace(policy.golden[0], sha256=sha256_hex(golden), length=len(golden))
+    policy = replace(policy, golden=(frame,))
+    (out / "policy" / "golden").mkdir(parents=True, exist_ok=True)
+    (out / "policy" / "golden" / frame.name).write_bytes(golden)
+    (out / "policy" / "policy.json").write_bytes(wire.encode_pretty(policy))
+    for device_class in classes:
+        folder = out / device_class
+        folder.mkdir(exist_ok=True)
+        body = engine or f"engine {release} for {device_class}".encode() * 1000
+        references = f"golden {release} {device_class}".encode()
+        (folder / "model.onnx").write_bytes(body)
+        (folder / "golden.json").write_bytes(references)
+        manifest = replace(
+            samples.manifest(),
+            release=release,
+            release_counter=counter,
+            device_class=device_class,
+            files=(
+                FileRef(role="engine", name="model.onnx", sha256=sha256_hex(body),
+                        length=len(body)),
+                FileRef(role="golden-references", name="golden.json",
+                        sha256=sha256_hex(references), length=len(references)),
+            ),
+            golden=Golden(references=sha256_hex(references)),
+            overrides=(Override(budget="latency_p95_ms", measured=20, limit=10, reason=override),)
+            if override
+            else (),
+        )  # fmt: skip
+        (folder / "manifest.json").write_bytes(wire.encode_pretty(manifest))
+    return out
+
+
+@dataclass
+class World:
+    """A running server and the people around it.
+
+    Attributes:
+        home: Everything.
+        trust: Keys.
+        context: The server's parts, to make time pass.
+        url: Address.
+        operator: Client.
+    """
+
+    home: Path
+    trust: keys.KeySet
+    context: Context
+    url: str
+    operator: Client
+    devices: list[SimDevice] = field(default_factory=list)
+
+    def publish(self, release: str, counter: int, **options: object) -> Path:
+        """Builds, signs and publishes a release."""
+        folder = write_build(self.home / "builds" / release, release, counter, **options)  # type: ignore[arg-type]
+        self.publish_folder(folder)
+        return folder
+
+    def publish_folder(self, folder: Path) -> None:
+        scratch = self.home / "scratch"
+        scratch.mkdir(exist_ok=True)
+        publish(
+            gather([folder]), self.operator, self.publisher(),
+            signing.load_private_key(self.trust.offline / "targets.key"),
+            lambda *_: None, scratch,
+        )  # fmt: skip
+
+    def publisher(self, name: str = "publisher") -> TrustedState:
+        return TrustedState(self.home / name, self.trust.root, self.url, self.operator.http)
+
+    def enrol(
+        self, name: str, device_class: str = "x86-onnxruntime", **options: object
+    ) -> SimDevice:
+        """Enrols a simulated board."""
+        token = self.operator.enrolment_tokens(api.TokenRequest())[0].token
+        device = SimDevice(self.url, name, device_class, self.trust.root, **options)  # type: ignore[arg-type]
+        device.enrol(token)
+        self.devices.append(device)
+        return device
+
+    def roll_out(self, release: str, *percents: float, **gate: float) -> api.RolloutInfo:
+        """Starts a rollout with gates that need no soak."""
+        spec = api.GateSpec(**{"soak_seconds": 0, **gate})  # type: ignore[arg-type]
+        stages = tuple(api.StageSpec(percent=each, gate=spec) for each in percents or (100,))
+        return self.operator.create_rollout(
+            api.RolloutSpec(model="shapes", release=release, stages=stages)
+        )
+
+    def tick(self) -> None:
+        """What the scheduler does when its time comes."""
+        scheduler.tick(self.context)
+
+
+@contextmanager
+def world(home: Path, **settings: object) -> Iterator[World]:
+    """Runs a server on a free port of this machine."""
+    trust = keys.create(home / "trust")
+    with serve(home, trust, **settings) as (context, url), Client(url, TOKEN) as operator:
+        found = World(home, trust, context, url, operator)
+        yield found
+        for each in found.devices:
+            each.http.close()
+
+
+@contextmanager
+def serve(home: Path, trust: keys.KeySet, **settings: object) -> Iterator[tuple[Context, str]]:
+    """Runs a server over ``home/server``; it may be run again over the same folder."""
+    options = {"tick_seconds": 300, "poll_seconds": 0.2, "operator_token": TOKEN} | settings
+    context = open_context(
+        ServerSettings(data=home / "server", trust=trust.online.parent, port=0, **options)  # type: ignore[arg-type]
+    )
+    listening = socket.create_server(("127.0.0.1", int(str(options.get("port", 0)))))
+    server = uvicorn.Server(uvicorn.Config(create_app(context), log_level="warning"))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
+    thread.start()
+    url = f"http://127.0.0.1:{listening.getsockname()[1]}"
+    try:
+        _wait_until_up(url)
+        yield context, url
+    finally:
+        server.should_exit = True
+        thread.join(timeout=10)
+        listening.close()
+
+
+def _wait_until_up(url: str) -> None:
+    for _ in range(100):
+        try:
+            httpx.get(f"{url}/healthz", timeout=1)
+        except httpx.TransportError:
+            time.sleep(0.05)
+        else:
+            return
+    raise RuntimeError("the test's server does not start")
