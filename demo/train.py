@@ -134,6 +134,8 @@ def _progress(epochs: int) -> Callable[[Any], None]:
 
     def show(trainer: Any) -> None:
         done = trainer.epoch + 1
+        if done > epochs:  # the closing evaluation of the best weights
+            return
         left = (time.monotonic() - started) / done * (epochs - done)
         metrics = trainer.metrics or {}
         score = metrics.get("metrics/mAP50(B)", 0.0), metrics.get("metrics/mAP50-95(B)", 0.0)

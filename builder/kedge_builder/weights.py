@@ -91,9 +91,11 @@ def _unpickle(path: Path) -> dict[str, Any]:
     import torch
 
     module = types.ModuleType("kedge_restricted_pickle")
+    # torch asks for ``load`` too, before anything else, when the file is of its oldest format.
     vars(module).update(
-        {name: getattr(pickle, name) for name in ("load", "UnpicklingError")}
-        | {"Unpickler": _Unpickler}
+        Unpickler=_Unpickler,
+        UnpicklingError=pickle.UnpicklingError,
+        load=lambda file, **options: _Unpickler(file, **options).load(),
     )
     try:
         checkpoint = torch.load(path, map_location="cpu", pickle_module=module, weights_only=False)

@@ -1,0 +1,56 @@
+"""What several test folders share: real builds of the small fixture, made once a session."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+FIXTURE = Path(__file__).parents[1] / "demo" / "weights" / "shapes_pico.pt"
+SIZE = 160
+
+
+@pytest.fixture(scope="session")
+def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small drawn data set; returns its data.yaml."""
+    from demo.shapes import draw_dataset
+
+    root = tmp_path_factory.mktemp("shapes") / "data"
+    return draw_dataset(root, train=72, val=60, size=SIZE, seed=5)
+
+
+Builder = Callable[..., Any]
+
+
+@pytest.fixture(scope="session")
+def build(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Builder:
+    """Returns a function that builds with the shared data and loose budgets."""
+    from dataclasses import replace
+
+    from kedge_builder.pipeline import run
+    from kedge_builder.progress import Progress
+    from kedge_builder.recipe import BuildOptions
+    from kedge_shared.device_classes import find_class
+
+    def make(release: str, *classes: str, **changes: Any) -> Any:
+        budgets = changes.pop("budgets", {"latency_p95_ms": 500.0, "accuracy_drop": 0.2})
+        found = [find_class(each) for each in classes or ("x86-onnxruntime",)]
+        chosen = [replace(each, budgets=replace(each.budgets, **budgets)) for each in found]
+        out = tmp_path_factory.mktemp(f"build-{release}") / "out"
+        options = {
+            "weights": FIXTURE, "data": shapes, "classes": chosen, "out": out, "model": "shapes",
+            "release": release, "release_counter": int(release.replace(".", "")),
+            "input_size": SIZE, "latency_seconds": 0.5, "overrides": {"speed": "a noisy machine"},
+        } | changes  # fmt: skip
+        return run(BuildOptions(**options), Progress(quiet=True))
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def built(build: Builder) -> dict[str, Any]:
+    """Release 1.0 for both classes: device class → BuildResult."""
+    results = build("1.0", "x86-onnxruntime", "x86-openvino")
+    return {each.device_class: each for each in results}
