@@ -43,14 +43,18 @@ class VerifiedBlob:
         return f"/proc/self/fd/{self._fd}"
 
     def close(self) -> None:
-        """Gives the memory back; a runtime that still maps it keeps its own reference."""
+        """Gives the memory back; where a runtime still maps it, when that lets go.
+
+        Raises:
+            BufferError: A runtime keeps a view; the descriptor is closed all the same.
+        """
         if self._fd < 0:
             return
+        fd, self._fd = self._fd, -1
+        os.close(fd)  # first: the mapping needs no descriptor
         self.view.release()
         if self._map is not None:
             self._map.close()
-        os.close(self._fd)
-        self._fd = -1
 
     def __enter__(self) -> VerifiedBlob:
         return self

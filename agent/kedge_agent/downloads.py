@@ -61,10 +61,22 @@ class Downloader:
         if self._store.has(sha256):
             return
         path = self._partial / sha256
+        left_behind = path.exists()
+        await self._persist(path, sha256, length)
+        try:
+            await asyncio.to_thread(self._finish, path, sha256, length)
+        except TrustError:
+            if not left_behind:
+                raise
+            # What an earlier run left may have been torn by a power cut: once more, from zero.
+            await self._persist(path, sha256, length)
+            await asyncio.to_thread(self._finish, path, sha256, length)
+
+    async def _persist(self, path: Path, sha256: str, length: int) -> None:
+        """Goes on until every byte is there, the server refuses or patience ends."""
         for attempt in range(_TRIES):
             try:
-                await self._resume(path, sha256, length)
-                break
+                return await self._resume(path, sha256, length)
             except (_Restart, httpx.TransportError) as error:
                 if attempt == _TRIES - 1:
                     raise ServiceError(
@@ -74,7 +86,7 @@ class Downloader:
                 if error.status not in _RETRY_STATUS or attempt == _TRIES - 1:
                     raise
             await asyncio.sleep(backoff_seconds(attempt))
-        await asyncio.to_thread(self._finish, path, sha256, length)
+        raise RuntimeError("the last try returns or raises")
 
     async def _resume(self, path: Path, sha256: str, length: int) -> None:
         try:
