@@ -186,11 +186,14 @@ def judge_probation(
             return slow
     if evidence is not None and evidence.errors:
         return harm("crash", f"failed on {evidence.errors} live frames", phase)
-    blocks = (*before, *(evidence.blocks if evidence else ()))
-    low, high = agreement_bounds(blocks, settings.error_share)
+    own = evidence.blocks if evidence else ()
+    blocks = (*before, *own)
+    low, _ = agreement_bounds(blocks, settings.error_share)
     compared = evidence is not None and _held(manifest)
-    if compared and high < manifest.shadow.min_agreement:
-        return _disagrees(blocks, manifest, phase)
+    # Harm is judged on what the engine does in service alone: that it agreed in shadow excuses
+    # nothing. Health may count both, it is the same comparison on the same scene.
+    if compared and agreement_bounds(own, settings.error_share)[1] < manifest.shadow.min_agreement:
+        return _disagrees(own, manifest, phase)
     ripe = elapsed >= settings.seconds and frames >= settings.min_frames
     if ripe and (not compared or low >= manifest.shadow.min_agreement):
         said = f"served {frames} frames"

@@ -116,7 +116,8 @@ class Downloader:
         try:
             with path.open("r+b" if have else "wb") as file:
                 file.seek(have)
-                async for chunk in body.aiter_bytes(_CHUNK_BYTES):
+                # In the pieces they come in: what is gathered up is lost when the line breaks.
+                async for chunk in body.aiter_bytes():
                     have += len(chunk)
                     if have > length:
                         raise TrustError("length", f"server sends more than {length} bytes")

@@ -73,13 +73,19 @@ class ServerClient:
         body = await self._send("POST", "/api/v1/enrol", wire.encode(envelope), headers)
         return wire.decode(body.content, protocol.Enrolled, "server's answer")
 
-    async def poll(self, etag: str) -> PollResult:
+    async def poll(self, etag: str, counter: int) -> PollResult:
         """Asks for news.
+
+        Args:
+            etag: Of the last answer that was taken up; empty for none.
+            counter: Newest assignment counter this board has accepted.
 
         Raises:
             ServiceError: The server is down or refuses.
         """
-        headers = {"If-None-Match": etag} if etag else {}
+        headers = {protocol.HEADER_COUNTER: str(counter)}
+        if etag:
+            headers["If-None-Match"] = etag
         answer = await self._send("GET", "/api/v1/device/poll", None, headers)
         news = None
         if answer.status_code != httpx.codes.NOT_MODIFIED:

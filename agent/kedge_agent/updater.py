@@ -29,7 +29,7 @@ from kedge_agent.local_client import RunnerLink
 from kedge_agent.reporting import Reporter
 from kedge_agent.server_client import ServerClient
 from kedge_agent.settings import AgentSettings, read_settings
-from kedge_agent.state import Deployment
+from kedge_agent.state import Deployment, State
 from kedge_agent.tuf_client import ImageRepository
 from kedge_agent.update import Update
 from kedge_shared import signing
@@ -53,11 +53,22 @@ class Updater:
 
     def __init__(self, settings: AgentSettings, server: ServerClient) -> None:
         self._settings, self._server = settings, server
+        self._open = contextlib.ExitStack()
         self._journal = Journal(settings.state_dir)
+        self._open.callback(self._journal.close)
         self._etag = ""
         self._failures = 0
         self._director: tuple[int, Key] | None = None
         self._last_window = time.monotonic()
+
+    @property
+    def state(self) -> State:
+        """What the board remembers now."""
+        return self._journal.state
+
+    def close(self) -> None:
+        """Closes journal and connections; call it after :meth:`run` has ended."""
+        self._open.close()
 
     async def run(self) -> None:
         """Runs until cancelled."""
@@ -100,13 +111,15 @@ class Updater:
     def _make_board(self, me: Identity) -> Board:
         settings, journal = self._settings, self._journal
         store = BlobStore(settings.blobs)
+        repository = ImageRepository(
+            self._server.base, me.token, settings.state_dir / "tuf", settings.root
+        )
+        self._open.callback(repository.close)
         return Board(
             settings=settings,
             journal=journal,
             store=store,
-            repository=ImageRepository(
-                self._server.base, me.token, settings.state_dir / "tuf", settings.root
-            ),
+            repository=repository,
             downloader=Downloader(
                 self._server.http, store, settings.state_dir / "partial", self._count
             ),
@@ -148,7 +161,7 @@ class Updater:
 
     async def _poll(self) -> float | None:
         """Asks for news and takes up what it brings; returns when to ask again."""
-        result = await self._server.poll(self._etag)
+        result = await self._server.poll(self._etag, self._journal.state.counter)
         if result.answer is not None and result.answer.assignment is not None:
             await self._consider(result.answer.assignment)
         # Only now: news that could not be taken up is asked for again.
@@ -181,7 +194,7 @@ class Updater:
         await self._send_quietly()
         await Update(self._board).drive()
 
-    def _begin(self, assignment: Assignment, state: Any) -> None:
+    def _begin(self, assignment: Assignment, state: State) -> None:
         manifest = assignment.manifest
         if manifest is None:
             raise RuntimeError("an assignment to install names a build")
@@ -242,11 +255,15 @@ class Updater:
 
 async def _main(settings: AgentSettings) -> None:
     async with ServerClient(settings.server) as server:
-        task = asyncio.ensure_future(Updater(settings, server).run())
+        updater = Updater(settings, server)
+        task = asyncio.ensure_future(updater.run())
         for each in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(each, task.cancel)
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
+        try:
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+        finally:
+            updater.close()
 
 
 def main() -> None:

@@ -29,6 +29,9 @@ Intent = Literal["install", "revert", "hold"]
 Unix = Annotated[int, Meta(ge=0)]
 Evidence = Annotated[dict[str, Any], Meta(max_length=64)]
 
+#: Header of a poll: newest assignment counter the board has accepted. A server restored from a
+#: backup learns from it what it has forgotten, and signs above.
+HEADER_COUNTER = "X-Kedge-Counter"
 #: Header of a poll's answer, 200 and 304 alike: seconds until the next poll.
 HEADER_INTERVAL = "X-Kedge-Next-Poll"
 #: Header of a poll's answer: newest timestamp version of the image repository.

@@ -198,9 +198,9 @@ def test_timestamps_are_renewed_before_they_expire(running: World) -> None:
     with transaction(running.context.engine) as session:
         assert not running.context.repository.renew(session, now + timedelta(hours=11))
         assert running.context.repository.renew(session, now + timedelta(hours=13))
-    assert versions(running)[1] == before + 1
+    assert versions(running)[1] > before
     served = running.enrol("c").http.get("/tuf/metadata/timestamp.json").content
-    assert json.loads(served)["signed"]["version"] == before + 1
+    assert json.loads(served)["signed"]["version"] == versions(running)[1]
 
 
 def test_target_files_of_a_foreign_hash_are_refused(running: World) -> None:

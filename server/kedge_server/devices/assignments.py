@@ -69,11 +69,16 @@ class Director:
     def __init__(self, signer: CryptoSigner, epoch: int, life_seconds: float) -> None:
         self._signer, self._epoch, self._life = signer, epoch, life_seconds
 
-    def assign(self, session: Session, device: DeviceRow) -> AssignmentRow | None:
+    def assign(self, session: Session, device: DeviceRow, seen: int = 0) -> AssignmentRow | None:
         """Returns a device's signed assignment, signing a new one if it must.
 
         The counter is stored before the assignment leaves, and is never below Unix time: a
         database restored from backup goes on above what devices have seen.
+
+        Args:
+            session: Of the poll.
+            device: Who asks.
+            seen: Newest counter the device has accepted.
         """
         deployment, intent = effective(self._claims(session, device.id))
         stored = session.get(AssignmentRow, device.id)
@@ -85,9 +90,10 @@ class Director:
             stored is not None
             and (stored.deployment, stored.intent) == (wanted, intent)
             and stored.expires - now > self._life / 2
+            and stored.counter >= seen
         ):
             return stored
-        counter = max((stored.counter if stored else 0) + 1, now)
+        counter = max((stored.counter if stored else 0) + 1, seen + 1, now)
         envelope = self._sign(session, device, deployment, intent, counter, now)
         row = stored or AssignmentRow(
             device=device.id, deployment="", intent="", counter=0, issued=0, expires=0, envelope=""

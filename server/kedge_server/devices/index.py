@@ -18,11 +18,13 @@ class Entry:
 
     Attributes:
         etag: Of the body.
+        counter: Of the assignment in it; 0 without one.
         body: JSON of a PollAnswer.
         until: Unix seconds; then it is signed anew.
     """
 
     etag: str
+    counter: int
     body: bytes
     until: float
 

@@ -19,6 +19,7 @@ from kedge_server.rollouts import service as rollouts
 from kedge_shared import wire
 from kedge_shared.api import DeploymentInfo, DeviceInfo, EnrolmentToken, TokenRequest
 from kedge_shared.protocol import (
+    HEADER_COUNTER,
     HEADER_INTERVAL,
     HEADER_NONCE,
     HEADER_TIMESTAMP,
@@ -29,6 +30,8 @@ from kedge_shared.protocol import (
 )
 
 router = APIRouter(tags=["devices"])
+#: Unix time has ten; a board that lies about its counter harms nobody but itself.
+_COUNTER_DIGITS = 15
 
 
 @router.post("/api/v1/enrolment-tokens", summary="Make one-time enrolment tokens")
@@ -71,9 +74,9 @@ async def poll(request: Request) -> Response:
     if device is None:
         raise UnauthorizedError("this token is no device's")
     services.index.saw(device)
-    entry = services.index.entry(device)
-    if entry is None:
-        entry = await run_in_threadpool(_make_entry, services, device)
+    entry, seen = services.index.entry(device), _counter(request)
+    if entry is None or entry.counter < seen:
+        entry = await run_in_threadpool(_make_entry, services, device, seen)
     headers = {
         "ETag": entry.etag,
         HEADER_INTERVAL: f"{services.settings.poll_seconds:g}",
@@ -86,10 +89,16 @@ async def poll(request: Request) -> Response:
     return Response(entry.body, media_type="application/json", headers=headers)
 
 
-def _make_entry(services: Context, device: str) -> Entry:
+def _counter(request: Request) -> int:
+    """Returns the newest counter the board says it has accepted; nonsense counts as none."""
+    text = request.headers.get(HEADER_COUNTER, "")
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= _COUNTER_DIGITS else 0
+
+
+def _make_entry(services: Context, device: str, seen: int = 0) -> Entry:
     generation = services.index.generation
     with transaction(services.engine) as session:
-        row = services.director.assign(session, service.find(session, device))
+        row = services.director.assign(session, service.find(session, device), seen)
         version = services.repository.timestamp_version
         answer = PollAnswer(
             assignment=json.loads(row.envelope) if row else None,
@@ -99,7 +108,7 @@ def _make_entry(services: Context, device: str) -> Entry:
         )
         etag = f'"{row.counter if row else 0}-{version}"'
         until = row.issued + (row.expires - row.issued) / 2 if row else float("inf")
-    entry = Entry(etag, wire.encode(answer), until)
+    entry = Entry(etag, row.counter if row else 0, wire.encode(answer), until)
     services.index.put(device, entry, generation)
     return entry
 

@@ -69,6 +69,9 @@ class ImageRepository:
             self._import(session, root, targets)
         elif stored.body != root:
             raise InputError(f"{first} is of another repository than the database")
+        else:
+            # A database restored from a backup holds versions that boards have gone beyond.
+            self._sign_snapshot(session, self._newest(session, "targets"))
         self.timestamp_version = self._newest(session, "timestamp")
 
     def state(self, session: Session) -> RepositoryState:
@@ -154,7 +157,7 @@ class ImageRepository:
         self._sign_snapshot(session, 1)
 
     def _sign_snapshot(self, session: Session, targets_version: int) -> None:
-        version = self._newest(session, "snapshot") + 1
+        version = self._next(session, "snapshot")
         signed = Snapshot(
             version=version,
             expires=_now() + self._snapshot_life,
@@ -166,7 +169,7 @@ class ImageRepository:
         self._sign_timestamp(session, version)
 
     def _sign_timestamp(self, session: Session, snapshot_version: int) -> None:
-        version = self._newest(session, "timestamp") + 1
+        version = self._next(session, "timestamp")
         signed = Timestamp(
             version=version,
             expires=_now() + self._timestamp_life,
@@ -176,6 +179,10 @@ class ImageRepository:
         metadata.sign(self._keys.timestamp)
         self._put(session, "timestamp", version, metadata.to_bytes())
         self.timestamp_version = version
+
+    def _next(self, session: Session, role: str) -> int:
+        """Returns a version above all that boards have seen, also after a restore from backup."""
+        return max(self._newest(session, role) + 1, int(_now().timestamp()))
 
     def _role(self, session: Session, role: str, kind: type) -> Metadata:  # type: ignore[type-arg]
         row = session.get(MetadataRow, (role, self._newest(session, role)))

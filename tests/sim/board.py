@@ -1,0 +1,135 @@
+"""The agent's real updater over a simulated runner, against a real server."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from kedge_agent import facts, update
+from kedge_agent.local_protocol import PreflightJob, PreflightResult
+from kedge_agent.local_server import serve
+from kedge_agent.patience import ProbationSettings, ShadowSettings
+from kedge_agent.server_client import ServerClient
+from kedge_agent.settings import AgentSettings
+from kedge_agent.specs import SourceSpec
+from kedge_agent.state import State
+from kedge_agent.updater import Updater
+from kedge_shared import api
+from kedge_shared.phases import TERMINAL
+from tests.shared import samples
+from tests.sim.runner import SimRunner
+from tests.sim.world import World
+
+GOOD = PreflightResult(
+    ok=True, fidelity=1.0, label_score=0.95, active_label_score=0.95, agreement=1.0,
+    candidate_ms=5, active_ms=5, frames=24,
+)  # fmt: skip
+Condition = Callable[[State], bool]
+
+
+def settled(state: State) -> bool:
+    return state.deployment is not None and state.deployment.phase in TERMINAL
+
+
+@dataclass
+class SimBoard:
+    """One board.
+
+    Attributes:
+        world: Its server.
+        folder: Its disk.
+        runner: Its live loop.
+        preflight: What the child will have measured.
+        preflights: Jobs the child was given.
+    """
+
+    world: World
+    folder: Path
+    monkeypatch: pytest.MonkeyPatch
+    name: str = "cam-1"
+    device_class: str = "x86-onnxruntime"
+    runner: SimRunner = field(default_factory=SimRunner)
+    preflight: PreflightResult = GOOD
+    preflights: list[PreflightJob] = field(default_factory=list)
+    patience: float = 0.3
+
+    def __post_init__(self) -> None:
+        token = self.world.operator.enrolment_tokens(api.TokenRequest())[0].token
+        self.folder.mkdir()
+        (self.folder / "token").write_text(token)
+
+        async def run_preflight(job: PreflightJob, _: float) -> PreflightResult:
+            self.preflights.append(job)
+            return self.preflight
+
+        self.monkeypatch.setattr(update, "run_preflight", run_preflight)
+        self.monkeypatch.setattr(update, "_LOOK_SECONDS", 0.02)
+        self.monkeypatch.setattr(facts, "gather", samples.facts)
+        self.state = State()
+
+    @property
+    def settings(self) -> AgentSettings:
+        return AgentSettings(
+            server=self.world.url,
+            root=self.world.trust.root,
+            state_dir=self.folder / "state",
+            device=self.name,
+            device_class=self.device_class,
+            source=SourceSpec(kind="video", path=self.folder / "none.mp4"),
+            enrolment_token_file=self.folder / "token",
+            poll_seconds=0.2,
+            shadow=ShadowSettings(seconds=0.1),
+            probation=ProbationSettings(seconds=0.1, max_seconds=self.patience, min_frames=30),
+        )
+
+    def run(self, until: Condition = settled, seconds: float = 15.0) -> State:
+        """Runs the updater until its state is as wanted; it ends as by SIGTERM."""
+        return asyncio.run(self._run(until, seconds))
+
+    def run_for(self, seconds: float) -> State:
+        """Runs the updater for a while."""
+        until = time.monotonic() + seconds
+        return self.run(lambda _: time.monotonic() > until, seconds + 5)
+
+    async def _run(self, until: Condition, seconds: float) -> State:
+        settings = self.settings
+        settings.state_dir.mkdir(exist_ok=True)
+        listening = await serve(settings.socket, self.runner.handle)
+        async with ServerClient(settings.server) as server:
+            updater = Updater(settings, server)
+            task = asyncio.ensure_future(updater.run())
+            try:
+                await asyncio.wait_for(self._wait(updater, task, until), seconds)
+                # The report about it is on its way.
+                await asyncio.sleep(0.1)
+            finally:
+                self.state = updater.state
+                task.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await task
+                updater.close()
+                listening.close()
+        return self.state
+
+    @staticmethod
+    async def _wait(updater: Updater, task: asyncio.Future[None], until: Condition) -> None:
+        while not until(updater.state):
+            if task.done():
+                task.result()
+            await asyncio.sleep(0.02)
+
+    def install(self, release: str = "1.0", counter: int = 10) -> None:
+        """Enrols if need be, publishes and rolls out a release and sees it confirmed."""
+        self.run(lambda _: (self.folder / "state" / "identity.json").is_file())
+        self.world.publish(release, counter)
+        self.world.roll_out(release)
+        state = self.run(lambda s: settled(s) and s.active is not None)
+        assert state.active is not None
+        assert state.active.release == release
+        self.world.tick()
