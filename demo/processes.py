@@ -53,6 +53,10 @@ class Processes:
                 start_new_session=True,
             )
 
+    def pid(self, name: str) -> int:
+        """Returns a process's id, which is its session's too."""
+        return self._running[name].pid
+
     def alive(self, name: str) -> bool:
         """Says whether a process still runs."""
         return self._running[name].poll() is None
