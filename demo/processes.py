@@ -42,7 +42,12 @@ class Processes:
         self.stop_all()
 
     def start(self, name: str, *arguments: str, env: Mapping[str, str] | None = None) -> None:
-        """Starts ``kedge`` with ``arguments`` in a session of its own, so that Ctrl-C is ours."""
+        """Starts ``kedge`` with ``arguments`` in a session of its own, so that Ctrl-C is ours.
+
+        A name that ended may be started again.
+        """
+        if name in self._running:
+            self._running.pop(name).wait()
         with (self.logs / f"{name}.log").open("ab") as log:
             self._running[name] = subprocess.Popen(
                 [str(KEDGE), *arguments],

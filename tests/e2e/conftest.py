@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -15,11 +14,14 @@ import yaml
 from demo.processes import Processes, free_port, run, wait_for_server
 from demo.shapes import draw_video
 from demo.summary import SinkFrame, read_sink
+from kedge_agent.settings import read_settings
+from kedge_agent.status import AgentStatus, gather
 from kedge_shared import api
 from kedge_shared.client import Client, read_token
 from tests.conftest import SIZE, Builder
 
-FPS = 12.0
+#: Fast, so that evidence comes soon.
+FPS = 25.0
 
 
 @pytest.fixture(scope="session")
@@ -111,8 +113,8 @@ class RealFleet:
             "source": {"kind": "video", "path": str(video), "fps": FPS},
             "sink": {"kind": "jsonl", "path": "frames.jsonl"},
             "poll_seconds": 0.5, "telemetry_seconds": 2, "preflight_rounds": 12,
-            "shadow": {"seconds": 3, "share": 0.5},
-            "probation": {"seconds": 3, "max_seconds": 40, "min_frames": 20},
+            "shadow": {"seconds": 2, "share": 0.9},
+            "probation": {"seconds": 2, "max_seconds": 40, "min_frames": 20},
         }  # fmt: skip
         (folder / "agent.yaml").write_text(yaml.safe_dump(body))
         self.start_agent(name, token)
@@ -140,18 +142,9 @@ class RealFleet:
         wait_until(lambda: self.client.rollout(rollout).state in {"completed", "halted"}, seconds)
         return self.client.rollout(rollout)
 
-    def status(self, name: str) -> dict[str, Any]:
-        """Returns what ``kedge agent status --json`` says; it may say that nothing runs."""
-        import subprocess
-
-        from demo.processes import KEDGE
-
-        config = self.home / "boards" / name / "agent.yaml"
-        found = subprocess.run(
-            [str(KEDGE), "agent", "status", "--config", str(config), "--json"],
-            capture_output=True, text=True, check=False,
-        )  # fmt: skip
-        return json.loads(found.stdout)
+    def status(self, name: str) -> AgentStatus:
+        """Returns what ``kedge agent status`` says."""
+        return gather(read_settings(self.home / "boards" / name / "agent.yaml"))
 
     def frames(self, name: str) -> list[SinkFrame]:
         return read_sink(self.home / "boards" / name)

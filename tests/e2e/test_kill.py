@@ -52,25 +52,25 @@ def test_kill_9_at_random_moments(fleet: RealFleet, releases: dict[str, Path], v
     fleet.publish(releases["1.0"])
     assert fleet.finished(fleet.roll_out("1.0")).state == "completed"
     fleet.publish(releases["1.1"])
-    engines = {fleet.status(NAME)["engine"]}
-    for victims in [*VICTIMS, *rng.sample(VICTIMS, 2)]:
+    engines = {fleet.status(NAME).engine}
+    for victims in VICTIMS:
         rollout = fleet.roll_out("1.1")
-        time.sleep(rng.uniform(0.2, 9))
+        time.sleep(rng.uniform(0.2, 7))
         kill(fleet, *victims)
         if "supervisor" in victims:
             wait_until(lambda: set(children(fleet)) == {"supervisor"}, 10)
             fleet.start_agent(NAME)
-        wait_until(lambda: fleet.status(NAME)["running"], 30)
+        wait_until(lambda: fleet.status(NAME).running, 30)
         settled(fleet, rollout)
         status = fleet.status(NAME)
-        assert status["engine"], fleet.log(NAME)
-        engines.add(status["engine"])
+        assert status.engine, fleet.log(NAME)
+        engines.add(status.engine)
         before = len(fleet.frames(NAME))
         wait_until(lambda n=before: len(fleet.frames(NAME)) > n + 6, 30)
-        assert fleet.frames(NAME)[-1].release == status["release"]
+        assert fleet.frames(NAME)[-1].release == status.release
         if fleet.client.rollout(rollout).state != "halted":
             fleet.client.change_rollout(rollout, "halt")
-        wait_until(lambda: fleet.status(NAME)["release"] == "1.0", 60)
+        wait_until(lambda: fleet.status(NAME).release == "1.0", 60)
         settled(fleet, rollout)
     assert len(engines) <= 2, "nothing but the two signed engines ever served"
 
@@ -82,6 +82,6 @@ def settled(fleet: RealFleet, rollout: str) -> None:
     def rests() -> bool:
         deployments = fleet.client.rollout_deployments(rollout)
         status = fleet.status(NAME)
-        return status["phase"] in final and all(each.phase.value in final for each in deployments)
+        return status.phase in final and all(each.phase.value in final for each in deployments)
 
     wait_until(rests, 90)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import itertools
+import json
+import subprocess
 from pathlib import Path
 
+from demo.processes import KEDGE
 from kedge_shared.ids import sha256_hex
 from kedge_shared.phases import Phase
 from tests.e2e.conftest import RealFleet, wait_until
@@ -19,7 +22,7 @@ def runs_on(fleet: RealFleet, release: str) -> None:
         wait_until(lambda name=name, n=before: len(fleet.frames(name)) > n + 12, 20)
         assert fleet.frames(name)[-1].release == release
         status = fleet.status(name)
-        assert (status["running"], status["release"]) == (True, release)
+        assert (status.running, status.release) == (True, release)
 
 
 def test_the_whole_loop(fleet: RealFleet, releases: dict[str, Path], video: Path) -> None:
@@ -62,6 +65,20 @@ def test_the_whole_loop(fleet: RealFleet, releases: dict[str, Path], video: Path
         assert [key for key, _ in itertools.groupby(frames, lambda each: each.release)] == [
             "1.0", "1.1",
         ]  # fmt: skip
+
+    shown = kedge("agent", "status", "--config", fleet.home / "boards" / "east" / "agent.yaml")
+    assert shown.returncode == 0
+    assert shown.stdout.startswith("east: running, serves 1.1")
+    machine = kedge(
+        "agent", "status", "--json", "--config", fleet.home / "boards" / "east" / "agent.yaml"
+    )
+    assert json.loads(machine.stdout)["release"] == "1.1"
+
+
+def kedge(*words: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [str(KEDGE), *map(str, words)], capture_output=True, text=True, check=False
+    )
 
 
 def flip(fleet: RealFleet, folder: Path) -> None:
