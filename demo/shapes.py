@@ -5,6 +5,7 @@ Everything is seeded: the same arguments give the same bytes on the same OpenCV.
 
 from __future__ import annotations
 
+import argparse
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -244,3 +245,31 @@ class _Lane:
             self._shape, self._speed = self._enter()
         self._shape = self._moved(self._speed * seconds)
         return self._shape
+
+
+def main() -> None:
+    """Draws what the README's walk works on: ``python -m demo.shapes FOLDER``."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("folder", type=Path)
+    folder: Path = parser.parse_args().folder
+    draw_dataset(folder / "data", train=200, val=200, size=160, seed=101)
+    draw_video(folder / "camera.mp4", seconds=60, fps=12, size=160, seed=7)
+    config = {
+        "server": "http://127.0.0.1:8470",
+        "root": "keys/repository/1.root.json",
+        "state_dir": "board",
+        "device": "cam-1",
+        "device_class": "x86-onnxruntime",
+        "models": ["shapes"],
+        "source": {"kind": "video", "path": "camera.mp4", "fps": 12},
+        "sink": {"kind": "jsonl", "path": "frames.jsonl"},
+        "poll_seconds": 2,
+        "shadow": {"seconds": 8, "share": 0.25},
+        "probation": {"seconds": 8, "max_seconds": 60, "min_frames": 60},
+    }
+    (folder / "agent.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
+    print(f"{folder}: data/data.yaml, camera.mp4, agent.yaml")
+
+
+if __name__ == "__main__":
+    main()
