@@ -84,8 +84,9 @@ def create(folder: Path, now: datetime | None = None) -> KeySet:
 
 
 def _write_all(places: KeySet, now: datetime) -> None:
-    for each in (places.offline, places.online, places.repository):
+    for each in (places.offline, places.online):
         each.mkdir(mode=0o700)
+    places.repository.mkdir(mode=0o755)  # public: everybody may read it
     signers = {role: signing.generate() for role in OFFLINE_ROLES + ONLINE_ROLES}
     for role, signer in signers.items():
         home = places.offline if role in OFFLINE_ROLES else places.online

@@ -61,7 +61,8 @@ class ImageRepository:
             director = (first / DIRECTOR_PATH).read_bytes()
         except OSError as error:
             raise InputError(
-                f"{error.filename} cannot be read", "name the folder that `kedge keys init` wrote"
+                f"{error.filename} cannot be read: {error.strerror}",
+                "name the folder that `kedge keys init` wrote",
             ) from None
         stored = session.get(MetadataRow, ("root", 1))
         if stored is None:
