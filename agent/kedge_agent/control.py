@@ -34,8 +34,9 @@ from kedge_agent.local_protocol import Telemetry as TelemetryAnswer
 from kedge_agent.pipeline import Loop
 from kedge_agent.runtimes.base import Runtime
 from kedge_agent.shadow import EvidenceBook, Shadow
+from kedge_agent.slots import read_slots
 from kedge_agent.sources.base import SourceThread
-from kedge_agent.start import forget_starts, read_slots
+from kedge_agent.start import forget_starts
 from kedge_agent.telemetry import Telemetry
 from kedge_shared.errors import InputError, KedgeError, StorageError, TrustError
 

@@ -26,10 +26,11 @@ from kedge_agent.local_server import serve
 from kedge_agent.pipeline import Loop
 from kedge_agent.runtimes.registry import RUNTIMES
 from kedge_agent.sinks.jsonl import make_sink
+from kedge_agent.slots import read_slots
 from kedge_agent.sources.base import SourceThread
 from kedge_agent.sources.files import opener
 from kedge_agent.specs import RunnerSettings
-from kedge_agent.start import load_at_start, read_slots
+from kedge_agent.start import load_at_start
 from kedge_agent.telemetry import Telemetry
 from kedge_shared import wire
 from kedge_shared.errors import KedgeError

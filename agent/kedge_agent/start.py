@@ -12,7 +12,7 @@ import msgspec
 
 from kedge_agent.blobs import BlobStore
 from kedge_agent.detector import Detector, load_detector
-from kedge_agent.local_protocol import SLOTS_FILE, STARTS_FILE, Slot, Slots
+from kedge_agent.local_protocol import STARTS_FILE, Slot, Slots
 from kedge_agent.runtimes.base import Runtime
 from kedge_shared.errors import KedgeError
 
@@ -59,18 +59,6 @@ def choose_at_start(slots: Slots, starts: int) -> Literal["active", "previous", 
     if slots.active is not None:
         return "active"
     return "previous" if slots.previous is not None else "nothing"
-
-
-def read_slots(state_dir: Path) -> Slots:
-    """Reads ``slots.json``; a board without one has nothing to run."""
-    try:
-        return msgspec.json.decode((state_dir / SLOTS_FILE).read_bytes(), type=Slots)
-    except FileNotFoundError:
-        return Slots()
-    except (OSError, msgspec.MsgspecError):
-        # It is replaced by rename and synced: half a file means a disk that lies. The updater
-        # writes it again from its journal at its own start.
-        return Slots()
 
 
 def count_start(state_dir: Path, slots: Slots) -> int:

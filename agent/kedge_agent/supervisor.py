@@ -6,7 +6,7 @@ import asyncio
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from kedge_agent.disk import write_whole
 from kedge_agent.downloads import backoff_seconds
 from kedge_agent.preflight_process import clean_environment
 from kedge_agent.settings import AgentSettings, read_settings
+from kedge_agent.slots import read_slots
 from kedge_agent.specs import RunnerSettings
 from kedge_shared import wire
 from kedge_shared.errors import InputError, StorageError
@@ -22,8 +23,10 @@ from kedge_shared.errors import InputError, StorageError
 #: A process that ran so long was well; its next end is waited out shortly again, seconds.
 _WELL_SECONDS = 60.0
 _STOP_SECONDS = 4.0
-#: Exit statuses that a restart does not mend: bad input, trust, wrong token.
+#: Exit status that a restart does not mend: bad input, no token.
 _HOPELESS = frozenset({2})
+#: A board that serves goes on serving; whoever looks after it may mend the rest meanwhile.
+_HOPELESS_SECONDS = 60.0
 
 
 class Child:
@@ -33,10 +36,17 @@ class Child:
         name: For people.
         command: What to start.
         env: Its environment; ``None`` is this process's.
+        may_end: Says whether the board may be given up when there is no mending it.
     """
 
-    def __init__(self, name: str, command: Sequence[str], env: dict[str, str] | None) -> None:
-        self._name, self._command, self._env = name, command, env
+    def __init__(
+        self,
+        name: str,
+        command: Sequence[str],
+        env: dict[str, str] | None,
+        may_end: Callable[[], bool],
+    ) -> None:
+        self._name, self._command, self._env, self._may_end = name, command, env, may_end
         self._process: asyncio.subprocess.Process | None = None
         self._stopping = False
 
@@ -49,11 +59,12 @@ class Child:
                 *self._command, env=self._env, preexec_fn=limits.die_with_parent
             )
             status = await self._process.wait()
-            if self._stopping or status in _HOPELESS:
+            if self._stopping or (status in _HOPELESS and self._may_end()):
                 return status
             failures = 0 if time.monotonic() - started > _WELL_SECONDS else failures + 1
             print(f"agent: {self._name} ended ({status}), starting again", file=sys.stderr)
-            await asyncio.sleep(0 if failures <= 1 else backoff_seconds(failures))
+            shortly = 0 if failures <= 1 else backoff_seconds(failures)
+            await asyncio.sleep(_HOPELESS_SECONDS if status in _HOPELESS else shortly)
         return 0
 
     async def stop(self) -> None:
@@ -100,12 +111,16 @@ async def supervise(config: Path) -> int:
         settings.blobs.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
         raise StorageError(f"{settings.state_dir} cannot be written: {error.strerror}") from None
+
+    def nothing_to_serve() -> bool:
+        return read_slots(settings.state_dir).active is None
+
     runner_config = write_runner_settings(settings)
     children = [
         Child("runner", [sys.executable, "-m", "kedge_agent.runner", "--config",
-                         str(runner_config)], clean_environment()),
+                         str(runner_config)], clean_environment(), nothing_to_serve),
         Child("updater", [sys.executable, "-m", "kedge_agent.updater", "--config",
-                          str(config.resolve())], None),
+                          str(config.resolve())], None, nothing_to_serve),
     ]  # fmt: skip
     kept = [asyncio.ensure_future(each.keep()) for each in children]
     ended = asyncio.Event()

@@ -33,7 +33,7 @@ from kedge_agent.state import Deployment, State
 from kedge_agent.tuf_client import ImageRepository
 from kedge_agent.update import Update
 from kedge_shared import signing
-from kedge_shared.errors import KedgeError, ServiceError, TrustError
+from kedge_shared.errors import InputError, KedgeError, ServiceError, TrustError
 from kedge_shared.phases import TERMINAL, Event, Phase, advance
 from kedge_shared.protocol import ASSIGNMENT_LIMIT_BYTES, ASSIGNMENT_TYPE, Assignment, Verdict
 from kedge_shared.trust import Pinned, Seen, check_assignment
@@ -104,7 +104,10 @@ class Updater:
                 return identity.keep(self._settings.state_dir, answer)
             except ServiceError as error:
                 if error.status is not None and 400 <= error.status < 500:
-                    raise
+                    raise InputError(
+                        f"enrolment is refused: {error.what}",
+                        f"make a token with `kedge device token` and set {identity.TOKEN_ENV}",
+                    ) from None
                 print(f"updater: {error}", file=sys.stderr, flush=True)
                 await asyncio.sleep(_WAIT_ENROL_SECONDS)
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import httpx
 from securesystemslib.signer import CryptoSigner
-from tuf.api.exceptions import DownloadError, RepositoryError
+from tuf.api.exceptions import DownloadError, DownloadHTTPError, RepositoryError
 from tuf.api.metadata import Metadata, TargetFile, Targets
 from tuf.ngclient import Updater
 
@@ -67,8 +67,18 @@ class TrustedState:
                 f"server {self._server} offers metadata that is not to be trusted: {error}",
                 f"if the server was replaced on purpose, remove {self.folder}",
             ) from None
-        except DownloadError as error:
-            raise ServiceError(f"server {self._server} does not answer: {error}") from None
+        except DownloadHTTPError as error:
+            if error.status_code in {401, 403}:
+                raise ServiceError(
+                    f"server {self._server} does not take this token", "check KEDGE_TOKEN_FILE",
+                    status=error.status_code,
+                ) from None  # fmt: skip
+            raise ServiceError(f"server {self._server} answers {error}") from None
+        except DownloadError:
+            raise ServiceError(
+                f"server {self._server} does not answer",
+                "check the address and that `kedge server run` is up",
+            ) from None
         except OSError as error:
             raise StorageError(f"{self.folder} cannot be written: {error.strerror}") from None
 

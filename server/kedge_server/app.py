@@ -13,6 +13,7 @@ from pathlib import Path
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from sqlalchemy.exc import OperationalError
 from sqlmodel import select
 from starlette.exceptions import HTTPException
 from starlette.middleware.base import RequestResponseEndpoint
@@ -146,6 +147,10 @@ def _add_errors(app: FastAPI) -> None:
     def known(_: Request, error: KedgeError) -> JSONResponse:
         status = error.status if isinstance(error, RequestError) else 400
         return _answer(status, error.what, error.mend)
+
+    @app.exception_handler(OperationalError)
+    def unwritable(_: Request, error: OperationalError) -> JSONResponse:
+        return _answer(507, f"database cannot be written: {error.orig}", "free space on the server")
 
     @app.exception_handler(RequestValidationError)
     def malformed(_: Request, error: RequestValidationError) -> JSONResponse:

@@ -11,6 +11,7 @@ from alembic import command
 from alembic.config import Config
 from alembic.util.exc import CommandError
 from sqlalchemy import Engine, create_engine, event
+from sqlalchemy.exc import OperationalError
 from sqlmodel import Session
 
 from kedge_shared.errors import StorageError
@@ -54,6 +55,11 @@ def upgrade(engine: Engine) -> None:
         with engine.begin() as connection:
             config.attributes["connection"] = connection
             command.upgrade(config, "head")
+    except OperationalError as error:
+        raise StorageError(
+            f"database {engine.url.database} cannot be written: {error.orig}",
+            "free some space or choose another --data",
+        ) from None
     except CommandError as error:
         raise StorageError(
             f"database does not fit this server: {error}", "run the newer kedge that wrote it"

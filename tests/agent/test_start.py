@@ -10,7 +10,8 @@ import pytest
 from kedge_agent import start
 from kedge_agent.blobs import BlobStore
 from kedge_agent.local_protocol import SLOTS_FILE, Slot, Slots
-from kedge_agent.start import choose_at_start, forget_starts, load_at_start, read_slots
+from kedge_agent.slots import read_slots
+from kedge_agent.start import choose_at_start, forget_starts, load_at_start
 from kedge_shared.errors import TrustError
 from tests.sim.engine import SimDetector, slot_of
 
