@@ -3,7 +3,8 @@
 BIN := .venv/bin
 
 demo: setup
-	@$(BIN)/python -m demo $(if $(WEIGHTS),--weights "$(WEIGHTS)") $(if $(DATA),--data "$(DATA)")
+	@$(BIN)/python -m demo $(if $(WEIGHTS),--weights "$(WEIGHTS)") $(if $(DATA),--data "$(DATA)") \
+		$(if $(INPUT_SIZE),--input-size $(INPUT_SIZE))
 
 test: setup lint
 	@echo "== tests"

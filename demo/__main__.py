@@ -37,13 +37,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="make demo", description=__doc__)
     parser.add_argument("--weights", type=Path, default=FIXTURE, help="your own model (.pt)")
     parser.add_argument("--data", type=Path, help="your own data.yaml")
-    parser.add_argument("--input-size", type=int, default=160)
+    parser.add_argument("--input-size", type=int, help="pixels; 160, or 320 for your own model")
     parser.add_argument("--out", type=Path, default=HERE / "out")
     given = parser.parse_args()
+    size = given.input_size or (160 if given.weights == FIXTURE else 320)
     settings = DemoSettings(
         out=given.out.resolve(), summary=HERE / "summary.json", weights=given.weights,
-        data=given.data, input_size=given.input_size,
-        large_size=int(given.input_size * 2.6) // 32 * 32,
+        data=given.data, input_size=size, large_size=int(size * 2.6) // 32 * 32,
     )  # fmt: skip
     try:
         return _run(settings)
@@ -61,9 +61,7 @@ def _run(settings: DemoSettings) -> int:
     (settings.out / "logs").mkdir(parents=True)
     with Processes(settings.out / "logs") as processes, View() as view:
         builds, policy = _build(settings, view)
-        video = settings.out / "camera.mp4"
-        draw_video(video, seconds=60, fps=settings.fps, size=settings.input_size, seed=7)
-        fleet = Fleet(settings, processes, video)
+        fleet = Fleet(settings, processes, _camera(settings))
         view.say("server and five boards")
         fleet.start_server()
         fleet.start_boards()
@@ -74,15 +72,25 @@ def _run(settings: DemoSettings) -> int:
     return _show(summary, settings)
 
 
+def _camera(settings: DemoSettings) -> dict[str, object]:
+    """Returns what the boards look at: a drawn video, or the images of one's own data."""
+    if settings.data is not None:
+        return {"kind": "folder", "path": str(settings.out / "data" / "val" / "images")}
+    video = settings.out / "camera.mp4"
+    draw_video(video, seconds=60, fps=settings.fps, size=settings.input_size, seed=7)
+    return {"kind": "video", "path": str(video)}
+
+
 def _build(settings: DemoSettings, view: View) -> tuple[dict[str, Path], Path]:
     releases = Releases(settings)
-    view.say("drawing data, training 1.1 (a little more) and 1.3 (on swapped labels)")
+    view.say("reading data" if settings.data else "drawing data")
     data = releases.draw()
-    following, wrong = releases.train_next(data), releases.train_wrong(data)
     size, large = settings.input_size, settings.large_size
     view.say("building 1.0; the latency budgets are set from it")
     builds = {"1.0": releases.build("1.0", settings.weights, data.right, size=size, policy=None)}
     policy = releases.policy
+    view.say("training 1.1 (a little more) and 1.3 (on swapped labels)")
+    following, wrong = releases.train_next(data), releases.train_wrong(data)
     view.say("building 1.1, 1.2 (same weights, larger input, over budget) and 1.3 (wrong labels)")
     builds["1.1"] = releases.build("1.1", following, data.right, size=size, policy=policy)
     builds["1.2"] = releases.build(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import yaml
@@ -29,11 +29,13 @@ class Fleet:
     Args:
         settings: Of the demo.
         processes: Owns everything that is started.
-        video: What the boards look at.
+        camera: What the boards look at: ``source`` of their settings, without its pace.
     """
 
-    def __init__(self, settings: DemoSettings, processes: Processes, video: Path) -> None:
-        self._settings, self._processes, self._video = settings, processes, video
+    def __init__(
+        self, settings: DemoSettings, processes: Processes, camera: Mapping[str, object]
+    ) -> None:
+        self._settings, self._processes, self._camera = settings, processes, camera
         self.keys = settings.out / "keys"
         self._port = settings.port or free_port()
         self.url = f"http://127.0.0.1:{self._port}"
@@ -117,7 +119,7 @@ class Fleet:
             "device": name,
             "device_class": device_class,
             "models": [MODEL],
-            "source": {"kind": "video", "path": str(self._video), "fps": self._settings.fps},
+            "source": {**self._camera, "fps": self._settings.fps},
             "sink": {"kind": "jsonl", "path": "frames.jsonl"},
             "poll_seconds": 1,
             "telemetry_seconds": 5,

@@ -6,9 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from demo.own_data import copy_data
 from demo.settings import DEVICES, MODEL, DemoSettings
 from demo.shapes import CLASSES, draw_dataset
 from demo.train import fine_tune, quiet_ultralytics
+from kedge_builder.datasets import read_data
 from kedge_builder.pipeline import BuildResult, run
 from kedge_builder.progress import Progress
 from kedge_builder.recipe import BuildOptions
@@ -53,12 +55,14 @@ class Releases:
         return self._settings.out / "builds" / "1.0" / "policy" / "policy.json"
 
     def draw(self) -> Data:
-        """Draws the data, or takes what was given and swaps the labels of a copy."""
+        """Draws the data, or copies what was given, once more with swapped labels."""
         settings = self._settings
         if settings.data is not None:
-            from demo.own_data import with_wrong_labels
-
-            return Data(settings.data, with_wrong_labels(settings.data, settings.out / "wrong"))
+            found = read_data(settings.data)
+            return Data(
+                copy_data(found, settings.out / "data"),
+                copy_data(found, settings.out / "wrong", shift=1),
+            )
         right = self._drawn("data", seed=101)
         wrong = self._drawn("wrong", seed=102, swap=WRONG_LABELS)
         return Data(right, wrong)

@@ -25,8 +25,6 @@ class View:
         self._started = time.monotonic()
 
     def __enter__(self) -> View:
-        if self._console.is_terminal:
-            self._live.start()
         return self
 
     def __exit__(
@@ -40,6 +38,7 @@ class View:
     def show(self, rollout: api.RolloutInfo, devices: list[api.DeviceInfo]) -> None:
         """Shows where a rollout and its boards stand."""
         if self._console.is_terminal:
+            self._live.start()
             self._live.update(Group(_stages(rollout), _devices(devices)))
             return
         line = f"   {rollout.release} {rollout.state}: " + ", ".join(
@@ -52,7 +51,8 @@ class View:
             self._console.print(line, highlight=False)
 
     def say(self, text: str) -> None:
-        """Says what comes next, with the time since the start."""
+        """Says what comes next, with the time since the start; the table gives way to it."""
+        self._live.stop()
         self._console.print(f"[{time.monotonic() - self._started:5.0f} s] {text}",
                             highlight=False, markup=False)  # fmt: skip
 

@@ -107,26 +107,24 @@ def evaluate(
 
 
 def image_stats(found: Array, truth: Labels) -> ImageStats:
-    """Matches detections (n, 6) with labels (m, 5) at every threshold, each label once."""
+    """Matches detections (n, 6) with labels (m, 5) at every threshold, each label once.
+
+    As in COCO: in order of confidence, a detection takes the label of its class that it overlaps
+    most among those still free at the threshold.
+    """
+    found = found[np.argsort(-found[:, 4], kind="stable")]
     hits = np.zeros((len(found), len(THRESHOLDS)), dtype=bool)
     if len(found) and len(truth):
         overlap = iou_matrix(found, np.ascontiguousarray(truth[:, 1:]))
         overlap[found[:, 5][:, None] != truth[:, 0][None, :]] = 0
-        for at, threshold in enumerate(THRESHOLDS):
-            hits[_pairs(overlap, threshold), at] = True
+        free = np.ones((len(truth), len(THRESHOLDS)), dtype=bool)
+        every = np.arange(len(THRESHOLDS))
+        for at in np.flatnonzero(overlap.max(axis=1) >= THRESHOLDS[0]):
+            left = np.where(free, overlap[at][:, None], 0)
+            best = left.argmax(axis=0)
+            hits[at] = left[best, every] >= THRESHOLDS
+            free[best[hits[at]], every[hits[at]]] = False
     return ImageStats(hits, found[:, 4], found[:, 5], truth[:, 0])
-
-
-def _pairs(overlap: Array, threshold: float) -> npt.NDArray[np.intp]:
-    """Returns the detections that take a label: best overlap first, one to one."""
-    rows, columns = np.nonzero(overlap >= threshold)
-    order = np.argsort(-overlap[rows, columns], kind="stable")
-    rows, columns = rows[order], columns[order]
-    # As Ultralytics' validator: the best label of each detection, then the best detection of each.
-    _, first = np.unique(columns, return_index=True)
-    rows, columns = rows[np.sort(first)], columns[np.sort(first)]
-    _, first = np.unique(rows, return_index=True)
-    return np.asarray(rows[first], dtype=np.intp)
 
 
 def mean_average_precision(stats: Sequence[ImageStats]) -> tuple[float, float, dict[int, float]]:

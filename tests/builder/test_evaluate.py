@@ -33,6 +33,20 @@ def test_a_label_is_taken_once() -> None:
     assert stats.hits[:, 0].tolist() == [True, False]
 
 
+def test_the_more_confident_detection_takes_the_label() -> None:
+    # The second overlaps more; COCO still gives the label to the first.
+    stats = image_stats(found([11, 11, 31, 31, 0.9, 1], [*BOX, 0.8, 1]), truth([1, *BOX]))
+    assert stats.hits[:, 0].tolist() == [True, False]
+
+
+def test_a_detection_takes_the_free_label_that_it_overlaps_most() -> None:
+    near = [16.0, 10, 36, 30]
+    stats = image_stats(
+        found([*BOX, 0.9, 1], [12, 10, 32, 30, 0.8, 1]), truth([1, *near], [1, *BOX])
+    )
+    assert stats.hits[:, 0].tolist() == [True, True]
+
+
 def test_overlap_decides_the_threshold() -> None:
     # 20 x 20 against 20 x 15 inside of it: IoU 0.75, six of ten thresholds (0.50 … 0.75).
     stats = image_stats(found([10, 10, 30, 25, 0.9, 1]), truth([1, *BOX]))
