@@ -90,14 +90,14 @@ def measure(frames: Sequence[SinkFrame], spans: Sequence[Span]) -> LoopFigures:
         spans: Updates of the board.
     """
 
-    def updating(frame: SinkFrame) -> bool:
-        return any(span.start <= frame.t <= span.end for span in spans)
+    def updating(start: float, end: float) -> bool:
+        return any(span.start <= end and start <= span.end for span in spans)
 
     lost = elsewhere = 0
     gap = 0.0
     for before, after in itertools.pairwise(frames):
         missing = max(0, after.seq - before.seq - 1)
-        if updating(before) or updating(after):
+        if updating(before.t, after.t):
             lost += missing
         else:
             elsewhere += missing
@@ -105,7 +105,7 @@ def measure(frames: Sequence[SinkFrame], spans: Sequence[Span]) -> LoopFigures:
     for before, after in itertools.pairwise(frames):
         if any(abs(after.t - swap) <= _AROUND_SWAP for swap in swaps):
             gap = max(gap, (after.t - before.t) * 1000)
-    steady = [frame.ms for frame in frames if not updating(frame)]
+    steady = [frame.ms for frame in frames if not updating(frame.t, frame.t)]
     return LoopFigures(len(frames), lost, elsewhere, gap, steady)
 
 

@@ -48,28 +48,34 @@ class Child:
     ) -> None:
         self._name, self._command, self._env, self._may_end = name, command, env, may_end
         self._process: asyncio.subprocess.Process | None = None
-        self._stopping = False
+        self._stopping = asyncio.Event()
 
     async def keep(self) -> int:
         """Keeps it going until stopped; returns the status if it cannot be kept going."""
         failures = 0
-        while not self._stopping:
+        while not self._stopping.is_set():
             started = time.monotonic()
             self._process = await asyncio.create_subprocess_exec(
                 *self._command, env=self._env, preexec_fn=limits.die_with_parent
             )
+            if self._stopping.is_set():  # while it was being started
+                self._process.terminate()
             status = await self._process.wait()
-            if self._stopping or (status in _HOPELESS and self._may_end()):
+            if self._stopping.is_set() or (status in _HOPELESS and self._may_end()):
                 return status
             failures = 0 if time.monotonic() - started > _WELL_SECONDS else failures + 1
             print(f"agent: {self._name} ended ({status}), starting again", file=sys.stderr)
             shortly = 0 if failures <= 1 else backoff_seconds(failures)
-            await asyncio.sleep(_HOPELESS_SECONDS if status in _HOPELESS else shortly)
+            await self._pause(_HOPELESS_SECONDS if status in _HOPELESS else shortly)
         return 0
+
+    async def _pause(self, seconds: float) -> None:
+        with suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(self._stopping.wait(), seconds)
 
     async def stop(self) -> None:
         """Ends it: asks first, then by force."""
-        self._stopping = True
+        self._stopping.set()
         process = self._process
         if process is None or process.returncode is not None:
             return

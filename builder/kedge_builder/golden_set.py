@@ -70,7 +70,7 @@ def load_policy(path: Path, model: str) -> GoldenSet:
 
 
 def propose(data: Data, model: str, folder: Path) -> GoldenSet:
-    """Picks labelled gate images as golden frames; the floor is set by :func:`with_floor`.
+    """Picks labelled gate images as golden frames; the floor comes from :func:`floor_under`.
 
     Frames are taken in turn for the class that has fewest objects so far.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -11,7 +12,7 @@ from pathlib import Path
 from kedge_builder.engines import EngineFile, load
 
 _TIMEOUT_SECONDS = 120
-_PAGE_MIB = 4096 / 2**20
+_PAGE_MIB = os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
 def added_mb(runtime: str, files: Sequence[EngineFile], size: int, threads: int) -> float | None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from kedge_builder.pipeline import BuildResult
 from kedge_builder.recipe import BuildOptions
@@ -31,25 +32,27 @@ def show_results(results: Sequence[BuildResult], options: BuildOptions, *, as_js
         print(wire.encode_pretty(body).decode(), end="")
         return
     console = Console()
-    table = Table("device class", "verdict", "mAP50-95", "drop", "p95", "size", title="Builds")
+    heads = ("device class", "verdict", "mAP50-95", "drop", "p95 ms", "MiB")
+    table = Table(*(Column(each, no_wrap=True) for each in heads), box=SIMPLE_HEAD)
     for each in results:
         before, after = each.report["float"], each.report["built"]
         table.add_row(
             each.device_class,
             f"[{_COLOURS[each.decision.verdict]}]{each.decision.verdict}",
             f"{before['map50_95']:.3f} → {after['map50_95']:.3f}",
-            f"{each.report['drop']['map50_95']['estimate'] * 100:+.2f} points",
-            f"{before['latency_p95_ms']:.1f} → {after['latency_p95_ms']:.1f} ms",
-            f"{before['size_bytes'] / 2**20:.1f} → {after['size_bytes'] / 2**20:.1f} MiB",
+            f"{each.report['drop']['map50_95']['estimate'] * 100:+.2f}",
+            f"{before['latency_p95_ms']:.1f} → {after['latency_p95_ms']:.1f}",
+            f"{before['size_bytes'] / 2**20:.1f} → {after['size_bytes'] / 2**20:.1f}",
         )
     console.print(table)
     for each in results:
         for reason in each.decision.reasons:
-            console.print(f"  {each.device_class}: {reason}", highlight=False)
-        console.print(f"  {each.folder / 'report.html'}", highlight=False)
+            console.print(f"  {each.device_class}: {reason}", highlight=False, soft_wrap=True)
+        console.print(f"  {each.folder / 'report.html'}", highlight=False, soft_wrap=True)
     if options.policy is None:
         console.print(
             f"A model policy is proposed in {options.out / 'policy' / 'policy.json'}: "
             f"label score at least {results[0].report['accuracy_floor']:.2f}. Review it.",
             highlight=False,
+            soft_wrap=True,
         )

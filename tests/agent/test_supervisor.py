@@ -1,0 +1,109 @@
+"""Keeping processes going, giving up on what no restart mends, and ending at once."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from kedge_agent import supervisor
+from kedge_agent.supervisor import Child
+
+
+def child(script: str, *, may_end: bool = True) -> Child:
+    return Child("child", [sys.executable, "-c", script], None, lambda: may_end)
+
+
+def noting(marks: Path, status: int) -> str:
+    """A process that leaves a mark of each of its lives and ends."""
+    return f"open({str(marks)!r}, 'a').write('x'); raise SystemExit({status})"
+
+
+def lives(marks: Path) -> int:
+    return len(marks.read_text()) if marks.is_file() else 0
+
+
+async def until(true: Callable[[], bool], seconds: float = 20) -> None:
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.02)
+
+
+async def stopped(one: Child, keeping: asyncio.Future[int]) -> float:
+    """Stops a child and returns how long that took, seconds."""
+    started = time.monotonic()
+    await one.stop()
+    await keeping
+    return time.monotonic() - started
+
+
+def test_a_process_that_ends_is_started_again(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        one = child(noting(tmp_path / "marks", 1))
+        keeping = asyncio.ensure_future(one.keep())
+        await until(lambda: lives(tmp_path / "marks") >= 2)
+        await stopped(one, keeping)
+
+    asyncio.run(scenario())
+
+
+def test_a_board_with_nothing_to_serve_is_given_up_when_no_restart_mends_it(
+    tmp_path: Path,
+) -> None:
+    one = child(noting(tmp_path / "marks", 2), may_end=True)
+    assert asyncio.run(asyncio.wait_for(one.keep(), 20)) == 2
+    assert lives(tmp_path / "marks") == 1
+
+
+def test_a_board_that_serves_is_never_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervisor, "_HOPELESS_SECONDS", 0.05)
+
+    async def scenario() -> None:
+        one = child(noting(tmp_path / "marks", 2), may_end=False)
+        keeping = asyncio.ensure_future(one.keep())
+        await until(lambda: lives(tmp_path / "marks") >= 3)
+        assert not keeping.done()
+        await stopped(one, keeping)
+
+    asyncio.run(scenario())
+
+
+def test_stopping_does_not_wait_for_the_next_try(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        one = child(noting(tmp_path / "marks", 2), may_end=False)  # tries again in a minute
+        keeping = asyncio.ensure_future(one.keep())
+        await until(lambda: lives(tmp_path / "marks") >= 1)
+        await asyncio.sleep(0.2)
+        assert await stopped(one, keeping) < 10
+
+    asyncio.run(scenario())
+
+
+def test_a_process_that_does_not_want_to_end_is_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervisor, "_STOP_SECONDS", 0.2)
+    at = tmp_path / "pid"
+    script = (
+        "import os, signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); "
+        f"open({str(at)!r}, 'w').write(str(os.getpid())); time.sleep(600)"
+    )
+
+    async def scenario() -> None:
+        one = child(script)
+        keeping = asyncio.ensure_future(one.keep())
+        await until(lambda: at.is_file() and bool(at.read_text()))
+        await stopped(one, keeping)
+        with pytest.raises(ProcessLookupError):
+            os.kill(int(at.read_text()), signal.SIG_DFL)
+
+    asyncio.run(scenario())
