@@ -7,7 +7,7 @@ from pathlib import Path
 
 import yaml
 
-from kedge_builder.datasets import Data, Sample
+from kedge_builder.data.datasets import Data, Sample
 from kedge_shared.errors import InputError
 
 

@@ -10,7 +10,7 @@ from demo.own_data import copy_data
 from demo.settings import DEVICES, MODEL, DemoSettings
 from demo.shapes import CLASSES, draw_dataset
 from demo.train import fine_tune, quiet_ultralytics
-from kedge_builder.datasets import read_data
+from kedge_builder.data.datasets import read_data
 from kedge_builder.pipeline import BuildResult, run
 from kedge_builder.progress import Progress
 from kedge_builder.recipe import BuildOptions

@@ -36,7 +36,7 @@ def quiet_ultralytics() -> Any:
     os.environ.setdefault("YOLO_CONFIG_DIR", tempfile.mkdtemp(prefix="kedge-ultralytics-"))
     os.environ.setdefault("YOLO_VERBOSE", "false")
     os.environ.setdefault("YOLO_AUTOINSTALL", "false")
-    from kedge_builder.torchvision_ops import ensure_torchvision_ops
+    from kedge_builder.models.torchvision_ops import ensure_torchvision_ops
 
     ensure_torchvision_ops()
     import ultralytics

@@ -48,9 +48,9 @@ def build(
     """
     _need_extra()
     from kedge_builder import recipe
-    from kedge_builder.acceptance import EXIT
+    from kedge_builder.judge.acceptance import EXIT
     from kedge_builder.progress import Progress
-    from kedge_builder.show import show_results
+    from kedge_builder.report.show import show_results
     from kedge_shared.device_classes import find_class
     from kedge_shared.ids import check_name
 

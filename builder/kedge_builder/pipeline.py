@@ -8,21 +8,26 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kedge_builder import candidates, engines, export, golden_set, machine, memory, output, report
-from kedge_builder.acceptance import Decision, judge
-from kedge_builder.benchmark import interleaved
-from kedge_builder.candidates import Candidate, Source
-from kedge_builder.datasets import Data, read_data
-from kedge_builder.engines import Engine, EngineFile
-from kedge_builder.evaluate import Accuracy, drop_interval, evaluate
-from kedge_builder.floatzone import find_float_zone
-from kedge_builder.golden_set import GoldenSet
+from kedge_builder.data.datasets import Data, read_data
+from kedge_builder.judge import golden_set
+from kedge_builder.judge.acceptance import Decision, judge
+from kedge_builder.judge.golden_set import GoldenSet
+from kedge_builder.measure import engines, machine, memory
+from kedge_builder.measure.engines import Engine, EngineFile
+from kedge_builder.measure.evaluate import Accuracy, drop_interval, evaluate
+from kedge_builder.measure.latency import interleaved
+from kedge_builder.models import export
+from kedge_builder.models.weights import Trained
+from kedge_builder.models.weights import load as load_weights
 from kedge_builder.progress import Progress
-from kedge_builder.quantize_onnx import prepare_float
+from kedge_builder.quantize import candidates
+from kedge_builder.quantize.candidates import Candidate, Source
+from kedge_builder.quantize.floatzone import find_float_zone
+from kedge_builder.quantize.qdq import prepare_float
 from kedge_builder.recipe import BuildOptions
-from kedge_builder.report import Measurement
-from kedge_builder.weights import Trained
-from kedge_builder.weights import load as load_weights
+from kedge_builder.report import contents as report
+from kedge_builder.report import output
+from kedge_builder.report.contents import Measurement
 from kedge_shared.detections import Array
 from kedge_shared.device_classes import DeviceClass
 from kedge_shared.errors import InputError

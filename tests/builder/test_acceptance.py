@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from kedge_builder.acceptance import EXIT, Figures, judge
+from kedge_builder.judge.acceptance import EXIT, Figures, judge
 from kedge_shared.device_classes import Budgets
 
 GOOD = Figures(

@@ -12,7 +12,7 @@ import numpy as np
 import onnx
 import pytest
 
-from kedge_builder.publish import gather
+from kedge_builder.publishing.publish import gather
 from kedge_shared.errors import InputError, StorageError
 from kedge_shared.golden import read_references
 from kedge_shared.ids import sha256_hex
@@ -166,7 +166,7 @@ def test_an_older_build_stays_until_the_new_one_is_whole(
     out = tmp_path / "out"
     (first,) = build("1.5", images=12, out=out)
     before = (first.folder / "report.json").read_bytes()
-    monkeypatch.setattr("kedge_builder.report.page", lambda *_: 1 / 0)
+    monkeypatch.setattr("kedge_builder.report.contents.page", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         build("1.6", images=12, out=out)
     assert (first.folder / "report.json").read_bytes() == before

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import yaml
 
-from kedge_builder.datasets import read_data
+from kedge_builder.data.datasets import read_data
 from kedge_shared.errors import InputError
 
 

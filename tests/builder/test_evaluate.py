@@ -5,7 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from kedge_builder.evaluate import Accuracy, drop_interval, image_stats, mean_average_precision
+from kedge_builder.measure.evaluate import (
+    Accuracy,
+    drop_interval,
+    image_stats,
+    mean_average_precision,
+)
 
 BOX = [10.0, 10, 30, 30]
 

@@ -10,7 +10,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from kedge_builder.floatzone import DFL, LAST, find_float_zone, name_nodes
+from kedge_builder.quantize.floatzone import DFL, LAST, find_float_zone, name_nodes
 from tests.conftest import FIXTURE, SIZE
 
 
@@ -105,7 +105,7 @@ def scrambled(model: onnx.ModelProto, seed: int) -> tuple[onnx.ModelProto, dict[
 
 @pytest.fixture(scope="module")
 def detector() -> onnx.ModelProto:
-    from kedge_builder import export, weights
+    from kedge_builder.models import export, weights
 
     model = onnx.load_from_string(export.to_onnx(weights.load(Path(FIXTURE)).model, SIZE))
     name_nodes(model)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from kedge_builder.weights import load
+from kedge_builder.models.weights import load
 from kedge_shared.errors import InputError
 from tests.conftest import FIXTURE
 

@@ -8,7 +8,7 @@ import pytest
 
 from demo.own_data import copy_data
 from demo.shapes import CLASSES, draw_dataset
-from kedge_builder.datasets import Data, read_data
+from kedge_builder.data.datasets import Data, read_data
 from kedge_shared.errors import InputError
 
 

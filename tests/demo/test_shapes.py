@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from demo.shapes import CLASSES, Shape, draw_dataset, draw_video, scene
-from kedge_builder.datasets import read_data
+from kedge_builder.data.datasets import read_data
 
 SIZE = 160
 

@@ -10,8 +10,8 @@ import pytest
 from tuf.api.metadata import Metadata, TargetFile, Targets
 from tuf.ngclient import Updater
 
-from kedge_builder.publish import gather
-from kedge_builder.repository import next_targets
+from kedge_builder.publishing.publish import gather
+from kedge_builder.publishing.repository import next_targets
 from kedge_shared import signing, wire
 from kedge_shared.errors import InputError, ServiceError, TrustError
 from kedge_shared.ids import sha256_hex
@@ -137,8 +137,8 @@ def test_an_altered_file_is_not_published(running: World) -> None:
 
 
 def test_a_publisher_refuses_a_server_of_another_repository(running: World, tmp_path: Path) -> None:
-    from kedge_builder import keys
-    from kedge_builder.repository import TrustedState
+    from kedge_builder.publishing import keys
+    from kedge_builder.publishing.repository import TrustedState
 
     other = keys.create(tmp_path / "other")
     state = TrustedState(tmp_path / "state", other.root, running.url, running.operator.http)

@@ -13,9 +13,9 @@ from pathlib import Path
 import httpx
 import uvicorn
 
-from kedge_builder import keys
-from kedge_builder.publish import gather, publish
-from kedge_builder.repository import TrustedState
+from kedge_builder.publishing import keys
+from kedge_builder.publishing.publish import gather, publish
+from kedge_builder.publishing.repository import TrustedState
 from kedge_server import scheduler
 from kedge_server.app import create_app, open_context
 from kedge_server.context import Context

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from kedge_builder.engines import EngineFile, load
+from kedge_builder.measure.engines import EngineFile, load
 
 _TIMEOUT_SECONDS = 120
 _PAGE_MIB = os.sysconf("SC_PAGE_SIZE") / 2**20
@@ -24,7 +24,7 @@ def added_mb(runtime: str, files: Sequence[EngineFile], size: int, threads: int)
         "threads": threads,
     }
     result = subprocess.run(
-        [sys.executable, "-m", "kedge_builder.memory"],
+        [sys.executable, "-m", "kedge_builder.measure.memory"],
         input=json.dumps(job),
         capture_output=True,
         text=True,

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from kedge_builder.torchvision_ops import ensure_torchvision_ops
-from kedge_builder.ultralytics_offline import quiet
+from kedge_builder.models.torchvision_ops import ensure_torchvision_ops
+from kedge_builder.models.ultralytics_offline import quiet
 from kedge_shared.errors import InputError
 from kedge_shared.ids import sha256_hex
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from kedge_builder.floatzone import FloatZone
+from kedge_builder.quantize.floatzone import FloatZone
 from kedge_builder.silence import silence
 from kedge_shared.detections import Array
 

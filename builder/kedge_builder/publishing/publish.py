@@ -8,7 +8,7 @@ from pathlib import Path
 
 from securesystemslib.signer import CryptoSigner
 
-from kedge_builder.repository import TrustedState, next_targets
+from kedge_builder.publishing.repository import TrustedState, next_targets
 from kedge_shared import api, wire
 from kedge_shared.client import Client
 from kedge_shared.errors import InputError

@@ -9,11 +9,11 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from kedge_builder.acceptance import Decision
-from kedge_builder.benchmark import Latency
-from kedge_builder.candidates import Candidate
-from kedge_builder.evaluate import Accuracy, Drop
-from kedge_builder.floatzone import FloatZone
+from kedge_builder.judge.acceptance import Decision
+from kedge_builder.measure.evaluate import Accuracy, Drop
+from kedge_builder.measure.latency import Latency
+from kedge_builder.quantize.candidates import Candidate
+from kedge_builder.quantize.floatzone import FloatZone
 from kedge_shared.detections import Array
 from kedge_shared.manifest import Manifest
 from kedge_shared.vision import Frame
@@ -136,7 +136,7 @@ def page(contents: dict[str, Any], layers: list[Layer], examples: list[Example],
     from jinja2 import Environment
 
     environment = Environment(autoescape=True)
-    source = (resources.files("kedge_builder") / "report.html.j2").read_text()
+    source = (resources.files("kedge_builder.report") / "report.html.j2").read_text()
     pictures = [
         (_picture(frame, before, classes), _picture(frame, after, classes))
         for frame, before, after in examples

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from kedge_builder.floatzone import FloatZone
+from kedge_builder.quantize.floatzone import FloatZone
 from kedge_builder.silence import silence
 from kedge_shared.detections import Array
 
@@ -41,7 +41,7 @@ def prepare_float(model: bytes) -> Any:
     import onnx
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
-    from kedge_builder.floatzone import name_nodes
+    from kedge_builder.quantize.floatzone import name_nodes
 
     logging.getLogger().setLevel(logging.ERROR)
     with tempfile.TemporaryDirectory(prefix="kedge-onnx-") as scratch:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kedge_builder.engines import Engine
+from kedge_builder.measure.engines import Engine
 from kedge_shared.manifest import InputSpec, OutputSpec
 from kedge_shared.vision import Frame, decode, prepare
 

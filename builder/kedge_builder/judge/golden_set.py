@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from kedge_builder.datasets import Data, Sample
-from kedge_builder.engines import Engine
+from kedge_builder.data.datasets import Data, Sample
+from kedge_builder.measure.engines import Engine
 from kedge_shared import wire
 from kedge_shared.detections import Array, Score, compare, label_score
 from kedge_shared.errors import InputError

@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from kedge_builder import machine
-from kedge_builder.acceptance import Decision, Figures
-from kedge_builder.candidates import Source
-from kedge_builder.engines import Engine, EngineFile
-from kedge_builder.evaluate import Drop
+from kedge_builder.judge.acceptance import Decision, Figures
+from kedge_builder.measure import machine
+from kedge_builder.measure.engines import Engine, EngineFile
+from kedge_builder.measure.evaluate import Drop
+from kedge_builder.quantize.candidates import Source
 from kedge_builder.recipe import BuildOptions
-from kedge_builder.report import Measurement
+from kedge_builder.report.contents import Measurement
 from kedge_shared import wire
 from kedge_shared.detections import Array
 from kedge_shared.device_classes import DeviceClass

@@ -29,7 +29,7 @@ def init(
 
     Private keys are encrypted when KEDGE_KEY_PASSPHRASE is set, else readable by you alone.
     """
-    from kedge_builder.keys import create
+    from kedge_builder.publishing.keys import create
 
     places = create(out)
     if as_json:
@@ -63,11 +63,11 @@ def publish(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for machines.")] = False,
 ) -> None:
     """Sign builds and their model policy, and bring them to the server."""
-    from kedge_builder.keys import KeySet
-    from kedge_builder.publish import gather
-    from kedge_builder.publish import publish as bring
-    from kedge_builder.repository import TrustedState
-    from kedge_builder.upload_progress import upload_progress
+    from kedge_builder.publishing.keys import KeySet
+    from kedge_builder.publishing.publish import gather
+    from kedge_builder.publishing.publish import publish as bring
+    from kedge_builder.publishing.repository import TrustedState
+    from kedge_builder.publishing.upload_progress import upload_progress
     from kedge_shared.client import Client, read_token
     from kedge_shared.signing import load_private_key
 

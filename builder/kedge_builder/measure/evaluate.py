@@ -9,8 +9,8 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from kedge_builder.datasets import Labels, Sample
-from kedge_builder.engines import Engine
+from kedge_builder.data.datasets import Labels, Sample
+from kedge_builder.measure.engines import Engine
 from kedge_shared.detections import Array, iou_matrix
 from kedge_shared.manifest import InputSpec, OutputSpec
 from kedge_shared.vision import decode, prepare
@@ -129,8 +129,8 @@ def image_stats(found: Array, truth: Labels) -> ImageStats:
 
 def mean_average_precision(stats: Sequence[ImageStats]) -> tuple[float, float, dict[int, float]]:
     """Returns mAP50, mAP50-95 and mAP50-95 by class, computed by Ultralytics."""
-    from kedge_builder.torchvision_ops import ensure_torchvision_ops
-    from kedge_builder.ultralytics_offline import quiet
+    from kedge_builder.models.torchvision_ops import ensure_torchvision_ops
+    from kedge_builder.models.ultralytics_offline import quiet
 
     ensure_torchvision_ops()
     quiet()

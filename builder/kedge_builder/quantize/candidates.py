@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kedge_builder import quantize_onnx, quantize_openvino
-from kedge_builder.datasets import Data, Sample
-from kedge_builder.engines import EngineFile, load
-from kedge_builder.evaluate import evaluate
-from kedge_builder.floatzone import FloatZone
+from kedge_builder.data.datasets import Data, Sample
+from kedge_builder.measure.engines import EngineFile, load
+from kedge_builder.measure.evaluate import evaluate
 from kedge_builder.progress import Progress
+from kedge_builder.quantize import openvino, qdq
+from kedge_builder.quantize.floatzone import FloatZone
 from kedge_shared.detections import Array
 from kedge_shared.device_classes import DeviceClass
 from kedge_shared.manifest import InputSpec, OutputSpec
@@ -70,10 +70,10 @@ def build(
 
 
 def _openvino(source: Source, batches: Sequence[Array], folder: Path) -> Candidate:
-    model = quantize_openvino.to_openvino(source.onnx.SerializeToString())
-    quantized = quantize_openvino.quantize(model, source.zone, batches)
+    model = openvino.to_openvino(source.onnx.SerializeToString())
+    quantized = openvino.quantize(model, source.zone, batches)
     path = folder / "model.xml"
-    quantize_openvino.save(quantized, path)
+    openvino.save(quantized, path)
     weights = EngineFile("engine-weights", path.with_suffix(".bin"))
     return Candidate("nncf-mixed", (EngineFile("engine", path), weights))
 
@@ -82,16 +82,16 @@ def _onnxruntime(
     source: Source, batches: Sequence[Array], folder: Path, *, reduce_range: bool
 ) -> list[Candidate]:
     few = max(4, _HISTOGRAM_PIXELS // (source.given.height * source.given.width))
-    plans: list[tuple[quantize_onnx.Calibrator, Sequence[Array]]] = [
+    plans: list[tuple[qdq.Calibrator, Sequence[Array]]] = [
         ("minmax", batches),
         ("percentile", batches[:few]),
     ]
     made = []
     for calibrator, inputs in plans:
-        model = quantize_onnx.quantize(
+        model = qdq.quantize(
             source.onnx,
             source.zone,
-            quantize_onnx.Calibration(calibrator, inputs),
+            qdq.Calibration(calibrator, inputs),
             reduce_range=reduce_range,
         )
         path = folder / calibrator / "model.onnx"

@@ -1,0 +1,1 @@
+"""What is measured of an engine, on the real artifact."""

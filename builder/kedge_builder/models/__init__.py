@@ -1,0 +1,1 @@
+"""Detectors: checkpoints read without running them, exported, described."""

@@ -1,0 +1,1 @@
+"""INT8 in the form each runtime wants."""
