@@ -181,7 +181,7 @@ def _check_layer(row: Sequence[Any], index: int, where: str) -> None:
         raise InputError(f"{where} reads from {source}, which is no layer before it")
     if not _whole(repeats, 1, _REPEATS_LIMIT):
         raise InputError(f"{where} is repeated {repeats} times, at most {_REPEATS_LIMIT} are read")
-    if module not in _MODULES:
+    if not isinstance(module, str) or module not in _MODULES:
         raise InputError(f"{where}: module {str(module)[:60]} is not supported, {SUPPORTED}")
     for each in arguments:
         if not _argument(each):
@@ -214,7 +214,7 @@ def _check_numbers(body: dict[str, Any], where: str) -> None:
     for key in ("depth_multiple", "width_multiple"):
         if key in body and not _number(body[key], 0.01, 4):
             raise InputError(f"{where}: {key} is not from 0.01 to 4")
-    if body.get("activation") not in {None, *_ACTIVATIONS}:
+    if "activation" in body and str(body["activation"]) not in {"None", *_ACTIVATIONS}:
         raise InputError(f"{where}: activation {str(body['activation'])[:60]} is not supported")
 
 
@@ -223,7 +223,7 @@ def _chosen_scale(scales: Any, letter: Any, where: str) -> str | None:
         return None
     if not isinstance(scales, dict) or not all(map(_is_scale, scales.items())):
         raise InputError(f"{where}: scales are not letters with [depth, width, channels]")
-    if not scales or (letter is not None and letter not in scales):
+    if not scales or (letter is not None and letter not in list(scales)):
         known = ", ".join(map(str, scales)) or "none"
         raise InputError(f"{where} has no scale {str(letter)[:8]}", f"it has: {known}")
     return str(letter if letter is not None else next(iter(scales)))
