@@ -29,7 +29,7 @@ def written(folder: Path, body: object) -> Path:
 @pytest.mark.parametrize(
     ("name", "kind", "parameters", "gflops", "heads"),
     [
-        # Ultralytics publishes 3.2 M / 8.7, 2.6 M / 6.5, 2.4 M / 5.4 (without attention's products).
+        # Ultralytics publishes 3.2 M / 8.7, 2.6 M / 6.5, 2.4 M / 5.4 (less attention's products).
         ("yolov8n", Kind("YOLOv8", "n"), 3_151_904, 8.74, ["yolo-v8"]),
         ("yolo11n", Kind("YOLO11", "n"), 2_616_248, 6.54, ["yolo-v8"]),
         ("yolo26n", Kind("YOLO26", "n"), 2_408_932, 5.48, ["yolo-v8", "yolo-end2end"]),
