@@ -11,7 +11,7 @@ import typer
 _EXTRA = ("torch", "torchvision", "ultralytics", "onnx", "onnxruntime", "jinja2")
 
 
-def _need_extra() -> None:
+def need_extra() -> None:
     """Tells of a missing extra before anything of the input is looked at."""
     for name in _EXTRA:
         if find_spec(name) is None:
@@ -46,7 +46,7 @@ def build(
 
     Exit status: 0 pass, 2 bad input, 3 budget missed, 4 undecided (too little data).
     """
-    _need_extra()
+    need_extra()
     from kedge_builder import recipe
     from kedge_builder.judge.acceptance import EXIT
     from kedge_builder.progress import Progress

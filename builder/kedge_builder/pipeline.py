@@ -122,7 +122,8 @@ class _Build:
                 zone = find_float_zone(graph)
             path = self._float_path(size)
             path.write_bytes(graph.SerializeToString())
-            read = OutputSpec(head="yolo-v8", classes=self.trained.classes)
+            head = export.heads_of(self.trained.model)[0]
+            read = OutputSpec(head=head, classes=self.trained.classes)
             self._sources[size] = Source(graph, zone, InputSpec(height=size, width=size), read)
         return self._sources[size]
 

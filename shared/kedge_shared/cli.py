@@ -17,6 +17,7 @@ EXTRA_OF = {
     "agent": "agent",
     "build": "builder",
     "device": "operator",
+    "inspect": "builder",
     "keys": "builder",
     "publish": "builder",
     "release": "operator",

@@ -18,6 +18,7 @@ MANIFEST_LIMIT_BYTES = 256 * 1024
 FILE_LIMIT_BYTES = 4 * 1024**3
 
 FileRole = Literal["engine", "engine-weights", "golden-references"]
+Head = Literal["yolo-v8", "yolo-end2end"]
 Length = Annotated[int, Meta(ge=1, le=FILE_LIMIT_BYTES)]
 Text = Annotated[str, Meta(max_length=500)]
 
@@ -84,13 +85,15 @@ class OutputSpec:
     """How the engine's output is read.
 
     Attributes:
-        head: ``yolo-v8``: one tensor (1, 4 + classes, anchors), boxes cx cy w h in input pixels.
+        head: ``yolo-v8``: one tensor (1, 4 + classes, anchors), boxes cx cy w h in input pixels;
+            ``yolo-end2end``: one tensor (1, n, 6), x1 y1 x2 y2 in input pixels, confidence, class
+            index, nothing left to suppress.
         classes: Names in the order of the scores.
         conf: Confidence below which a detection is not reported.
-        iou: Overlap above which non-maximum suppression drops the weaker box.
+        iou: Overlap above which non-maximum suppression drops the weaker box; unused end to end.
     """
 
-    head: Literal["yolo-v8"]
+    head: Head
     classes: Annotated[tuple[str, ...], Meta(min_length=1, max_length=10_000)]
     conf: Share = 0.25
     iou: Share = 0.7

@@ -82,26 +82,29 @@ def decode(
     iou: float | None = None,
     multi_label: bool = False,
 ) -> Array:
-    """Reads detections out of a YOLOv8-style output and drops the weaker of overlapping ones.
+    """Reads detections out of an engine's output.
+
+    The weaker of overlapping ones are dropped, unless the head did that itself (``yolo-end2end``).
 
     Args:
-        raw: (1, 4 + classes, anchors), boxes cx cy w h in input pixels, scores 0..1.
+        raw: As ``spec.head`` says: (1, 4 + classes, anchors) or (1, n, 6).
         placement: From :func:`prepare`.
         spec: How the output is read.
         conf: Confidence instead of ``spec.conf`` (mAP wants 0.001).
         iou: Overlap instead of ``spec.iou``.
         multi_label: One box may be several classes, as validators count it; on the board a box
-            is its best class.
+            is its best class. End to end the model has decided that already.
 
     Returns:
         (n, 6) in pixels of the frame, strongest first, n ≤ 300.
 
     Raises:
-        ValueError: The output has another shape than the manifest says.
+        ValueError: The output is not what the manifest says.
     """
-    if raw.ndim != 3 or raw.shape[0] != 1 or raw.shape[1] != 4 + len(spec.classes):
-        raise ValueError(f"output {raw.shape} is not (1, {4 + len(spec.classes)}, anchors)")
+    _check_shape(raw, spec)
     threshold = spec.conf if conf is None else conf
+    if spec.head == "yolo-end2end":
+        return _to_frame(_finished(raw[0], threshold, len(spec.classes)), placement)
     rows = np.ascontiguousarray(raw[0].T)
     boxes, scores, labels = _candidates(rows, threshold, multi_label)
     if not len(boxes):
@@ -109,6 +112,32 @@ def decode(
     keep = _suppress(boxes, scores, labels, threshold, spec.iou if iou is None else iou)
     result = np.column_stack([boxes[keep], scores[keep], labels[keep]]).astype(np.float32)
     return _to_frame(result, placement)
+
+
+def scores_of(raw: npt.NDArray[np.float32], spec: OutputSpec) -> Array:
+    """Returns the scores of an output, in whatever shape its head has them."""
+    return raw[0, :, 4] if spec.head == "yolo-end2end" else raw[0, 4:]
+
+
+def _check_shape(raw: npt.NDArray[np.float32], spec: OutputSpec) -> None:
+    if spec.head == "yolo-end2end":
+        right, wanted = raw.shape[2:] == (6,), "n, 6"
+    else:
+        wanted = f"{4 + len(spec.classes)}, anchors"
+        right = raw.ndim == 3 and raw.shape[1] == 4 + len(spec.classes)
+    if not right or raw.shape[0] != 1:
+        raise ValueError(f"output {raw.shape} is not (1, {wanted})")
+
+
+def _finished(rows: Array, conf: float, classes: int) -> Array:
+    """Returns the rows of an end-to-end head above ``conf``: (n, 6), at most 300."""
+    found = rows[rows[:, 4] > conf][:MAX_DETECTIONS].astype(np.float32)
+    # A class index that went through rounding kernels may be a fraction off a whole number.
+    found[:, 5] = np.rint(found[:, 5])
+    if len(found) and not (found[:, 5].min() >= 0 and found[:, 5].max() < classes):
+        worst = found[:, 5][np.argmax(np.abs(found[:, 5]))]
+        raise ValueError(f"output names class {worst:.0f}, there are {classes}")
+    return found
 
 
 def _candidates(rows: Array, conf: float, multi_label: bool) -> tuple[Array, Array, Array]:

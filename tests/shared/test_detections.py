@@ -136,3 +136,21 @@ def test_an_output_of_another_shape_is_named() -> None:
     _, place = prepare(np.zeros((8, 8, 3), dtype=np.uint8), InputSpec(height=160, width=160))
     with pytest.raises(ValueError, match="is not"):
         decode(np.zeros((1, 9, 5), np.float32), place, OutputSpec(head="yolo-v8", classes=("a",)))
+
+
+def test_an_end_to_end_output_is_taken_as_it_is() -> None:
+    spec = OutputSpec(head="yolo-end2end", classes=("a", "b"))
+    _, place = prepare(np.zeros((80, 160, 3), dtype=np.uint8), InputSpec(height=160, width=160))
+    raw = np.array(
+        [[[10, 50, 40, 90, 0.9, 1.001], [11, 50, 40, 90, 0.8, 0.999], [1, 2, 3, 4, 0.1, 0]]],
+        dtype=np.float32,
+    )
+    found = decode(raw, place, spec)
+    # Both stay although they overlap; 40 rows of padding lie above the frame.
+    np.testing.assert_allclose(
+        found, [[10, 10, 40, 50, 0.9, 1], [11, 10, 40, 50, 0.8, 1]], atol=1e-5
+    )
+    with pytest.raises(ValueError, match="names class 7, there are 2"):
+        decode(raw * np.float32([1, 1, 1, 1, 1, 7]), place, spec)
+    with pytest.raises(ValueError, match="is not"):
+        decode(raw[:, :, :5], place, spec)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,18 @@ from typing import Any, Protocol
 import numpy as np
 
 from kedge_shared.detections import Array
+from kedge_shared.errors import InputError
 from kedge_shared.manifest import FileRole
+
+#: How ONNX Runtime and OpenVINO say that an operator is unknown to them.
+_MISSING_OPERATOR = (
+    re.compile(r"Fatal error: ([\w.:-]+?)\(-?\d+\) is not a registered function/op"),
+    re.compile(r"Could not find an implementation for ([\w.:-]+)\("),
+    re.compile(r"No Op registered for ([\w.:-]+)"),
+    re.compile(
+        r"(?:following ONNX operations|No conversion rule found for operations): ?([\w.:-]+)"
+    ),
+)
 
 
 class Engine(Protocol):
@@ -44,11 +56,31 @@ def load(
         files: Of the engine.
         threads: It may use.
         literal: Without graph optimizations, to see how another kernel would round.
+
+    Raises:
+        InputError: The runtime does not take it, for example for want of an operator.
     """
-    paths = {each.role: each.path for each in files}
-    if runtime == "openvino":
-        return OpenVinoEngine(paths["engine"], threads, literal=literal)
-    return OnnxRuntimeEngine(paths["engine"], threads, literal=literal)
+    path = {each.role: each.path for each in files}["engine"]
+    make = OpenVinoEngine if runtime == "openvino" else OnnxRuntimeEngine
+    try:
+        return make(path, threads, literal=literal)
+    except ImportError:
+        raise  # the command says which extra is missing
+    # Boundary: each vendor raises its own types, which are not importable from one place.
+    except Exception as error:  # noqa: BLE001
+        raise _refusal(runtime, path, str(error)) from None
+
+
+def _refusal(runtime: str, path: Path, said: str) -> InputError:
+    """Makes one line of what a vendor said about a file, the missing operator in front."""
+    for pattern in _MISSING_OPERATOR:
+        found = pattern.search(said)
+        if found:
+            return InputError(
+                f"{runtime} {version(runtime)} lacks the operator {found.group(1)} of {path.name}",
+                "choose another runtime or another model",
+            )
+    return InputError(f"{runtime} does not load {path.name}: {' '.join(said.split())[:200]}")
 
 
 def version(runtime: str) -> str:

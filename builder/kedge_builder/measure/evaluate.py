@@ -13,7 +13,7 @@ from kedge_builder.data.datasets import Labels, Sample
 from kedge_builder.measure.engines import Engine
 from kedge_shared.detections import Array, iou_matrix
 from kedge_shared.manifest import InputSpec, OutputSpec
-from kedge_shared.vision import decode, prepare
+from kedge_shared.vision import decode, prepare, scores_of
 
 #: As in COCO: 0.5, 0.55 … 0.95.
 THRESHOLDS = np.linspace(0.5, 0.95, 10)
@@ -99,7 +99,8 @@ def evaluate(
         raw = engine.infer(batch)
         finite = finite and bool(np.isfinite(raw).all())
         found = decode(np.nan_to_num(raw), place, read, conf=_CONF, iou=_IOU, multi_label=True)
-        seen += int((found[:, 4] > 0.05).sum())
+        # Scores that are all the same number, zero or not, tell nothing apart: nothing is seen.
+        seen += int((found[:, 4] > 0.05).sum()) if np.ptp(scores_of(raw, read)) > 0 else 0
         stats.append(image_stats(found, sample.truth(*frame.shape[:2])))
         tick()
     map50, map50_95, per_class = mean_average_precision(stats)

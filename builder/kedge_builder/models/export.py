@@ -9,36 +9,76 @@ import warnings
 from typing import Any
 
 from kedge_shared.errors import InputError
+from kedge_shared.manifest import Head
 
-#: Both runtimes read it, and it has every operator of YOLOv8.
+#: Both runtimes read it, and it has every operator of the three families.
 OPSET = 17
+INPUT, OUTPUT = "images", "output0"
 
 
-def to_onnx(model: Any, size: int) -> bytes:
+def heads_of(model: Any) -> tuple[Head, ...]:
+    """Returns the heads that a detector can be exported with, the preferred one first.
+
+    YOLO26 is trained with two. One-to-many with suppression comes first: it is the more accurate
+    one (Ultralytics' tables), what ``ultralytics export`` takes when nothing else is asked for,
+    and free of TopK, which several runtimes lack. Once fused, a model has but the one it kept.
+    """
+    head = model.model[-1]
+    if getattr(head, "one2one_cv2", None) is None:
+        return ("yolo-v8",)
+    return ("yolo-end2end",) if head.cv2 is None else ("yolo-v8", "yolo-end2end")
+
+
+def fused(model: Any, head: Head) -> Any:
+    """Returns a copy as it is deployed: batch norms folded in, only one head left.
+
+    Raises:
+        InputError: The model has no such head.
+    """
+    if head not in heads_of(model):
+        raise InputError(f"the model has no {head} head", f"it has: {', '.join(heads_of(model))}")
+    model = copy.deepcopy(model)
+    if "yolo-end2end" in heads_of(model):
+        model.model[-1].end2end = head == "yolo-end2end"
+    return model.fuse(verbose=False).eval()
+
+
+def check_size(model: Any, size: int) -> None:
+    """Checks an input size against the strides.
+
+    Raises:
+        InputError: It is no multiple of the largest one.
+    """
+    stride = int(max(model.stride))
+    if size < stride or size % stride:
+        raise InputError(
+            f"input size {size} is no multiple of {stride}",
+            f"use {max(size // stride, 1) * stride}",
+        )
+
+
+def to_onnx(model: Any, size: int, head: Head | None = None) -> bytes:
     """Exports a detector with its decode operators.
 
     Args:
         model: Ultralytics detection model, float32.
         size: Input pixels, square, a multiple of the model's largest stride.
+        head: Which head; by default the first of :func:`heads_of`.
 
     Returns:
-        The ONNX file: ``images`` (1, 3, size, size) → ``output0`` (1, 4 + classes, anchors).
+        The ONNX file, the same bytes for the same model: ``images`` (1, 3, size, size) →
+        ``output0``, (1, 4 + classes, anchors) or, end to end, (1, n, 6), n ≤ 300.
 
     Raises:
-        InputError: The size does not fit the strides.
+        InputError: The size does not fit the strides, or there is no such head.
     """
     import onnx
     import torch
 
-    stride = int(max(model.stride))
-    if size % stride:
-        raise InputError(
-            f"input size {size} is no multiple of {stride}", f"use {size // stride * stride}"
-        )
-    model = copy.deepcopy(model)
-    model = model.fuse(verbose=False).eval()
-    head = model.model[-1]
-    head.export, head.format, head.dynamic = True, "onnx", False
+    check_size(model, size)
+    model = fused(model, head or heads_of(model)[0])
+    last = model.model[-1]
+    last.export, last.format, last.dynamic = True, "onnx", False
     image = torch.zeros(1, 3, size, size)
     buffer = io.BytesIO()
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
@@ -50,8 +90,8 @@ def to_onnx(model: Any, size: int) -> bytes:
             (image,),
             buffer,
             opset_version=OPSET,
-            input_names=["images"],
-            output_names=["output0"],
+            input_names=[INPUT],
+            output_names=[OUTPUT],
             dynamo=False,
         )
     exported = onnx.load_from_string(buffer.getvalue())

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+from kedge_builder.models.architectures import is_architecture
+from kedge_builder.models.families import OTHER_HEADS, OTHER_MODELS, SUPPORTED
 from kedge_builder.models.torchvision_ops import ensure_torchvision_ops
 from kedge_builder.models.ultralytics_offline import quiet
 from kedge_shared.errors import InputError
@@ -36,14 +38,6 @@ _CALLABLE = frozenset({
 #: Names that a checkpoint may mention without calling them.
 _MENTIONED_PREFIXES = ("torch.nn.modules.", "ultralytics.nn.modules.")
 _DETECT = "ultralytics.nn.tasks", "DetectionModel"
-_OTHER_TASKS = {
-    "SegmentationModel": "segmentation",
-    "PoseModel": "pose",
-    "OBBModel": "oriented boxes",
-    "ClassificationModel": "classification",
-    "RTDETRDetectionModel": "RT-DETR",
-    "WorldModel": "open vocabulary",
-}
 
 
 class _Foreign(Exception):
@@ -71,6 +65,11 @@ def load(path: Path) -> Trained:
     Raises:
         InputError: Missing, no checkpoint, another task, or it wants foreign classes.
     """
+    if is_architecture(path):
+        raise InputError(
+            f"{path} is an architecture without weights",
+            "train it first; kedge inspect reads it as it is",
+        )
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -81,10 +80,32 @@ def load(path: Path) -> Trained:
     found: Any = checkpoint.get("ema") or checkpoint.get("model")
     if type(found).__name__ != "DetectionModel":
         raise InputError(f"weights {path} hold no detection model")
-    model = found.float().eval()
+    try:
+        model, classes = found.float().eval(), _checked(found)
+    # What a checkpoint holds was put together without constructors: any part may be missing.
+    except (AttributeError, KeyError, IndexError, TypeError) as error:
+        raise InputError(f"weights {path} hold a damaged model: {error}") from None
+    except _Foreign as error:
+        raise InputError(f"weights {path}: {error}") from None
+    return Trained(model, classes, sha256_hex(data))
+
+
+def _checked(model: Any) -> tuple[str, ...]:
+    """Returns the classes of a detector that Kedge can build, or says why it cannot."""
+    head = model.model[-1]
+    kind = type(head).__name__
+    if kind != "Detect":
+        raise _Foreign(f"{OTHER_HEADS.get(kind, kind)} models are not supported, {SUPPORTED}")
     names = model.names
     classes = tuple(str(names[at]) for at in range(len(names)))
-    return Trained(model, classes, sha256_hex(data))
+    if len(classes) != head.nc:
+        raise _Foreign(f"they name {len(classes)} classes, their scores are of {head.nc}")
+    channels = next(iter(model.parameters())).shape[1]
+    if channels != 3:
+        raise _Foreign(f"the model takes {channels} channels, cameras give 3 (RGB)")
+    if int(max(model.stride)) < 1:
+        raise _Foreign("their strides were never found out")
+    return classes
 
 
 def _unpickle(path: Path) -> dict[str, Any]:
@@ -119,8 +140,8 @@ class _Unpickler(pickle._Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         """Resolves a name from the list; every other one ends the load."""
         module = {"__builtin__": "builtins"}.get(module, module)
-        if module == "ultralytics.nn.tasks" and name in _OTHER_TASKS:
-            raise _Foreign(f"{_OTHER_TASKS[name]} models are not supported, only detection")
+        if module == "ultralytics.nn.tasks" and name in OTHER_MODELS:
+            raise _Foreign(f"{OTHER_MODELS[name]} models are not supported, {SUPPORTED}")
         found = (
             getattr(importlib.import_module(module), name, None) if _known(module, name) else None
         )

@@ -5,7 +5,10 @@ front of the output) leaves the scores no step at all: mAP 0.000, measured on YO
 Softmax and the bare last convolution of each branch feed values whose small differences decide.
 
 The walk goes back from the graph's outputs and stops at the first convolution of each path, which
-it takes in. One kind of convolution is walked through: DFL's, a fixed weighting of a Softmax.
+it takes in. One kind of convolution is walked through: DFL's, a fixed weighting of a Softmax. A
+MatMul of two activations (attention, YOLO11 and YOLO26) multiplies no weights and is no stop; a
+Shape reads no numbers and is an end. End-to-end heads have TopK and its gathers behind the Concat;
+what they read is walked like any other decode.
 SiLU's Sigmoids lie before those convolutions and are never reached (leaving every Sigmoid float
 costs 13-18 % of the frame rate; Ultralytics issue 25920).
 """
@@ -17,7 +20,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-#: What multiplies weights: where INT8 pays, and where the walk stops.
+from kedge_shared.errors import InputError
+
+#: What can multiply weights: where INT8 pays, and where the walk stops.
 WEIGHTED = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 #: Moves numbers without changing them.
 _MOVES = frozenset({"Transpose", "Reshape", "Split", "Slice", "Squeeze", "Unsqueeze", "Identity",
@@ -56,7 +61,7 @@ def find_float_zone(model: Any) -> FloatZone:
         The zone, in graph order.
 
     Raises:
-        ValueError: No path from an output ends at a convolution: not a detector.
+        InputError: No path from an output ends at a convolution: not a detector.
     """
     graph = _Graph(model)
     zone: dict[str, str] = {}
@@ -66,14 +71,18 @@ def find_float_zone(model: Any) -> FloatZone:
         node = queue.popleft()
         if node.name in zone:
             continue
-        stops = node.op_type in WEIGHTED and not graph.follows_softmax(node)
-        zone[node.name] = _reason(node.op_type, stops)
+        weighs = graph.weighs(node)
+        stops = weighs and not graph.follows_softmax(node)
+        zone[node.name] = _reason(node.op_type, weighs, stops)
         if stops:
             edges.add(node.name)
-        else:
+        elif node.op_type != "Shape":
             queue.extend(graph.producers(node.input))
     if not edges:
-        raise ValueError("no convolution feeds the outputs")
+        raise InputError(
+            "the float zone cannot be found: no convolution feeds the graph's outputs",
+            "only detectors can be quantized",
+        )
     order = [node.name for node in model.graph.node]
     return FloatZone(
         {name: zone[name] for name in order if name in zone},
@@ -90,14 +99,14 @@ def name_nodes(model: Any) -> None:
         seen.add(node.name)
 
 
-def _reason(op_type: str, stops: bool) -> str:
+def _reason(op_type: str, weighs: bool, stops: bool) -> str:
     if stops:
         return LAST
-    return DFL if op_type in WEIGHTED else _REASONS.get(op_type, DECODE)
+    return DFL if weighs else _REASONS.get(op_type, DECODE)
 
 
 class _Graph:
-    """Who makes which tensor."""
+    """Who makes which tensor, and which tensors depend on the input."""
 
     def __init__(self, model: Any) -> None:
         self._makers = {
@@ -106,10 +115,20 @@ class _Graph:
             for output in node.output
             if node.op_type != "Constant"
         }
+        weights = {each.name for each in model.graph.initializer}
+        self._varying = {each.name for each in model.graph.input} - weights
+        for node in model.graph.node:  # a checked graph lists makers before their readers
+            if not self._varying.isdisjoint(node.input):
+                self._varying.update(node.output)
 
     def producers(self, tensors: Any) -> Iterator[Any]:
         """Yields the nodes that make ``tensors``; weights and inputs have none."""
         return (self._makers[name] for name in tensors if name in self._makers)
+
+    def weighs(self, node: Any) -> bool:
+        """Says whether a node multiplies an activation with weights."""
+        varying = sum(name in self._varying for name in node.input[:2])
+        return node.op_type in WEIGHTED and varying == 1
 
     def follows_softmax(self, node: Any) -> bool:
         """Says whether a convolution reads a Softmax, moved about at the most."""
