@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
@@ -165,3 +166,33 @@ def drop_interval(reference: Accuracy, built: Accuracy, *, seed: int) -> Drop:
         drops.append(before - after)
     low, high = np.quantile(drops, [(1 - _INTERVAL) / 2, (1 + _INTERVAL) / 2])
     return Drop(reference.map50_95 - built.map50_95, float(low), float(high))
+
+
+def save_accuracy(accuracy: Accuracy, path: Path) -> None:
+    """Writes an ``.npz`` that :func:`load_accuracy` reads."""
+    stats = accuracy.stats
+    columns = {
+        "hits": np.concatenate([each.hits for each in stats]),
+        "scores": np.concatenate([each.scores for each in stats]),
+        "classes": np.concatenate([each.classes for each in stats]),
+        "truth": np.concatenate([each.truth for each in stats]),
+        "found": np.array([len(each.scores) for each in stats]),
+        "labels": np.array([len(each.truth) for each in stats]),
+        "more": np.array([accuracy.finite, accuracy.seen]),
+    }
+    np.savez_compressed(path, **columns)  # type: ignore[arg-type]
+
+
+def load_accuracy(path: Path) -> Accuracy:
+    """Reads what :func:`save_accuracy` wrote; no pickles."""
+    with np.load(path, allow_pickle=False) as file:
+        found, labels = np.cumsum(file["found"])[:-1], np.cumsum(file["labels"])[:-1]
+        rows = zip(
+            *(np.split(file[name], found) for name in ("hits", "scores", "classes")),
+            np.split(file["truth"], labels),
+            strict=True,
+        )
+        stats = tuple(ImageStats(*each) for each in rows)
+        finite, seen = bool(file["more"][0]), int(file["more"][1])
+    map50, map50_95, per_class = mean_average_precision(stats)
+    return Accuracy(map50, map50_95, per_class, stats, finite, seen)

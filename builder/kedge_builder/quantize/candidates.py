@@ -1,114 +1,90 @@
-"""Quantizing for a class: candidates are made, measured on the select split, one is taken."""
+"""Choosing between candidates on the select split: measured accuracy first, distortion second."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
-from kedge_builder.data.datasets import Data, Sample
-from kedge_builder.measure.engines import EngineFile, load
-from kedge_builder.measure.evaluate import evaluate
-from kedge_builder.progress import Progress
-from kedge_builder.quantize import openvino, qdq
-from kedge_builder.quantize.floatzone import FloatZone
-from kedge_shared.detections import Array
+from kedge_builder.measure.engines import EngineFile
+from kedge_builder.measure.evaluate import Drop, drop_interval
+from kedge_builder.measure.surveys import Survey
+from kedge_builder.quantize.plan import Plan
+from kedge_builder.quantize.ranges import CALIBRATORS
 from kedge_shared.device_classes import DeviceClass
-from kedge_shared.manifest import InputSpec, OutputSpec
-from kedge_shared.vision import prepare
-
-#: Pixels that a histogram calibrator may look at: it counts every activation of every image.
-_HISTOGRAM_PIXELS = 32 * 320 * 320
-
-
-@dataclass(frozen=True)
-class Source:
-    """The float model that candidates are made from.
-
-    Attributes:
-        onnx: Float graph, prepared and named.
-        zone: What stays float.
-        given: Input of the engine.
-        read: How its output is read.
-    """
-
-    onnx: Any
-    zone: FloatZone
-    given: InputSpec
-    read: OutputSpec
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """One quantized engine.
+    """One engine that was made and measured on the select split.
 
     Attributes:
-        name: How it was made.
+        plan: How it was made.
         files: The engine.
-        select_map50_95: On the select split, or ``None`` if there was nothing to choose.
+        survey: What it did.
+        drop: Loss of mAP50-95 against float on the same images.
     """
 
-    name: str
+    plan: Plan
     files: tuple[EngineFile, ...]
-    select_map50_95: float | None = None
+    survey: Survey
+    drop: Drop
 
 
-def build(
-    device_class: DeviceClass, source: Source, data: Data, folder: Path, progress: Progress
-) -> tuple[Candidate, tuple[Candidate, ...]]:
-    """Returns the candidate taken and all that were measured."""
-    batches = [prepare(each.frame(), source.given)[0] for each in data.calibrate]
+@dataclass(frozen=True)
+class Choice:
+    """The candidate taken.
+
+    Attributes:
+        taken: It.
+        reason: Why, for the report.
+    """
+
+    taken: Candidate
+    reason: str
+
+
+def plans_for(device_class: DeviceClass) -> tuple[Plan, ...]:
+    """Returns the plans worth measuring for a class."""
     if device_class.form == "nncf-mixed":
-        made = [_openvino(source, batches, folder)]
-    else:
-        made = _onnxruntime(source, batches, folder, reduce_range=device_class.reduce_range)
-    if len(made) == 1:
-        return made[0], tuple(made)
-    scored = tuple(_scored(each, device_class, source, data.select, progress) for each in made)
-    return max(scored, key=lambda each: each.select_map50_95 or 0.0), scored
+        return (Plan(),)
+    return tuple(Plan(calibrator=each) for each in CALIBRATORS)
 
 
-def _openvino(source: Source, batches: Sequence[Array], folder: Path) -> Candidate:
-    model = openvino.to_openvino(source.onnx.SerializeToString())
-    quantized = openvino.quantize(model, source.zone, batches)
-    path = folder / "model.xml"
-    openvino.save(quantized, path)
-    weights = EngineFile("engine-weights", path.with_suffix(".bin"))
-    return Candidate("nncf-mixed", (EngineFile("engine", path), weights))
+def choose(candidates: Sequence[Candidate], *, seed: int) -> Choice:
+    """Takes the most accurate candidate; among those that the images cannot tell from it, the one
+    whose raw outputs are nearest to float's.
+
+    64 images leave a difference of mAP uncertain by a point and more, and picking the luckiest of
+    four would be picking noise.
+    """
+    best = max(candidates, key=lambda each: each.survey.accuracy.map50_95)
+    tied = [
+        each for each in candidates
+        if each is best
+        or drop_interval(best.survey.accuracy, each.survey.accuracy, seed=seed).low <= 0
+    ]  # fmt: skip
+    taken = min(tied, key=lambda each: each.survey.distortion)
+    if len(candidates) == 1:
+        return Choice(taken, "the only form for this runtime")
+    if len(tied) == 1:
+        return Choice(taken, "most accurate on the select images")
+    return Choice(
+        taken,
+        f"nearest to float of the {len(tied)} that {len(best.survey.accuracy.stats)} select images "
+        "cannot tell apart",
+    )
 
 
-def _onnxruntime(
-    source: Source, batches: Sequence[Array], folder: Path, *, reduce_range: bool
-) -> list[Candidate]:
-    few = max(4, _HISTOGRAM_PIXELS // (source.given.height * source.given.width))
-    plans: list[tuple[qdq.Calibrator, Sequence[Array]]] = [
-        ("minmax", batches),
-        ("percentile", batches[:few]),
-    ]
-    made = []
-    for calibrator, inputs in plans:
-        model = qdq.quantize(
-            source.onnx,
-            source.zone,
-            qdq.Calibration(calibrator, inputs),
-            reduce_range=reduce_range,
-        )
-        path = folder / calibrator / "model.onnx"
-        path.parent.mkdir()
-        path.write_bytes(model)
-        made.append(Candidate(calibrator, (EngineFile("engine", path),)))
-    return made
-
-
-def _scored(
-    candidate: Candidate,
-    device_class: DeviceClass,
-    source: Source,
-    select: Sequence[Sample],
-    progress: Progress,
+def measured(
+    plan: Plan,
+    make: Callable[[Plan], tuple[EngineFile, ...]],
+    survey: Callable[[str, Sequence[EngineFile], str], Survey],
+    reference: Survey,
+    *,
+    seed: int,
 ) -> Candidate:
-    with progress.stage(f"{device_class.name}: choosing, {candidate.name}", len(select)) as tick:
-        engine = load(device_class.runtime.name, candidate.files, device_class.threads)
-        found = evaluate(engine, select, source.given, source.read, tick)
-    return Candidate(candidate.name, candidate.files, found.map50_95)
+    """Makes a plan's engine and measures it on the select split."""
+    files = make(plan)
+    found = survey(plan.name, files, "select")
+    drop = drop_interval(reference.accuracy, found.accuracy, seed=seed)
+    return Candidate(plan, files, found, drop)

@@ -8,13 +8,25 @@ from __future__ import annotations
 
 import logging
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from kedge_builder.quantize.floatzone import FloatZone
 from kedge_builder.silence import silence
 from kedge_shared.detections import Array
+
+
+class Batches(Protocol):
+    """Inputs (1, 3, h, w) that can be gone through more than once; a list is one."""
+
+    def __len__(self) -> int:
+        """How many."""
+        ...
+
+    def __iter__(self) -> Iterator[Array]:
+        """Yields them."""
+        ...
 
 
 def to_openvino(onnx_model: bytes) -> Any:
@@ -27,15 +39,15 @@ def to_openvino(onnx_model: bytes) -> Any:
         return ov.convert_model(str(path))
 
 
-def ignored_names(model: Any, zone: FloatZone) -> list[str]:
-    """Returns the OpenVINO operators that came from the float zone's nodes.
+def ignored_names(model: Any, zone: FloatZone, keep_float: Sequence[str] = ()) -> list[str]:
+    """Returns the OpenVINO operators that came from nodes that stay float.
 
     A convolution with bias arrives as two: ``NAME/WithoutBiases`` and an Add called ``NAME``.
 
     Raises:
         ValueError: A convolution at the zone's edge has no counterpart: it would be quantized.
     """
-    wanted = set(zone.reasons)
+    wanted = {*zone.reasons, *keep_float}
     found: dict[str, str] = {}
     for operator in model.get_ops():
         name = str(operator.get_friendly_name())
@@ -48,13 +60,20 @@ def ignored_names(model: Any, zone: FloatZone) -> list[str]:
     return sorted(found)
 
 
-def quantize(model: Any, zone: FloatZone, batches: Sequence[Array]) -> Any:
-    """Quantizes everything outside of the float zone.
+def quantize(
+    model: Any,
+    zone: FloatZone,
+    batches: Batches,
+    *,
+    keep_float: Sequence[str] = (),
+) -> Any:
+    """Quantizes everything outside of the float zone; NNCF corrects the biases itself.
 
     Args:
         model: From :func:`to_openvino`; left as it is.
         zone: What stays float.
         batches: Calibration inputs, each (1, 3, h, w).
+        keep_float: Nodes of the ONNX graph that stay float besides.
 
     Returns:
         The quantized OpenVINO model.
@@ -62,19 +81,19 @@ def quantize(model: Any, zone: FloatZone, batches: Sequence[Array]) -> Any:
     import nncf
 
     nncf.set_log_level(logging.ERROR)
-    ignored = nncf.IgnoredScope(names=ignored_names(model, zone), validate=False)
+    ignored = nncf.IgnoredScope(names=ignored_names(model, zone, keep_float), validate=False)
     with silence():
         return nncf.quantize(
             model,
-            nncf.Dataset(list(batches)),
+            nncf.Dataset(batches),
             preset=nncf.QuantizationPreset.MIXED,
             subset_size=len(batches),
             ignored_scope=ignored,
         )
 
 
-def save(model: Any, path: Path) -> None:
-    """Writes ``path`` (.xml) and the .bin beside it, float weights kept at full precision."""
+def save(model: Any, path: Path, *, half: bool = False) -> None:
+    """Writes ``path`` (.xml) and the .bin beside it; ``half`` stores float weights in 16 bits."""
     import openvino as ov
 
-    ov.save_model(model, str(path), compress_to_fp16=False)
+    ov.save_model(model, str(path), compress_to_fp16=half)

@@ -1,39 +1,49 @@
-"""INT8 for ONNX Runtime: explicit QDQ, unsigned activations, signed weights per channel.
+"""INT8 as explicit QDQ ONNX, in the two forms that runtimes want.
 
-Why this form: symmetric S8S8 runs 1.9 times slower than float on AVX2 kernels; without VNNI
-8-bit weights saturate their accumulators, hence ``reduce_range``. (Measured; docs/builder.md.)
+``qdq-u8s8`` for ONNX Runtime on CPUs: unsigned activations, signed weights per channel. Symmetric
+S8S8 runs 1.9 times slower than float on AVX2 kernels; without VNNI 8-bit weights saturate their
+accumulators, hence ``reduce_range``. ``qdq-s8s8`` for TensorRT: everything symmetric, biases left
+float; its parser refuses zero points and int32 biases. (Measured; docs/builder.md.)
 """
 
 from __future__ import annotations
 
 import logging
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from kedge_builder.quantize.floatzone import FloatZone
-from kedge_builder.silence import silence
-from kedge_shared.detections import Array
+import numpy as np
 
-Calibrator = Literal["minmax", "percentile"]
-#: Batches a histogram calibrator sees at a time: it keeps every activation of a chunk.
-_CHUNK = 2
-_PERCENTILE = 99.99
+from kedge_builder.quantize.bias import corrected
+from kedge_builder.quantize.floatzone import WEIGHTED, FloatZone
+from kedge_builder.quantize.observe import Observations
+from kedge_builder.quantize.ranges import Calibrator, span
+
+Form = Literal["qdq-u8s8", "qdq-s8s8"]
+#: What TensorRT gains from; QDQ around every other operator only breaks its fusions.
+_TENSORRT_OPERATORS = sorted({*WEIGHTED, "Add"} - {"ConvTranspose"})
 
 
-@dataclass(frozen=True)
-class Calibration:
-    """How the ranges of activations were found.
+@dataclass(frozen=True, kw_only=True)
+class QdqOptions:
+    """How a QDQ graph is written.
 
     Attributes:
-        calibrator: ``minmax`` or ``percentile``.
-        batches: Calibration inputs, each (1, 3, h, w).
+        form: Which runtime's.
+        calibrator: How ranges of activations are found.
+        bias_correction: Whether biases make up for rounded weights.
+        reduce_range: 7-bit weights.
+        keep_float: Nodes that stay float besides the float zone.
     """
 
+    form: Form
     calibrator: Calibrator
-    batches: Sequence[Array]
+    bias_correction: bool = True
+    reduce_range: bool = False
+    keep_float: tuple[str, ...] = ()
 
 
 def prepare_float(model: bytes) -> Any:
@@ -53,75 +63,97 @@ def prepare_float(model: bytes) -> Any:
     return graph
 
 
-def quantize(graph: Any, zone: FloatZone, calibration: Calibration, *, reduce_range: bool) -> bytes:
+def quantize(graph: Any, zone: FloatZone, seen: Observations, options: QdqOptions) -> bytes:
     """Quantizes everything outside of the float zone.
 
     Args:
         graph: From :func:`prepare_float`; left as it is.
         zone: What stays float.
-        calibration: How to find ranges.
-        reduce_range: 7-bit weights.
+        seen: Calibration.
+        options: How.
 
     Returns:
         The QDQ model; the same input gives the same bytes.
     """
+    ranges = spans(graph, seen, options.calibrator)
+    quantized = _quantized(graph, zone, ranges, options)
+    if options.bias_correction:
+        graph = corrected(graph, quantized, seen.means)
+        quantized = _quantized(graph, zone, ranges, options)
+    return bytes(quantized.SerializeToString())
+
+
+def spans(
+    graph: Any, seen: Observations, calibrator: Calibrator
+) -> dict[str, tuple[float, float]]:
+    """Returns the range of every tensor; what a SiLU alone reads ends where SiLU goes flat."""
+    into_silu = silu_inputs(graph)
+    return {
+        name: span(histogram, calibrator, feeds_silu=name in into_silu)
+        for name, histogram in seen.histograms.items()
+    }
+
+
+def silu_inputs(graph: Any) -> frozenset[str]:
+    """Returns the tensors x that nothing reads but x * Sigmoid(x)."""
+    readers: dict[str, list[Any]] = {}
+    for node in graph.graph.node:
+        for name in node.input:
+            readers.setdefault(name, []).append(node)
+    found = set()
+    for node in graph.graph.node:
+        if node.op_type != "Sigmoid":
+            continue
+        both = readers[node.input[0]]
+        others = [each for each in both if each is not node]
+        if len(both) == 2 and others[0].op_type == "Mul" and node.output[0] in others[0].input:
+            found.add(node.input[0])
+    return frozenset(found)
+
+
+def quantizable(graph: Any, form: Form) -> list[str]:
+    """Returns the operators of a graph that the form quantizes."""
+    from onnxruntime.quantization.registry import QDQRegistry
+
+    kinds = {node.op_type for node in graph.graph.node}
+    return sorted(kinds & set(QDQRegistry if form == "qdq-u8s8" else _TENSORRT_OPERATORS))
+
+
+def _quantized(
+    graph: Any, zone: FloatZone, ranges: Mapping[str, tuple[float, float]], options: QdqOptions
+) -> Any:
     import onnx
     from onnxruntime.quantization import QuantType
     from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 
-    ranges = _ranges(graph, calibration)
     copy = onnx.ModelProto()
     copy.CopyFrom(graph)
+    symmetric = options.form == "qdq-s8s8"
     quantizer = QDQQuantizer(
         copy,
         per_channel=True,
-        reduce_range=reduce_range,
+        reduce_range=options.reduce_range,
         weight_qType=QuantType.QInt8,
-        activation_qType=QuantType.QUInt8,
-        tensors_range=ranges,
+        activation_qType=QuantType.QInt8 if symmetric else QuantType.QUInt8,
+        tensors_range=_tensors(ranges),
         nodes_to_quantize=[],
-        nodes_to_exclude=list(zone.reasons),
-        op_types_to_quantize=_quantizable(graph),
-        extra_options={"ActivationSymmetric": False, "WeightSymmetric": True},
+        nodes_to_exclude=[*zone.reasons, *options.keep_float],
+        op_types_to_quantize=quantizable(graph, options.form),
+        extra_options={
+            "ActivationSymmetric": symmetric,
+            "WeightSymmetric": True,
+            "QuantizeBias": not symmetric,
+        },
     )
     quantizer.quantize_model()
-    return bytes(quantizer.model.model.SerializeToString())
+    return quantizer.model.model
 
 
-def _quantizable(graph: Any) -> list[str]:
-    from onnxruntime.quantization.registry import QDQRegistry
+def _tensors(ranges: Mapping[str, tuple[float, float]]) -> Any:
+    from onnxruntime.quantization.calibrate import CalibrationMethod, TensorData, TensorsData
 
-    return sorted({node.op_type for node in graph.graph.node} & set(QDQRegistry))
+    def data(ends: Iterable[float]) -> Any:
+        low, high = (np.float32(each) for each in ends)
+        return TensorData(lowest=low, highest=high)
 
-
-def _ranges(graph: Any, calibration: Calibration) -> Any:
-    from onnxruntime.quantization import CalibrationMethod
-    from onnxruntime.quantization.calibrate import create_calibrator
-
-    methods = {"minmax": CalibrationMethod.MinMax, "percentile": CalibrationMethod.Percentile}
-    options = {"percentile": _PERCENTILE} if calibration.calibrator == "percentile" else {}
-    with tempfile.TemporaryDirectory(prefix="kedge-calibrate-") as scratch, silence():
-        given = Path(scratch) / "float.onnx"
-        given.write_bytes(graph.SerializeToString())
-        calibrator = create_calibrator(
-            str(given),
-            _quantizable(graph),
-            augmented_model_path=str(Path(scratch) / "augmented.onnx"),
-            calibrate_method=methods[calibration.calibrator],
-            extra_options=options,
-        )
-        for at in range(0, len(calibration.batches), _CHUNK):
-            calibrator.collect_data(_Reader(calibration.batches[at : at + _CHUNK]))
-        return calibrator.compute_data()
-
-
-class _Reader:
-    """onnxruntime's port for calibration inputs."""
-
-    def __init__(self, batches: Sequence[Array]) -> None:
-        self._left: Iterator[Array] = iter(batches)
-
-    def get_next(self) -> dict[str, Array] | None:
-        """Returns the next input, or ``None``."""
-        batch = next(self._left, None)
-        return None if batch is None else {"images": batch}
+    return TensorsData(CalibrationMethod.MinMax, {n: data(ends) for n, ends in ranges.items()})

@@ -1,0 +1,37 @@
+"""What shall be done to a float model: how ranges are found, and which blocks stay float. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from kedge_builder.quantize.ranges import Calibrator
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """One way of quantizing.
+
+    Attributes:
+        calibrator: How ranges of activations are found; ``None`` where the quantizer has its own
+            (NNCF), and for float.
+        bias_correction: Whether the shift that rounded weights cause is taken out of the biases.
+        float_blocks: Blocks that stay float besides the float zone.
+        precision: ``int8``, or ``float`` for the model as it is.
+    """
+
+    calibrator: Calibrator | None = None
+    bias_correction: bool = True
+    float_blocks: tuple[str, ...] = ()
+    precision: str = "int8"
+
+    @property
+    def name(self) -> str:
+        """Word for tables."""
+        if self.precision == "float":
+            return "float"
+        words = [self.calibrator or "nncf"]
+        if self.calibrator and self.bias_correction:
+            words.append("bias-corrected")
+        if self.float_blocks:
+            words.append(f"{len(self.float_blocks)} blocks float")
+        return ", ".join(words)
