@@ -8,7 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from kedge_builder.data.calibration_report import as_report
+from kedge_builder.data.curation import CurationOptions
+from kedge_builder.data.curation_step import curated, steps
 from kedge_builder.data.datasets import Data, read_data
+from kedge_builder.data.features import Backbone
 from kedge_builder.judge import golden_set
 from kedge_builder.judge.acceptance import Decision, judge
 from kedge_builder.judge.golden_set import GoldenSet
@@ -70,6 +74,7 @@ def run(options: BuildOptions, progress: Progress) -> list[BuildResult]:
             trained = load_weights(options.weights)
             data = read_data(options.data, seed=options.seed, gate_limit=options.images)
             _check_classes(trained, data)
+        data = _curated(trained, data, options, progress)
         build = _Build(options, trained, data, Path(work), progress)
         build.golden = build.open_policy()
         results = [build.for_class(each, scratch, started) for each in options.classes]
@@ -77,6 +82,12 @@ def run(options: BuildOptions, progress: Progress) -> list[BuildResult]:
             golden_set.write_policy(build.golden, scratch / "policy")
         output.publish(scratch, options.out)
     return results
+
+
+def _curated(trained: Trained, data: Data, options: BuildOptions, progress: Progress) -> Data:
+    wanted = CurationOptions(seed=options.seed)
+    with progress.stage("curating calibration images", steps(data, wanted)) as tick:
+        return curated(data, Backbone(trained.model), wanted, tick)
 
 
 def _check_classes(trained: Trained, data: Data) -> None:
@@ -264,7 +275,7 @@ class _Build:
             "machine": machine.describe(),
             "threads": device_class.threads,
             "calibration": {
-                "images": len(self.data.calibrate),
+                **(as_report(self.data.calibration) if self.data.calibration else {}),
                 "chosen": chosen.name,
                 "candidates": report.candidate_rows(tried),
             },

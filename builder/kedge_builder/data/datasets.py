@@ -13,13 +13,16 @@ import numpy as np
 import numpy.typing as npt
 import yaml
 
+from kedge_builder.data.curation import Curation, CurationOptions, refuse_leaks
+from kedge_builder.data.representation import check_count
 from kedge_shared.errors import InputError
 from kedge_shared.vision import Frame
 
 _SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp"})
 _YAML_LIMIT_BYTES = 1024 * 1024
-#: Images for calibration and, besides, for choosing between calibrations.
-CALIBRATE, SELECT = 128, 64
+#: Images for calibration and, besides, for choosing between candidates: a quarter of ``train`` at
+#: the most, so that a small set is left enough to calibrate with.
+CALIBRATE, SELECT, _SELECT_SHARE = 128, 64, 0.25
 
 #: (m, 5): class, x1 y1 x2 y2 in pixels of the image.
 Labels: TypeAlias = npt.NDArray[np.float32]
@@ -75,11 +78,15 @@ class Data:
     """A data set, split by use.
 
     Attributes:
-        calibrate: The quantizer sees these.
+        calibrate: The quantizer sees these; drawn from ``pool`` until they are curated.
         select: The choice between candidates is made on these.
         gate: The verdict is made on these.
         classes: Names in the order of the labels.
         notes: What was left out and why.
+        train: All that may be trained on: neither in ``select`` nor in ``gate``.
+        pool: Candidates for calibration.
+        pool_given: The pool is what ``data.yaml`` names under ``calibration``, not ``train``.
+        calibration: How ``calibrate`` was chosen, once it was.
     """
 
     calibrate: tuple[Sample, ...]
@@ -87,6 +94,10 @@ class Data:
     gate: tuple[Sample, ...]
     classes: tuple[str, ...]
     notes: tuple[str, ...]
+    train: tuple[Sample, ...] = ()
+    pool: tuple[Sample, ...] = ()
+    pool_given: bool = False
+    calibration: Curation | None = None
 
     @property
     def sha256(self) -> str:
@@ -102,48 +113,74 @@ def read_data(path: Path, *, seed: int = 0, gate_limit: int | None = None) -> Da
     """Reads a ``data.yaml`` and splits its images.
 
     Calibration and choice come from ``train``, the verdict from ``val``. Without ``train`` half of
-    ``val`` is set apart. An image that is in both (by its bytes) is left out of calibration.
+    ``val`` is set apart. An image that is in both (by its bytes) is left to the verdict.
 
     Args:
-        path: Ultralytics' format: ``path``, ``train``, ``val``, ``names``.
+        path: Ultralytics' format: ``path``, ``train``, ``val``, ``names``; besides ``calibration``,
+            a folder or a list of folders that are then the only candidates for calibration.
         seed: Of the draw.
         gate_limit: Images for the verdict at the most; ``None`` takes all.
 
     Raises:
-        InputError: Unreadable, without images or labels, or too small.
+        InputError: Unreadable, without images or labels, too small, or the splits are the same.
     """
     body = _read_yaml(path)
     classes = _names(body, path)
     root = (path.parent / str(body.get("path", "."))).resolve()
     train = _samples(root, body.get("train"), path)
     gate = _samples(root, body.get("val") or body.get("test"), path)
+    given = _samples(root, body.get("calibration"), path)
     if not gate:
         raise InputError(f"data {path} has no 'val' images", "list a folder of images under 'val'")
     rng = random.Random(seed)  # noqa: S311 - a draw of images, not a secret
     rng.shuffle(train)
     rng.shuffle(gate)
+    rng.shuffle(given)
     notes: list[str] = []
     if not train:
-        notes.append("no 'train' images: half of 'val' was set apart for calibration")
+        notes.append("no 'train' images: half of 'val' was set apart")
         train, gate = gate[: len(gate) // 2], gate[len(gate) // 2 :]
     gate = gate[:gate_limit]
-    judged = {each.sha256 for each in gate}
-    kept = [each for each in train if each.sha256 not in judged]
+    kept = _without(train, gate)
     if len(kept) < len(train):
+        refuse_leaks(
+            _names_of(train, gate), len(train), given=False, share=CurationOptions.leak_share
+        )
         notes.append(f"{len(train) - len(kept)} images of 'train' are in 'val' too: left out")
-    calibrate, rest = kept[:CALIBRATE], kept[CALIBRATE : CALIBRATE + SELECT]
-    select = rest or kept[: max(1, len(kept) // 4)]
-    data = Data(tuple(calibrate), tuple(select), tuple(gate), classes, tuple(notes))
+    at = min(SELECT, max(1, int(len(kept) * _SELECT_SHARE)))
+    select, rest = kept[:at], kept[at:]
+    # Evaluation images stay in a pool that was given: curation refuses them, by their looks too.
+    pool = _without(given, select) if given else rest
+    data = Data(
+        calibrate=tuple(pool[:CALIBRATE]),
+        select=tuple(select),
+        gate=tuple(gate),
+        classes=classes,
+        notes=tuple(notes),
+        train=tuple(rest),
+        pool=tuple(pool),
+        pool_given=bool(given),
+    )
     _check(data, path)
     return data
 
 
+def _without(samples: Sequence[Sample], others: Sequence[Sample]) -> list[Sample]:
+    barred = {each.sha256 for each in others}
+    return [each for each in samples if each.sha256 not in barred]
+
+
+def _names_of(samples: Sequence[Sample], others: Sequence[Sample]) -> list[str]:
+    """Returns the names of those ``samples`` that are among ``others`` by their bytes."""
+    known = {each.sha256 for each in others}
+    return [each.image.name for each in samples if each.sha256 in known]
+
+
 def _check(data: Data, path: Path) -> None:
-    if len(data.calibrate) < 8:
-        raise InputError(
-            f"data {path} leaves {len(data.calibrate)} images for calibration",
-            "give 8 at the very least, better 100-500",
-        )
+    check_count(len(data.calibrate), f"data {path}")
+    if not data.select:
+        raise InputError(f"data {path} leaves no image to choose between candidates on",
+                         "list a folder of images under 'train'")  # fmt: skip
     if not any(each.labels.is_file() and each.labels.stat().st_size for each in data.gate):
         raise InputError(f"data {path} has no labels for its 'val' images", "label them first")
     highest = max((int(each.truth(1, 1)[:, 0].max(initial=-1)) for each in data.gate), default=-1)
