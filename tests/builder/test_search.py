@@ -1,0 +1,377 @@
+"""The search: what is picked and why, and that nothing is measured twice, whatever dies."""
+
+from __future__ import annotations
+
+import json
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kedge_builder.search.measured import Measured, Record
+from kedge_builder.search.pareto import GOALS, Goal, Limits, dominates, front, pick
+from kedge_builder.search.record import read, section
+from kedge_builder.search.space import FLOAT, Point, Space, space_of
+from kedge_builder.search.study import SearchOptions
+from kedge_shared.device_classes import Budgets, find_class
+from kedge_shared.errors import BudgetError, InputError, StorageError
+from tests.builder import search_worker
+from tests.builder.search_worker import BROKEN, BUDGETS, SPACE, figures, inputs, search
+
+LIMITS = Limits(BUDGETS, SPACE.baseline)
+ALL = tuple(Record(each, figures(each)) for each in SPACE.points() if each != BROKEN)
+
+
+def measured(accuracy: float, latency: float, size: int, memory: float | None = 10.0) -> Measured:
+    return Measured(
+        map50_95=accuracy, map50=accuracy, latency_p50_ms=latency, latency_p95_ms=latency * 1.2,
+        size_bytes=size, memory_mb=memory, images=64,
+    )  # fmt: skip
+
+
+BASE = Record(Point(0, 640, FLOAT), measured(0.5, 100.0, 2000))
+some_records = st.lists(
+    st.builds(
+        measured,
+        st.sampled_from([0.4, 0.45, 0.49, 0.5]),
+        st.sampled_from([20.0, 40.0, 80.0]),
+        st.sampled_from([500, 1000, 2000]),
+        st.sampled_from([None, 10.0, 99.0]),
+    ),
+    max_size=12,
+).map(
+    lambda rows: [BASE, *(Record(Point(at + 1, 640, "int8"), row) for at, row in enumerate(rows))]
+)
+loose = Limits(Budgets(latency_p95_ms=130.0, memory_mb=50.0, accuracy_drop=0.06), BASE.point)
+goals = st.sampled_from(GOALS)
+
+
+@given(some_records)
+def test_nothing_dominates_a_member_of_the_front_and_something_dominates_the_rest(
+    records: list[Record],
+) -> None:
+    best = front(records)
+    assert best
+    for each in records:
+        others = [other.measured for other in records if other.measured]
+        assert each.measured
+        beaten = any(dominates(other, each.measured) for other in others)
+        assert beaten is (each.point not in best)
+
+
+@given(some_records, goals, st.randoms(use_true_random=False))
+def test_the_order_of_the_records_changes_nothing(
+    records: list[Record], goal: Goal, rng: random.Random
+) -> None:
+    before = pick(records, goal, loose), front(records)
+    rng.shuffle(records)
+    assert (pick(records, goal, loose), front(records)) == before
+
+
+@given(
+    some_records, goals, st.floats(0, 0.1), st.floats(0, 10), st.integers(0, 100),
+    st.booleans(), st.randoms(use_true_random=False),
+)  # fmt: skip
+def test_a_dominated_record_changes_no_pick(
+    records: list[Record], goal: Goal, worse: float, slower: float, larger: int,
+    memory: bool, rng: random.Random,
+) -> None:  # fmt: skip
+    before = pick(records, goal, loose).record
+    base = before.measured
+    assert base
+    other = measured(
+        base.map50_95 - worse, base.latency_p50_ms + slower, base.size_bytes + larger + 1,
+        base.memory_mb if memory else 1.0,
+    )  # fmt: skip
+    records.insert(rng.randrange(len(records)), Record(Point(-1, 640, "int8"), other))
+    assert pick(records, goal, loose).record == before
+
+
+@given(some_records, goals)
+def test_what_is_picked_keeps_every_limit_and_is_best_for_its_goal(
+    records: list[Record], goal: Goal
+) -> None:
+    best = pick(records, goal, loose).record.measured
+    assert best
+    fits = [
+        each.measured for each in records
+        if each.measured and each.measured.latency_p95_ms <= 130
+        and (each.measured.memory_mb is None or each.measured.memory_mb <= 50)
+        and each.measured.map50_95 >= 0.44 - 1e-9
+    ]  # fmt: skip
+    assert best in fits
+    if goal == "fastest":
+        assert best.latency_p50_ms == min(each.latency_p50_ms for each in fits)
+    elif goal == "smallest":
+        assert best.size_bytes == min(each.size_bytes for each in fits)
+    else:
+        assert best.map50_95 == max(each.map50_95 for each in fits)
+
+
+@pytest.mark.parametrize(
+    ("goal", "point"),
+    [
+        ("fastest", Point(1, 512, "int8")),
+        ("smallest", Point(2, 640, "int8")),
+        ("most-accurate", Point(0, 640, "int8+mixed-1")),
+    ],
+)
+def test_each_goal_takes_its_point(goal: Goal, point: Point) -> None:
+    assert pick(ALL, goal, LIMITS).record.point == point
+
+
+def test_the_reason_names_what_was_taken_and_what_it_costs() -> None:
+    reason = pick(ALL, "fastest", LIMITS).reason
+    assert "pruning step 1, 512 px, int8" in reason
+    assert "1.77 points lost, 2.00 allowed" in reason
+    assert "23.0 ms a frame (3.91x" in reason
+    assert "on 64 select images" in reason
+
+
+def test_when_nothing_fits_the_nearest_is_named() -> None:
+    tight = Limits(Budgets(latency_p95_ms=25.0, accuracy_drop=0.02), SPACE.baseline)
+    with pytest.raises(BudgetError) as caught:
+        pick(ALL, "fastest", tight)
+    # 2.4 % too slow is nearer than a drop that is 8.5 % too large.
+    assert "none of 17 points keeps every budget; nearest is pruning step 1, 512 px, int8: " in str(
+        caught.value
+    )
+    assert "latency p95 25.6 ms, budget 25.0" in str(caught.value)
+
+
+def test_a_pick_needs_the_baseline_and_a_bound_on_the_loss() -> None:
+    with pytest.raises(InputError, match="baseline .* was not measured"):
+        pick([each for each in ALL if each.point != SPACE.baseline], "fastest", LIMITS)
+    unbounded = Limits(Budgets(), SPACE.baseline)
+    with pytest.raises(InputError, match="sees nothing"):
+        pick(ALL, "smallest", unbounded)
+    assert pick(ALL, "most-accurate", unbounded).record.point == SPACE.baseline
+    assert pick(ALL, "smallest", replace(unbounded, floor=0.399)).record.point == SPACE.baseline
+
+
+def test_the_space_of_a_class_has_its_size_and_multiples_of_the_stride_below() -> None:
+    space = space_of(find_class("x86-openvino"), pruning_steps=2, precisions=("int8",))
+    assert space.input_sizes == (640, 512, 416, 320)
+    assert space.baseline == Point(0, 640, "float")
+    assert space.anchors() == (Point(0, 640, "float"), Point(0, 640, "int8"))
+    assert len(space.points()) == 3 * 4 * 2
+    small = space_of(find_class("x86-openvino"), pruning_steps=0, precisions=(), input_size=64)
+    assert small.input_sizes == (64, 32)
+
+
+def test_a_small_space_is_measured_whole_and_once(tmp_path: Path) -> None:
+    asked: list[Point] = []
+
+    def measure(point: Point) -> Measured:
+        asked.append(point)
+        return figures(point)
+
+    found = search(tmp_path, measure)
+    assert sorted(asked) == sorted(SPACE.points())
+    assert asked[:2] == list(SPACE.anchors())
+    assert [each.point for each in found.records] == sorted(SPACE.points())
+    broken = next(each for each in found.records if each.point == BROKEN)
+    assert (broken.measured, broken.why) == (None, "every score is zero after quantizing")
+
+    again = search(tmp_path, measure)
+    assert again == found
+    assert len(asked) == len(SPACE.points())
+
+
+LARGE = Space(
+    tuple(range(8)), (640, 512, 416, 320), ("int8", "int8+mixed-1", FLOAT), SPACE.baseline
+)
+
+
+def test_a_large_space_is_searched_within_the_trials_and_finds_more_than_chance(
+    tmp_path: Path,
+) -> None:
+    asked: list[Point] = []
+
+    def measure(point: Point) -> Measured:
+        asked.append(point)
+        small = replace(point, pruned=0)
+        work = 1 - 0.1 * point.pruned
+        base = figures(small)
+        return replace(
+            base, map50_95=base.map50_95 - 0.003 * point.pruned,
+            latency_p50_ms=base.latency_p50_ms * work, latency_p95_ms=base.latency_p95_ms * work,
+        )  # fmt: skip
+
+    found = search(tmp_path, measure, space=LARGE, trials=24)
+    assert len(asked) == len(set(asked)) == len(found.records) == 24
+    limits = Limits(BUDGETS, LARGE.baseline)
+    best = pick(found.records, "fastest", limits).record.measured
+    every = [Record(each, measure(each)) for each in LARGE.points()]
+    optimum = pick(every, "fastest", limits).record.measured
+    assert best and optimum
+    assert best.latency_p50_ms <= 1.25 * optimum.latency_p50_ms
+
+
+def test_the_same_seed_draws_the_same_points_whole_or_interrupted(tmp_path: Path) -> None:
+    class Stop(Exception):
+        pass
+
+    def run(folder: str, stop_after: int) -> list[Point]:
+        asked: list[Point] = []
+
+        def measure(point: Point) -> Measured:
+            if len(asked) == stop_after:
+                raise Stop
+            asked.append(point)
+            return (
+                figures(replace(point, pruned=point.pruned % 3, input_size=512))
+                if (point.pruned % 3 != 2)
+                else figures(SPACE.baseline)
+            )
+
+        (tmp_path / folder).mkdir(exist_ok=True)
+        try:
+            search(tmp_path / folder, measure, space=LARGE, trials=14)
+        except Stop:
+            return asked + run(folder, -1)
+        return asked
+
+    whole = run("whole", -1)
+    assert len(whole) == 14
+    interrupted = run("interrupted", 5)
+    assert len(interrupted) == len(set(interrupted)) == 14
+
+
+def test_other_inputs_are_another_study_and_other_budgets_are_not() -> None:
+    one = inputs()
+    others = [
+        replace(one, weights_sha256="3" * 64),
+        replace(one, data_sha256="3" * 64),
+        replace(one, tools={"onnxruntime": "1.33"}),
+        replace(one, recipe={"seed": "1"}),
+        replace(one, space=LARGE),
+        replace(one, device_class=replace(one.device_class, threads=2)),
+    ]
+    assert len({each.study_name for each in (one, *others)}) == 7
+    judged_otherwise = replace(one.device_class, budgets=Budgets(latency_p95_ms=1.0))
+    assert replace(one, device_class=judged_otherwise).study_name == one.study_name
+
+
+def _worker(
+    cache: Path, log: Path, seconds: float, hang_after: int = 1000
+) -> subprocess.Popen[bytes]:
+    job = (str(cache), str(log), str(seconds), str(hang_after))
+    return subprocess.Popen(
+        [sys.executable, "-m", search_worker.__name__, *job],
+        cwd=Path(__file__).parents[2],
+    )
+
+
+def _lines(log: Path, kind: str) -> list[str]:
+    text = log.read_text() if log.exists() else ""
+    return [line.split()[1] for line in text.splitlines() if line.startswith(kind)]
+
+
+def test_killed_and_resumed_it_repeats_no_finished_point_and_picks_the_same(
+    tmp_path: Path,
+) -> None:
+    log, cache = tmp_path / "log", tmp_path / "cache"
+    cache.mkdir()
+    worker = _worker(cache, log, 0, hang_after=5)
+    try:
+        deadline = time.monotonic() + 60
+        while len(_lines(log, "begin")) < 6 and time.monotonic() < deadline:
+            time.sleep(0.02)
+    finally:
+        worker.send_signal(signal.SIGKILL)
+        worker.wait()
+    finished, begun = _lines(log, "end"), _lines(log, "begin")
+    assert len(finished) == 5
+    assert len(begun) == 6
+
+    found = search(cache, search_worker.logging_measure(log, 0))
+    times = Counter(_lines(log, "begin"))
+    assert all(times[each] == 1 for each in finished)
+    assert times[begun[-1]] == 2
+    assert times.keys() == {each.key for each in SPACE.points()}
+    (tmp_path / "whole").mkdir()
+    whole = search(tmp_path / "whole", figures)
+    assert found.records == whole.records
+    for goal in GOALS:
+        assert pick(found.records, goal, LIMITS) == pick(whole.records, goal, LIMITS)
+
+
+def test_two_workers_share_a_study_and_no_point_is_measured_by_both(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    workers = [_worker(tmp_path, log, 0.15) for _ in range(2)]
+    assert [each.wait(120) for each in workers] == [0, 0]
+    begun = Counter(_lines(log, "begin"))
+    assert set(begun.values()) == {1}
+    assert begun.keys() == {each.key for each in SPACE.points()}
+    by = {line.split()[2] for line in log.read_text().splitlines()}
+    assert len(by) == 2
+
+
+def test_a_search_that_fails_leaves_its_point_to_the_next(tmp_path: Path) -> None:
+    asked: list[Point] = []
+
+    def failing(point: Point) -> Measured:
+        asked.append(point)
+        if len(asked) == 4:
+            raise StorageError("disk is full")
+        return figures(point)
+
+    with pytest.raises(StorageError, match="disk is full"):
+        search(tmp_path, failing)
+    search(tmp_path, failing)
+    assert Counter(asked).most_common(1) == [(asked[3], 2)]
+    assert len(asked) == len(SPACE.points()) + 1
+
+
+def test_the_report_holds_enough_to_pick_again(tmp_path: Path) -> None:
+    found = search(tmp_path, figures)
+    choice = pick(found.records, "fastest", LIMITS)
+    body = json.loads(json.dumps(section(found, choice, "fastest", LIMITS)))
+    rows = {each["key"]: each for each in body["trials"]}
+    assert body["picked"] == "pruned=1,size=512,precision=int8"
+    assert rows[body["picked"]]["front"]
+    assert rows[body["picked"]]["feasible"]
+    slow = rows["pruned=0,size=640,precision=float"]
+    assert (slow["feasible"], slow["front"]) == (False, False)
+    assert slow["why"] == "latency p95 100.0 ms, budget 60.0"
+    assert rows[BROKEN.key]["why"] == "every score is zero after quantizing"
+    records, limits = read(body)
+    assert records == found.records
+    assert pick(records, "fastest", limits) == choice
+
+
+@pytest.mark.parametrize(
+    ("url", "error", "said"),
+    [
+        ("not a url", InputError, "no database URL"),
+        ("nodb://user:secret@host/name", InputError, "unknown database"),
+        ("sqlite:////proc/no/such/file", StorageError, "unable to open database file"),
+    ],
+)
+def test_a_storage_that_cannot_be_used_is_one_line_without_its_password(
+    tmp_path: Path, url: str, error: type[Exception], said: str
+) -> None:
+    from kedge_builder.search import storage
+
+    with storage.quiet(), pytest.raises(error, match=said) as caught:
+        storage.open_study(url, "name", heartbeat_seconds=1, stale_seconds=2)
+    assert "secret" not in str(caught.value)
+
+
+def test_fewer_than_twelve_trials_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="11 trials are too few"):
+        SearchOptions(cache=tmp_path, trials=11)
+
+
+def test_figures_that_are_not_finite_are_no_measurement() -> None:
+    with pytest.raises(ValueError, match="finite"):
+        measured(float("nan"), 1.0, 1)
