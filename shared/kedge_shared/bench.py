@@ -128,8 +128,8 @@ class BenchJob:
     @property
     def lengths(self) -> dict[str, int]:
         """Hash → bytes of everything that a worker fetches."""
-        files = [file for engine in self.engines for file in engine.files]
-        return {each.sha256: each.length for each in (*files, *self.frames)}
+        files = {file.sha256: file.length for engine in self.engines for file in engine.files}
+        return files | {each.sha256: each.length for each in self.frames}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import json
 import time
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, cast
 
-from sqlalchemy import Update
+from sqlalchemy import CursorResult, Update
 from sqlmodel import Session, col, select, update
 
 from kedge_server.artifacts.store import ArtifactStore
@@ -78,7 +79,7 @@ def claim(session: Session, device_id: str, lease_seconds: float) -> BenchJobRow
         .where(col(BenchJobRow.expires) > now)
         .order_by(col(BenchJobRow.posted))
     )
-    rows = session.exec(query).all()
+    rows: Sequence[BenchJobRow] = session.exec(query).all()
     held = [each for each in rows if each.device == device_id and each.lease_until > now]
     for row in held + [each for each in rows if _standing(each, now) == "waiting"]:
         fresh = row not in held
@@ -199,4 +200,5 @@ def _standing(row: BenchJobRow, now: float) -> BenchState:
 def _changes(session: Session, statement: Update) -> bool:
     """Carries out a compare-and-set and says whether it hit."""
     options = {"synchronize_session": False}
-    return session.execute(statement, execution_options=options).rowcount == 1  # type: ignore[attr-defined]
+    done = session.execute(statement, execution_options=options)
+    return cast("CursorResult[Any]", done).rowcount == 1
