@@ -369,3 +369,19 @@ def test_keys_that_are_none(bench: Bench, tmp_path: Path) -> None:
     bench.settings = replace(bench.settings, trusted_keys=(tmp_path / "none.pub",))
     with pytest.raises(TrustError, match="public key"):
         bench.step()
+
+
+def test_a_job_that_takes_longer_than_its_lease_is_kept(bench: Bench) -> None:
+    bench.world.context.settings.bench_lease_seconds = 1.0
+    rival, job, claimed = bench.world.enrol("rival"), bench.post(), []
+
+    async def slow(*_: Any) -> Left:
+        await asyncio.sleep(1.6)
+        ask = await asyncio.to_thread(rival.http.post, "/api/v1/device/bench/claim")
+        claimed.append(ask.json()["id"])
+        return MEASURED
+
+    bench.monkeypatch.setattr(worker, "run_module", slow)
+    result = bench.step()
+    assert claimed == [""]
+    assert bench.world.operator.bench_job(job.id).result == result
