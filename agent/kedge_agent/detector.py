@@ -16,7 +16,7 @@ from kedge_agent.errors import EngineError
 from kedge_agent.local_protocol import Slot
 from kedge_agent.runtimes.base import Engine, Runtime
 from kedge_shared.detections import Array
-from kedge_shared.manifest import MANIFEST_LIMIT_BYTES, FileRole, Manifest, read_manifest
+from kedge_shared.manifest import MANIFEST_LIMIT_BYTES, FileRef, FileRole, Manifest, read_manifest
 from kedge_shared.policy import FRAME_LIMIT_BYTES, POLICY_LIMIT_BYTES, ModelPolicy, read_policy
 from kedge_shared.vision import Frame, decode, prepare
 
@@ -116,13 +116,13 @@ def load_detector(
     runtime = runtimes.get(opened.manifest.runtime.name)
     if runtime is None:
         raise EngineError(f"runtime {opened.manifest.runtime.name} is not known to this agent")
-    blobs = _open_files(opened.manifest, store)
+    blobs = open_files(opened.manifest.engine_files, store)
     try:
         engine = runtime.load(blobs, opened.manifest, threads=threads)
     finally:
         # Runtimes copy or map what they need; the sealed files themselves are done with.
         for each in blobs.values():
-            _close(each)
+            release(each)
     detector = Detector(engine, opened.manifest, slot)
     try:
         for frame in golden_frames(opened.policy, store, most=_WARM_UP_FRAMES):
@@ -153,10 +153,16 @@ def golden_frames(policy: ModelPolicy, store: BlobStore, most: int | None = None
     return found
 
 
-def _open_files(manifest: Manifest, store: BlobStore) -> dict[FileRole, VerifiedBlob]:
+def open_files(files: Sequence[FileRef], store: BlobStore) -> dict[FileRole, VerifiedBlob]:
+    """Copies an engine's files into sealed memory, each checked on the way.
+
+    Raises:
+        TrustError: A file was altered on the board; none stays open.
+        StorageError: A file is missing.
+    """
     blobs: dict[FileRole, VerifiedBlob] = {}
     try:
-        for each in manifest.engine_files:
+        for each in files:
             blobs[each.role] = store.open_verified(each.sha256, each.length)
     except BaseException:
         for opened in blobs.values():
@@ -165,7 +171,8 @@ def _open_files(manifest: Manifest, store: BlobStore) -> dict[FileRole, Verified
     return blobs
 
 
-def _close(blob: VerifiedBlob) -> None:
+def release(blob: VerifiedBlob) -> None:
+    """Lets go of a file that a runtime has loaded."""
     try:
         blob.close()
     except BufferError:

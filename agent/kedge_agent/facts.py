@@ -8,8 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from kedge_agent.children import clean_environment
 from kedge_agent.limits import total_memory_mb
-from kedge_agent.preflight_process import clean_environment
 from kedge_shared import __version__
 from kedge_shared.protocol import DeviceFacts
 

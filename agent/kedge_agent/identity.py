@@ -3,20 +3,55 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import msgspec
 from securesystemslib.signer import CryptoSigner
 
 from kedge_agent.disk import write_whole
-from kedge_agent.settings import AgentSettings
 from kedge_shared import signing, wire
 from kedge_shared.errors import InputError, StorageError
 from kedge_shared.protocol import ENROLMENT_TYPE, DeviceFacts, Enrolled, Enrolment
 
 TOKEN_ENV = "KEDGE_ENROL_TOKEN"  # noqa: S105 - the name of a variable
 _TOKEN_LIMIT_BYTES = 4096
+
+
+class Enrolling(Protocol):
+    """What enrolment needs to know of a board: the agent's settings, or a bench worker's."""
+
+    @property
+    def state_dir(self) -> Path:
+        """Where key and identity are kept."""
+        ...
+
+    @property
+    def device(self) -> str:
+        """Name in the fleet."""
+        ...
+
+    @property
+    def device_class(self) -> str:
+        """What the board is."""
+        ...
+
+    @property
+    def tags(self) -> Mapping[str, str]:
+        """For selectors."""
+        ...
+
+    @property
+    def enrolment_token_file(self) -> Path | None:
+        """File with the one-time token."""
+        ...
+
+    @property
+    def serves(self) -> bool:
+        """It runs the agent, so rollouts reach it."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -61,7 +96,7 @@ def keep(folder: Path, enrolled: Enrolled) -> Identity:
     return Identity(device_key(folder), enrolled.device, enrolled.token)
 
 
-def request(settings: AgentSettings, facts: DeviceFacts) -> dict[str, object]:
+def request(settings: Enrolling, facts: DeviceFacts) -> dict[str, object]:
     """Returns the signed enrolment request."""
     signer = device_key(settings.state_dir)
     enrolment = Enrolment(
@@ -69,12 +104,13 @@ def request(settings: AgentSettings, facts: DeviceFacts) -> dict[str, object]:
         device_class=settings.device_class,
         public_key=signing.key_to_dict(signer.public_key),
         facts=facts,
-        tags=settings.tags,
+        tags=dict(settings.tags),
+        serves=settings.serves,
     )
     return signing.seal(enrolment, ENROLMENT_TYPE, signer)
 
 
-def enrolment_token(settings: AgentSettings) -> str:
+def enrolment_token(settings: Enrolling) -> str:
     """Returns the one-time token.
 
     Raises:

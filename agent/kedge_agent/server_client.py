@@ -8,12 +8,13 @@ from typing import Any
 
 import httpx
 
-from kedge_shared import protocol, wire
+from kedge_shared import bench, protocol, wire
 from kedge_shared.client import check_url, refusal
 from kedge_shared.errors import ServiceError
 
 #: Connection; then silence between two chunks, seconds. A server that drips is not waited for.
 TIMEOUT = httpx.Timeout(20.0, connect=10.0)
+#: A bench job with a thousand class names fits, as an assignment does.
 _ANSWER_LIMIT_BYTES = 256 * 1024
 
 
@@ -101,6 +102,33 @@ class ServerClient:
         """
         headers = {"Content-Type": "application/json"}
         await self._send("POST", "/api/v1/device/reports", wire.encode(envelopes), headers)
+
+    async def claim_bench_job(self) -> bench.BenchOffer:
+        """Asks for something to measure.
+
+        Raises:
+            ServiceError: The server is down or refuses.
+        """
+        body = await self._send("POST", "/api/v1/device/bench/claim", None, {})
+        return wire.decode(body.content, bench.BenchOffer, "server's answer")
+
+    async def renew_bench_job(self, job: str) -> None:
+        """Keeps a job that this board holds.
+
+        Raises:
+            ServiceError: The server is down, or the job is another's.
+        """
+        await self._send("POST", f"/api/v1/device/bench/jobs/{job}/renew", None, {})
+
+    async def send_bench_result(self, envelope: dict[str, Any]) -> None:
+        """Sends a signed result; the server takes it once.
+
+        Raises:
+            ServiceError: The server is down or refuses.
+        """
+        headers = {"Content-Type": "application/json"}
+        path = "/api/v1/device/bench/results"
+        await self._send("POST", path, wire.encode(envelope), headers)
 
     async def _send(
         self, method: str, path: str, content: bytes | None, headers: dict[str, str]

@@ -5,9 +5,9 @@ Settings are read with msgspec instead of pydantic-settings, which alone takes 1
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Protocol, TypeVar, get_type_hints
 
 import msgspec
 from msgspec import Meta
@@ -67,6 +67,11 @@ class AgentSettings:
     probation: ProbationSettings = field(default_factory=ProbationSettings)
 
     @property
+    def serves(self) -> bool:
+        """A board with an agent is in rollouts."""
+        return True
+
+    @property
     def blobs(self) -> Path:
         """The blob store's folder."""
         return self.state_dir / "blobs"
@@ -83,21 +88,35 @@ def read_settings(path: Path) -> AgentSettings:
     Raises:
         InputError: Unreadable, an unknown or wrong setting, or plain HTTP beyond this machine.
     """
+    return _absolute(read_config(path, AgentSettings), path.resolve().parent)
+
+
+class _Connects(Protocol):
+    @property
+    def server(self) -> str: ...
+
+
+S = TypeVar("S", bound=_Connects)
+
+
+def read_config(path: Path, kind: type[S]) -> S:
+    """Reads a configuration file as a dataclass; paths in it stay as they are written.
+
+    Raises:
+        InputError: Unreadable, an unknown or wrong setting, or plain HTTP beyond this machine.
+    """
     data = wire.read_limited(path, "configuration", _CONFIG_LIMIT_BYTES)
     try:
         raw: Any = msgspec.yaml.decode(data)
     except msgspec.MsgspecError as error:
         raise InputError(f"configuration {path} is no YAML: {error}") from None
-    unknown = (
-        sorted(set(raw) - {each.name for each in fields(AgentSettings)})
-        if isinstance(raw, dict)
-        else []
-    )
+    known = set(get_type_hints(kind))
+    unknown = sorted(set(raw) - known) if isinstance(raw, dict) else []
     if unknown:
         raise InputError(f"configuration {path} has unknown settings: {', '.join(unknown)}")
-    settings = wire.decode_yaml(data, AgentSettings, f"configuration {path}")
+    settings = wire.decode_yaml(data, kind, f"configuration {path}")
     check_url(settings.server)
-    return _absolute(settings, path.resolve().parent)
+    return settings
 
 
 def _absolute(settings: AgentSettings, base: Path) -> AgentSettings:

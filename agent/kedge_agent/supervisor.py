@@ -11,9 +11,9 @@ from contextlib import suppress
 from pathlib import Path
 
 from kedge_agent import limits
+from kedge_agent.children import clean_environment
 from kedge_agent.disk import write_whole
 from kedge_agent.downloads import backoff_seconds
-from kedge_agent.preflight_process import clean_environment
 from kedge_agent.settings import AgentSettings, read_settings
 from kedge_agent.slots import read_slots
 from kedge_agent.specs import RunnerSettings

@@ -18,7 +18,7 @@ from typing import Any
 import msgspec
 from securesystemslib.signer import Key
 
-from kedge_agent import facts, identity, limits
+from kedge_agent import enrolment, facts, limits
 from kedge_agent.blobs import BlobStore
 from kedge_agent.board import Board
 from kedge_agent.decisions import resumed
@@ -33,14 +33,13 @@ from kedge_agent.state import Deployment, State
 from kedge_agent.tuf_client import ImageRepository
 from kedge_agent.update import Update
 from kedge_shared import signing
-from kedge_shared.errors import InputError, KedgeError, ServiceError, TrustError
+from kedge_shared.errors import KedgeError, ServiceError, TrustError
 from kedge_shared.phases import TERMINAL, Event, Phase, advance
 from kedge_shared.protocol import ASSIGNMENT_LIMIT_BYTES, ASSIGNMENT_TYPE, Assignment, Verdict
 from kedge_shared.trust import Pinned, Seen, check_assignment
 
 #: Share of the interval by which polls are spread.
 _JITTER = 0.1
-_WAIT_ENROL_SECONDS = 5.0
 
 
 class Updater:
@@ -72,7 +71,7 @@ class Updater:
 
     async def run(self) -> None:
         """Runs until cancelled."""
-        me = await self._enrolled()
+        me = await enrolment.enrolled(self._settings, self._server)
         self._server.authorise(me.token)
         self._board = self._make_board(me)
         self._identity = me
@@ -90,26 +89,6 @@ class Updater:
                 self._board.log(str(error))
                 wait = max(min(wait, 5.0), backoff_seconds(self._failures))
             await asyncio.sleep(wait * random.uniform(1 - _JITTER, 1 + _JITTER))  # noqa: S311
-
-    async def _enrolled(self) -> Identity:
-        """Returns who this board is, enrolling it first if need be."""
-        known = identity.load(self._settings.state_dir)
-        if known is not None:
-            return known
-        envelope = identity.request(self._settings, await asyncio.to_thread(facts.gather))
-        token = identity.enrolment_token(self._settings)
-        while True:
-            try:
-                answer = await self._server.enrol(envelope, token)
-                return identity.keep(self._settings.state_dir, answer)
-            except ServiceError as error:
-                if error.status is not None and 400 <= error.status < 500:
-                    raise InputError(
-                        f"enrolment is refused: {error.what}",
-                        f"make a token with `kedge device token` and set {identity.TOKEN_ENV}",
-                    ) from None
-                print(f"updater: {error}", file=sys.stderr, flush=True)
-                await asyncio.sleep(_WAIT_ENROL_SECONDS)
 
     def _make_board(self, me: Identity) -> Board:
         settings, journal = self._settings, self._journal

@@ -23,6 +23,8 @@ class ServerSettings(BaseSettings):
         timestamp_hours: How long the timestamp holds.
         snapshot_days: How long the snapshot holds.
         artifact_limit_mb: Largest upload, MiB.
+        bench_lease_seconds: How long a bench worker holds a job without a word.
+        bench_poll_seconds: What bench workers are told to wait.
     """
 
     model_config = SettingsConfigDict(env_prefix="KEDGE_SERVER_", extra="ignore")
@@ -38,3 +40,5 @@ class ServerSettings(BaseSettings):
     timestamp_hours: float = Field(default=24.0, gt=0, le=24 * 30)
     snapshot_days: float = Field(default=7.0, gt=0, le=90)
     artifact_limit_mb: int = Field(default=4096, ge=1, le=65536)
+    bench_lease_seconds: float = Field(default=60.0, ge=1, le=3600)
+    bench_poll_seconds: float = Field(default=5.0, ge=0.1, le=3600)

@@ -5,11 +5,12 @@ from __future__ import annotations
 from sqlmodel import SQLModel
 
 from kedge_server.audit.tables import AuditRow
+from kedge_server.bench.tables import BenchJobRow
 from kedge_server.devices.tables import AssignmentRow, DeviceRow, EnrolmentTokenRow, ReportRow
 from kedge_server.releases.tables import BuildRow, ReleaseRow
 from kedge_server.repository.tables import MetadataRow
 from kedge_server.rollouts.tables import DeploymentRow, RolloutRow, StageRow
 
 METADATA = SQLModel.metadata
-TABLES = (AssignmentRow, AuditRow, BuildRow, DeploymentRow, DeviceRow, EnrolmentTokenRow,
-          MetadataRow, ReleaseRow, ReportRow, RolloutRow, StageRow)  # fmt: skip
+TABLES = (AssignmentRow, AuditRow, BenchJobRow, BuildRow, DeploymentRow, DeviceRow,
+          EnrolmentTokenRow, MetadataRow, ReleaseRow, ReportRow, RolloutRow, StageRow)  # fmt: skip

@@ -170,6 +170,7 @@ class DeviceInfo:
         last_seen: Unix seconds of its last poll or report, or ``None``.
         latency_p95_ms: Of its last telemetry window, or ``None``.
         frames: Frames it reported in all.
+        serves: It is in rollouts; otherwise it only measures (`kedge bench-worker`).
     """
 
     id: Name
@@ -182,6 +183,7 @@ class DeviceInfo:
     last_seen: float | None
     latency_p95_ms: float | None
     frames: Count
+    serves: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,6 +15,7 @@ from kedge_shared.errors import KedgeError
 #: Which extra brings what a command imports.
 EXTRA_OF = {
     "agent": "agent",
+    "bench-worker": "agent",
     "build": "builder",
     "device": "operator",
     "inspect": "builder",

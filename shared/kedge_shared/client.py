@@ -6,12 +6,12 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import TypeVar
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import httpx
 
-from kedge_shared import api, wire
+from kedge_shared import api, bench, wire
 from kedge_shared.errors import InputError, KedgeError, ServiceError, StorageError
 
 T = TypeVar("T")
@@ -175,6 +175,18 @@ class Client:
             content=_chunks(path, sent),
             headers={"Content-Length": length, "Content-Type": "application/octet-stream"},
         )
+
+    def post_bench_job(self, envelope: Mapping[str, Any]) -> bench.BenchJobInfo:
+        """Posts a signed bench job; its files are uploaded before."""
+        return self._post("/api/v1/bench/jobs", envelope, bench.BenchJobInfo)
+
+    def bench_job(self, job: str) -> bench.BenchJobInfo:
+        """Returns where a bench job stands."""
+        return self._get(f"/api/v1/bench/jobs/{job}", bench.BenchJobInfo)
+
+    def withdraw_bench_job(self, job: str) -> bench.BenchJobInfo:
+        """Lets nobody begin a bench job any more."""
+        return self._post(f"/api/v1/bench/jobs/{job}/withdraw", None, bench.BenchJobInfo)
 
     def _get(self, path: str, kind: type[T], params: Mapping[str, str] | None = None) -> T:
         answer = self._send("GET", path, params=dict(params or {}))

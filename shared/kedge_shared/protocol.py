@@ -71,6 +71,7 @@ class Enrolment:
         public_key: securesystemslib key dictionary, with its ``keyid``.
         facts: What the board is.
         tags: For selectors.
+        serves: It runs the agent; a board that only measures is in no rollout.
     """
 
     name: Name
@@ -78,6 +79,7 @@ class Enrolment:
     public_key: dict[str, Any]
     facts: DeviceFacts
     tags: dict[str, str] = field(default_factory=dict)
+    serves: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)

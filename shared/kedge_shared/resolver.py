@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from kedge_shared.device_classes import RuntimeRange
 from kedge_shared.manifest import Manifest, Requires
 from kedge_shared.protocol import DeviceFacts
 
@@ -26,13 +27,17 @@ class Fit:
 
 def resolve(manifest: Manifest, facts: DeviceFacts) -> Fit:
     """Says whether ``facts`` satisfy what the manifest requires."""
-    runtime = manifest.runtime
+    return fit(manifest.runtime, manifest.requires, facts)
+
+
+def fit(runtime: RuntimeRange, requires: Requires, facts: DeviceFacts) -> Fit:
+    """Says whether a board has a runtime in its range and everything that is required."""
     version = facts.runtimes.get(runtime.name)
     if version is None:
         return Fit(False, f"runtime {runtime.name} is not on the board")
     if not in_range(version, runtime.range):
         return Fit(False, f"{runtime.name} {version} is outside {runtime.range}")
-    missing = _missing(manifest.requires, facts)
+    missing = _missing(requires, facts)
     return Fit(not missing, missing or f"{runtime.name} {version} satisfies {runtime.range}")
 
 

@@ -151,7 +151,7 @@ def test_what_a_dying_child_leaves(status: int, output: bytes, said: str) -> Non
 
 
 def test_the_child_gets_no_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
-    from kedge_agent.preflight_process import clean_environment
+    from kedge_agent.children import clean_environment
 
     monkeypatch.setenv("KEDGE_ENROL_TOKEN", "secret")
     monkeypatch.setenv("KEDGE_TOKEN", "secret")

@@ -40,6 +40,7 @@ class SimDevice:
         self.http = httpx.Client(base_url=url, timeout=10)
         self.tags: dict[str, str] = facts.pop("tags", {})
         self.facts = facts.pop("facts", samples.facts())
+        self.serves: bool = facts.pop("serves", True)
         self.refuses: Callable[[str], bool] = lambda path: False
         self.runs = ""
         self.boot, self.seq = f"boot-{name}", 0
@@ -49,7 +50,7 @@ class SimDevice:
     def enrol(self, token: str) -> httpx.Response:
         body = Enrolment(
             name=self.name, device_class=self.device_class, tags=self.tags, facts=self.facts,
-            public_key=signing.key_to_dict(self.signer.public_key),
+            public_key=signing.key_to_dict(self.signer.public_key), serves=self.serves,
         )  # fmt: skip
         answer = self.http.post(
             "/api/v1/enrol", json=signing.seal(body, ENROLMENT_TYPE, self.signer),

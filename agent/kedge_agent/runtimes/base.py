@@ -8,7 +8,8 @@ from typing import Literal, Protocol
 
 from kedge_agent.blobs import VerifiedBlob
 from kedge_shared.detections import Array
-from kedge_shared.manifest import FileRef, FileRole, Manifest
+from kedge_shared.device_classes import RuntimeRange
+from kedge_shared.manifest import FileRef, FileRole, InputSpec, OutputSpec
 
 #: Where an engine lives: in the runner's process, or in one of its own.
 Isolation = Literal["in-process", "own-process"]
@@ -44,6 +45,25 @@ class DerivedArtifact:
     sha256: str
 
 
+class EngineSpec(Protocol):
+    """What a runtime may want to know of an engine: a manifest, or a bench job."""
+
+    @property
+    def runtime(self) -> RuntimeRange:
+        """What loads it."""
+        ...
+
+    @property
+    def input(self) -> InputSpec:
+        """What it is fed."""
+        ...
+
+    @property
+    def output(self) -> OutputSpec:
+        """How it is read."""
+        ...
+
+
 class Engine(Protocol):
     """A loaded engine. Not thread-safe: one caller at a time."""
 
@@ -72,7 +92,7 @@ class Runtime(Protocol):
     def load(
         self,
         blobs: Mapping[FileRole, VerifiedBlob],
-        manifest: Manifest,
+        spec: EngineSpec,
         *,
         threads: int,
         isolation: Isolation = "in-process",

@@ -9,9 +9,9 @@ import numpy as np
 
 from kedge_agent.blobs import VerifiedBlob
 from kedge_agent.errors import EngineError
-from kedge_agent.runtimes.base import DerivedArtifact, Engine, Isolation, RuntimeFacts
+from kedge_agent.runtimes.base import DerivedArtifact, Engine, EngineSpec, Isolation, RuntimeFacts
 from kedge_shared.detections import Array
-from kedge_shared.manifest import FileRef, FileRole, Manifest
+from kedge_shared.manifest import FileRef, FileRole
 
 #: Resident memory over file size: weights, their packed copies and activations (measured on
 #: YOLOv8 n and s, INT8, 640 px: 8.1 and 5.4).
@@ -39,7 +39,7 @@ class OnnxRuntime:
     def load(
         self,
         blobs: Mapping[FileRole, VerifiedBlob],
-        manifest: Manifest,
+        spec: EngineSpec,
         *,
         threads: int,
         isolation: Isolation = "in-process",

@@ -9,9 +9,9 @@ import numpy as np
 
 from kedge_agent.blobs import VerifiedBlob
 from kedge_agent.errors import EngineError
-from kedge_agent.runtimes.base import DerivedArtifact, Engine, Isolation, RuntimeFacts
+from kedge_agent.runtimes.base import DerivedArtifact, Engine, EngineSpec, Isolation, RuntimeFacts
 from kedge_shared.detections import Array
-from kedge_shared.manifest import FileRef, FileRole, Manifest
+from kedge_shared.manifest import FileRef, FileRole
 
 #: As for ONNX Runtime; compilation keeps a second copy of the weights for a while.
 _MEMORY_FACTOR = 12
@@ -38,12 +38,12 @@ class OpenVino:
     def load(
         self,
         blobs: Mapping[FileRole, VerifiedBlob],
-        manifest: Manifest,
+        spec: EngineSpec,
         *,
         threads: int,
         isolation: Isolation = "in-process",
     ) -> Engine:
-        """Compiles a model from verified bytes."""
+        """Compiles its own form (two files) or ONNX (one) from verified bytes."""
         import openvino as ov
 
         config: dict[str, Any] = {
@@ -54,12 +54,14 @@ class OpenVino:
         }
         try:
             core = ov.Core()
-            weights = ov.Tensor(np.frombuffer(blobs["engine-weights"].view, dtype=np.uint8))
-            model = core.read_model(bytes(blobs["engine"].view), weights)
+            given = bytes(blobs["engine"].view)
+            if "engine-weights" in blobs:
+                weights = ov.Tensor(np.frombuffer(blobs["engine-weights"].view, dtype=np.uint8))
+                model = core.read_model(given, weights)
+            else:
+                model = core.read_model(given)
             compiled = core.compile_model(model, "CPU", config)
             return _Compiled(compiled)
-        except KeyError:
-            raise EngineError("OpenVINO engine has no engine-weights file") from None
         # Boundary: the vendor raises plain RuntimeErrors and its own types.
         except Exception as error:  # noqa: BLE001
             raise EngineError(f"OpenVINO does not take the engine: {_line(error)}") from None

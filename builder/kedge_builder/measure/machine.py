@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import resource
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
+
+from kedge_shared.machine import describe
+
+__all__ = ["describe", "peak_memory_mb", "tools"]
 
 _TOOLS = (
     "kedge",
@@ -17,22 +19,6 @@ _TOOLS = (
     "openvino",
     "nncf",
 )
-
-
-def describe() -> str:
-    """Returns processor, cores and whether it has VNNI."""
-    name, flags = platform.machine(), ""
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                name = line.partition(":")[2].strip()
-            if line.startswith("flags"):
-                flags = line
-                break
-    except OSError:
-        return name
-    vnni = "with VNNI" if "vnni" in flags else "without VNNI"
-    return f"{name}, {os.cpu_count()} cores, {vnni}"
 
 
 def tools() -> dict[str, str]:

@@ -43,6 +43,24 @@ def init(
     typer.echo(f"next: kedge server run --data server-data --trust {out}")
 
 
+@keys.command("bench")
+def bench(
+    out: Annotated[Path, typer.Option("--out", help="File for the private key.")] = Path(
+        "bench.key"
+    ),
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for machines.")] = False,
+) -> None:
+    """Make a key that orders measurements on bench workers, and nothing else."""
+    from kedge_builder.publishing.keys import create_bench
+
+    public = create_bench(out)
+    if as_json:
+        print(wire.encode_pretty({"private": str(out), "public": str(public)}).decode(), end="")
+        return
+    typer.echo(f"{out}: signs bench jobs; stays with the builder.")
+    typer.echo(f"{public}: name it in trusted_keys of each worker's configuration.")
+
+
 def publish(
     builds: Annotated[list[Path], typer.Argument(help="Folders that `kedge build` wrote.")],
     server: Annotated[

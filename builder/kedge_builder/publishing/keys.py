@@ -83,6 +83,29 @@ def create(folder: Path, now: datetime | None = None) -> KeySet:
     return KeySet.at(folder)
 
 
+def create_bench(path: Path) -> Path:
+    """Makes a bench key, which may order measurements on workers and nothing else.
+
+    Args:
+        path: Of the private key; must not exist.
+
+    Returns:
+        Path of the public part, ``PATH.pub``, which workers name in ``trusted_keys``.
+
+    Raises:
+        StorageError: One of the files is there already or cannot be written.
+    """
+    public = path.with_name(f"{path.name}.pub")
+    signer = signing.generate()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        signing.save_private_key(signer, path)
+        _write(public, wire.encode_pretty(signing.key_to_dict(signer.public_key)))
+    except OSError as error:
+        raise StorageError(f"{public} cannot be written: {error.strerror}") from None
+    return public
+
+
 def _write_all(places: KeySet, now: datetime) -> None:
     for each in (places.offline, places.online):
         each.mkdir(mode=0o700)

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import json
-from typing import Any
 
 from fastapi import APIRouter, Request, Response
 from fastapi.concurrency import run_in_threadpool
 
 from kedge_server.auth import Credentials, Device, Operator, token_hash
+from kedge_server.bodies import read_json
 from kedge_server.context import Context, Services
 from kedge_server.database import transaction
 from kedge_server.devices import service
 from kedge_server.devices.assignments import fresh_nonce
 from kedge_server.devices.index import Entry
-from kedge_server.errors import RequestError, TooLargeError, UnauthorizedError
+from kedge_server.errors import RequestError, UnauthorizedError
 from kedge_server.rollouts import service as rollouts
 from kedge_shared import wire
 from kedge_shared.api import DeploymentInfo, DeviceInfo, EnrolmentToken, TokenRequest
@@ -46,7 +46,7 @@ async def enrol(request: Request, services: Services, credentials: Credentials) 
     """Takes a device into the fleet: a one-time token, and a request signed by the device's key."""
     if credentials is None:
         raise UnauthorizedError("no enrolment token", "send 'Authorization: Bearer TOKEN'")
-    body = await _json(request, REPORT_LIMIT_BYTES)
+    body = await read_json(request, REPORT_LIMIT_BYTES)
     if not isinstance(body, dict):
         raise RequestError("an enrolment is a signed message")
 
@@ -116,7 +116,7 @@ def _make_entry(services: Context, device: str, seen: int = 0) -> Entry:
 @router.post("/api/v1/device/reports", summary="Take signed reports")
 async def reports(request: Request, services: Services, device: Device) -> dict[str, int]:
     """Takes up to 50 reports, each once by (device, boot_id, seq)."""
-    body = await _json(request, REPORT_LIMIT_BYTES * 8)
+    body = await read_json(request, REPORT_LIMIT_BYTES * 8)
     if not isinstance(body, list) or len(body) > REPORT_BATCH:
         raise RequestError(f"reports are a list of at most {REPORT_BATCH}")
     if not all(isinstance(each, dict) for each in body):
@@ -154,15 +154,3 @@ def deployments(device: str, services: Services, _: Operator) -> list[Deployment
     with transaction(services.engine) as session:
         service.find(session, device)
         return rollouts.deployments(session, device=device)
-
-
-async def _json(request: Request, limit_bytes: int) -> Any:
-    body = b""
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > limit_bytes:
-            raise TooLargeError(f"body is longer than {limit_bytes} bytes")
-    try:
-        return json.loads(body)
-    except (ValueError, RecursionError):
-        raise RequestError("body is no JSON") from None

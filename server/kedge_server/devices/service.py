@@ -77,7 +77,7 @@ def enrol(session: Session, token: str, envelope: dict[str, Any]) -> tuple[Enrol
     if device is None:
         device = DeviceRow(id=enrolment.name, device_class="", key_id=key.keyid, public_key="",
                            token_hash="", facts="", enrolled=time.time())  # fmt: skip
-    device.device_class = enrolment.device_class
+    device.device_class, device.serves = enrolment.device_class, enrolment.serves
     device.public_key = json.dumps(enrolment.public_key)
     device.token_hash = token_hash(secret)
     device.tags = json.dumps(enrolment.tags)
@@ -87,7 +87,8 @@ def enrol(session: Session, token: str, envelope: dict[str, Any]) -> tuple[Enrol
     session.add(row)
     session.flush()
     record(session, device.id, "enrol", device.id, f"{device.device_class}, key {key.keyid[:12]}")
-    progress.late_device(session, device, time.time())
+    if device.serves:
+        progress.late_device(session, device, time.time())
     return Enrolled(device=device.id, token=secret), device.token_hash
 
 
@@ -174,7 +175,7 @@ def info(row: DeviceRow) -> DeviceInfo:
         id=row.id, device_class=row.device_class, tags=json.loads(row.tags),
         facts=wire.decode(row.facts.encode(), DeviceFacts, "stored facts"), release=row.release,
         engine=row.engine, phase=Phase(row.phase), last_seen=row.last_seen,
-        latency_p95_ms=row.latency_p95_ms, frames=row.frames,
+        latency_p95_ms=row.latency_p95_ms, frames=row.frames, serves=row.serves,
     )  # fmt: skip
 
 

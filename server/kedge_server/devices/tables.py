@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from sqlalchemy import true
 from sqlmodel import Field, SQLModel
 
 
 class DeviceRow(SQLModel, table=True):
-    """An enrolled board. JSON columns hold the dataclasses of kedge_shared."""
+    """An enrolled board. JSON columns hold the dataclasses of kedge_shared.
+
+    ``serves`` is false for a board that only measures: no rollout waits for it.
+    """
 
     __tablename__ = "device"
 
@@ -24,6 +28,7 @@ class DeviceRow(SQLModel, table=True):
     phase: str = "idle"
     latency_p95_ms: float | None = None
     frames: int = 0
+    serves: bool = Field(default=True, sa_column_kwargs={"server_default": true()})
 
 
 class EnrolmentTokenRow(SQLModel, table=True):

@@ -87,7 +87,7 @@ def devices(found: Sequence[api.DeviceInfo], *, as_json: bool) -> None:
         (
             each.id,
             each.device_class,
-            each.release or "nothing yet",
+            each.release or ("nothing yet" if each.serves else "measures only"),
             each.phase.value,
             "" if each.latency_p95_ms is None else f"{each.latency_p95_ms:.1f} ms",
             _ago(each.last_seen),

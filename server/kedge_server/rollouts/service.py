@@ -99,7 +99,7 @@ def _select(
     manifests = {name: read_manifest(build.manifest) for name, build in found.items()}
     taken: dict[str, str] = {}
     skipped: dict[str, str] = {}
-    for device in session.exec(select(DeviceRow)):
+    for device in session.exec(select(DeviceRow).where(col(DeviceRow.serves))):
         tags = json.loads(device.tags)
         if any(tags.get(key) != value for key, value in spec.tags.items()):
             continue

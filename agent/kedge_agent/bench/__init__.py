@@ -1,0 +1,1 @@
+"""``kedge bench-worker``: this board measures candidates for builders elsewhere."""

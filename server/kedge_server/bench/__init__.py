@@ -1,0 +1,1 @@
+"""Latency measured on a board: jobs that builders sign and workers claim."""
