@@ -18,6 +18,7 @@ EXTRA_OF = {
     "build": "builder",
     "device": "operator",
     "keys": "builder",
+    "prune": "builder",
     "publish": "builder",
     "release": "operator",
     "rollout": "operator",

@@ -80,6 +80,7 @@ class Data:
         gate: The verdict is made on these.
         classes: Names in the order of the labels.
         notes: What was left out and why.
+        train: Whatever may be trained on: all of ``train`` that neither chooses nor judges.
     """
 
     calibrate: tuple[Sample, ...]
@@ -87,6 +88,7 @@ class Data:
     gate: tuple[Sample, ...]
     classes: tuple[str, ...]
     notes: tuple[str, ...]
+    train: tuple[Sample, ...] = ()
 
     @property
     def sha256(self) -> str:
@@ -133,7 +135,9 @@ def read_data(path: Path, *, seed: int = 0, gate_limit: int | None = None) -> Da
         notes.append(f"{len(train) - len(kept)} images of 'train' are in 'val' too: left out")
     calibrate, rest = kept[:CALIBRATE], kept[CALIBRATE : CALIBRATE + SELECT]
     select = rest or kept[: max(1, len(kept) // 4)]
-    data = Data(tuple(calibrate), tuple(select), tuple(gate), classes, tuple(notes))
+    chosen_on = {each.sha256 for each in select}
+    trained_on = tuple(each for each in kept if each.sha256 not in chosen_on)
+    data = Data(tuple(calibrate), tuple(select), tuple(gate), classes, tuple(notes), trained_on)
     _check(data, path)
     return data
 
