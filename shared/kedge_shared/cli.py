@@ -20,6 +20,7 @@ EXTRA_OF = {
     "device": "operator",
     "inspect": "builder",
     "keys": "builder",
+    "prune": "builder",
     "publish": "builder",
     "release": "operator",
     "rollout": "operator",

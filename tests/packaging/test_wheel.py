@@ -92,19 +92,8 @@ def test_a_missing_extra_is_named(board: Path, command: list[str], extra: str) -
 def test_help_lists_every_command_without_any_extra(board: Path) -> None:
     result = kedge(board, "--help")
     assert result.returncode == 0, result.stderr
-    for command in (
-        "agent",
-        "build",
-        "device",
-        "inspect",
-        "keys",
-        "publish",
-        "release",
-        "rollout",
-        "server",
-    ):
-    commands = ("agent", "bench-worker", "build", "device", "keys", "publish", "release",
-                "rollout", "server")  # fmt: skip
+    commands = ("agent", "bench-worker", "build", "device", "inspect", "keys", "prune", "publish",
+                "release", "rollout", "server")  # fmt: skip
     for command in commands:
         assert command in result.stdout
 

@@ -37,7 +37,12 @@ _CALLABLE = frozenset({
 })  # fmt: skip
 #: Names that a checkpoint may mention without calling them.
 _MENTIONED_PREFIXES = ("torch.nn.modules.", "ultralytics.nn.modules.")
-_DETECT = "ultralytics.nn.tasks", "DetectionModel"
+#: Classes that a checkpoint may name besides: the detector, and our own pruned blocks.
+_CLASSES = frozenset({
+    ("ultralytics.nn.tasks", "DetectionModel"),
+    ("kedge_builder.compress.split", "SplitC2f"),
+    ("kedge_builder.compress.split", "SplitC2PSA"),
+})  # fmt: skip
 
 
 class _Foreign(Exception):
@@ -174,7 +179,7 @@ def _torch_types() -> tuple[type, ...]:
 
 
 def _known(module: str, name: str) -> bool:
-    if (module, name) in _CALLABLE or (module, name) == _DETECT:
+    if (module, name) in _CALLABLE | _CLASSES:
         return True
     if module == "torch":
         return name.endswith("Storage") or name in {"float16", "float32", "int64", "device"}

@@ -1,0 +1,1 @@
+"""Smaller networks: structured pruning, fine-tuning, quantization-aware training."""
