@@ -62,10 +62,11 @@ def run(options: BuildOptions, progress: Progress) -> list[BuildResult]:
     """Builds for every class of ``options``.
 
     Raises:
-        InputError: Weights, data or policy cannot be used; nothing is written.
+        InputError: Options, weights, data or policy cannot be used; nothing is written.
         StorageError: The disk is full or cannot be written.
     """
     started = time.monotonic()
+    options.check()
     with (
         output.scratch(options.out) as scratch,
         tempfile.TemporaryDirectory(prefix="kedge-build-") as work,

@@ -12,6 +12,8 @@ from kedge_shared.device_classes import Budgets, DeviceClass
 from kedge_shared.errors import InputError
 from kedge_shared.ids import check_name
 
+#: Larger inputs are a slip of the finger: 4096 px square is 200 MB for one batch of floats.
+_LARGEST_INPUT = 4096
 #: What an override may name: budgets, and a build that its data could not decide.
 OVERRIDABLE = (*(each.name for each in fields(Budgets)), "speed", "undecided")
 
@@ -49,6 +51,25 @@ class BuildOptions:
     images: int | None = None
     seed: int = 0
     latency_seconds: float = 6.0
+
+    def check(self) -> None:
+        """Checks what can be told before anything is read.
+
+        Raises:
+            InputError: An option is out of bounds, or a class is named twice.
+        """
+        names = [each.name for each in self.classes]
+        twice = sorted({each for each in names if names.count(each) > 1})
+        if twice:
+            raise InputError(f"device class {twice[0]} is given twice", "name each once")
+        if self.input_size is not None and not 32 <= self.input_size <= _LARGEST_INPUT:
+            raise InputError(
+                f"input size {self.input_size} is not between 32 and {_LARGEST_INPUT} pixels"
+            )
+        if self.images is not None and self.images < 1:
+            raise InputError(f"{self.images} images cannot judge a build", "leave --images out")
+        if self.release_counter < 1:
+            raise InputError(f"release counter {self.release_counter} is below 1")
 
     def recipe(self, device_class: DeviceClass) -> dict[str, str]:
         """Returns what the manifest records of the options."""

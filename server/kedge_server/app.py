@@ -79,9 +79,13 @@ def operator_token(settings: ServerSettings) -> str:
         return settings.operator_token.get_secret_value()
     path = settings.data / TOKEN_FILE
     if not path.exists():
-        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        # Aside first: a full disk must not leave an empty token that later starts go by.
+        scratch = path.with_suffix(".new")
+        scratch.unlink(missing_ok=True)
+        fd = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(fd, "w") as file:
             file.write(secrets.token_urlsafe(32) + "\n")
+        scratch.replace(path)
     return path.read_text().strip()
 
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import fcntl
 import socket
+from pathlib import Path
+from typing import IO
 
 import uvicorn
 
 from kedge_server.app import TOKEN_FILE, create_app, open_context
 from kedge_server.settings import ServerSettings
-from kedge_shared.errors import ServiceError
+from kedge_shared.errors import ServiceError, StorageError
 
 _STOP_SECONDS = 3
 
@@ -20,6 +23,7 @@ def serve(settings: ServerSettings) -> None:
         KedgeError: Settings, keys or data cannot be used, or the port is taken.
     """
     listening = _listen(settings.host, settings.port)
+    lock = _lock(settings.data)
     context = open_context(settings)
     host, port = listening.getsockname()[:2]
     token = settings.data / TOKEN_FILE
@@ -32,7 +36,28 @@ def serve(settings: ServerSettings) -> None:
         timeout_graceful_shutdown=_STOP_SECONDS,
         server_header=False,
     )
-    uvicorn.Server(config).run(sockets=[listening])
+    with lock:
+        uvicorn.Server(config).run(sockets=[listening])
+
+
+def _lock(data: Path) -> IO[bytes]:
+    """Keeps a second server from the folder: two directors would sign past each other.
+
+    Returns:
+        The lock; it holds until closed, and ends with the process.
+    """
+    try:
+        data.mkdir(mode=0o700, parents=True, exist_ok=True)
+        file = (data / "server.lock").open("wb")
+    except OSError as error:
+        raise StorageError(f"{data} cannot be written: {error.strerror}") from None
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        what = f"another server runs on {data}"
+        raise ServiceError(what, "stop it or choose another --data") from None
+    return file
 
 
 def _listen(host: str, port: int) -> socket.socket:

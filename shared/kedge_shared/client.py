@@ -36,13 +36,18 @@ def read_token(token_file: Path | None = None) -> str:
     from_env = os.environ.get(TOKEN_FILE_ENV)
     path = token_file or (Path(from_env) if from_env else None)
     if path:
-        token = wire.read_limited(path, "operator token", _TOKEN_LIMIT_BYTES).decode().strip()
+        data = wire.read_limited(path, "operator token", _TOKEN_LIMIT_BYTES)
+        token = data.decode(errors="replace").strip()
     else:
         token = os.environ.get(TOKEN_ENV, "").strip()
     if not token:
         raise InputError(
             "no operator token",
             f"set {TOKEN_FILE_ENV} to the file the server wrote, or {TOKEN_ENV}",
+        )
+    if not all("!" <= each <= "~" for each in token):
+        raise InputError(
+            f"{path or TOKEN_ENV} holds no operator token", "it is one line of letters and digits"
         )
     return token
 

@@ -35,6 +35,11 @@ CLASS = ("--device-class", "x86-onnxruntime")
         (Path(__file__), CLASS, "no readable checkpoint"),
         (FIXTURE, ("--device-class", "toaster"), "toaster"),
         (FIXTURE, (*CLASS, "--input-size", 161), "161 is no multiple of 32"),
+        (FIXTURE, (*CLASS, "--input-size", -32), "input size -32"),
+        (FIXTURE, (*CLASS, "--input-size", 100_000), "input size 100000"),
+        (FIXTURE, (*CLASS, "--images", -3), "-3 images"),
+        (FIXTURE, (*CLASS, "--release-counter", -3), "release counter -3"),
+        (FIXTURE, (*CLASS, *CLASS), "x86-onnxruntime is given twice"),
         (FIXTURE, (*CLASS, "--override", "speed"), "override"),
         (FIXTURE, (*CLASS, "--override", "beauty=why not"), "beauty"),
         (FIXTURE, (*CLASS, "--policy", "none.json"), "none.json"),
@@ -63,3 +68,11 @@ def test_an_unknown_class_lists_the_known_ones(shapes: Path, tmp_path: Path) -> 
     result = build(FIXTURE, shapes, tmp_path / "out", "--device-class", "toaster")
     assert "x86-onnxruntime" in result.stderr
     assert "x86-openvino" in result.stderr
+
+
+def test_a_file_where_the_folder_should_be(shapes: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.write_text("mine")
+    result = build(FIXTURE, shapes, out, *CLASS)
+    assert (result.returncode, out.read_text()) == (2, "mine")
+    assert result.stderr.startswith(f"kedge: {out} is a file")

@@ -5,11 +5,13 @@ from __future__ import annotations
 import time
 
 import httpx
+import pytest
 from sqlmodel import select
 
 from kedge_server.database import transaction
 from kedge_server.devices.tables import EnrolmentTokenRow
 from kedge_shared import api, signing
+from kedge_shared.errors import ServiceError
 from kedge_shared.phases import Phase
 from kedge_shared.protocol import ENROLMENT_TYPE, Verdict
 from tests.sim.device import SimDevice
@@ -200,3 +202,9 @@ def test_devices_are_found_by_class_and_tag(running: World) -> None:
     assert [each.id for each in running.operator.devices({"device_class": "x86-openvino"})] == [
         "cam-2"
     ]
+
+
+@pytest.mark.parametrize("count", [-3, 0, 10_000_000])
+def test_tokens_are_made_in_bounds(running: World, count: int) -> None:
+    with pytest.raises(ServiceError, match="request for tokens"):
+        running.operator.enrolment_tokens(api.TokenRequest(count=count))

@@ -12,7 +12,8 @@ from alembic.migration import MigrationContext
 from kedge_server.app import TOKEN_FILE, open_context, operator_token
 from kedge_server.settings import ServerSettings
 from kedge_server.tables import METADATA
-from kedge_shared.errors import InputError
+from kedge_shared.client import read_token
+from kedge_shared.errors import InputError, ServiceError
 from tests.sim.world import World, serve, world
 
 
@@ -92,3 +93,18 @@ def test_an_error_is_one_json_line_with_a_mend(running: World) -> None:
     assert body.status_code == 422
     assert set(body.json()) == {"error", "mend"}
     assert running.operator.http.get("/api/v1/nowhere").status_code == 404
+
+
+def test_a_second_server_keeps_off_the_folder(tmp_path: Path) -> None:
+    from kedge_server.serve import _lock
+
+    with _lock(tmp_path), pytest.raises(ServiceError, match="another server runs on"):
+        _lock(tmp_path)
+    _lock(tmp_path).close()
+
+
+@pytest.mark.parametrize("content", [b"\xb1\x00", "café".encode(), b"two\nlines"])
+def test_a_file_that_holds_no_token_is_named(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "token").write_bytes(content)
+    with pytest.raises(InputError, match="token holds no operator token"):
+        read_token(tmp_path / "token")

@@ -22,7 +22,7 @@ from kedge_builder.report.contents import Measurement
 from kedge_shared import wire
 from kedge_shared.detections import Array
 from kedge_shared.device_classes import DeviceClass
-from kedge_shared.errors import StorageError
+from kedge_shared.errors import InputError, StorageError
 from kedge_shared.golden import write_references
 from kedge_shared.ids import sha256_hex
 from kedge_shared.manifest import (
@@ -84,8 +84,11 @@ def scratch(out: Path) -> Iterator[Path]:
     """Yields a folder beside ``out``, removed afterwards whatever happens.
 
     Raises:
+        InputError: ``out`` is a file.
         StorageError: The disk is full or cannot be written.
     """
+    if out.exists() and not out.is_dir():
+        raise InputError(f"{out} is a file", "name a folder with --out")
     folder: Path | None = None
     try:
         out.parent.mkdir(parents=True, exist_ok=True)

@@ -176,7 +176,7 @@ def rollout_show(
 
 @rollout.command("watch")
 def rollout_watch(
-    name: str,
+    name: Annotated[str, typer.Argument(help="Rollout; default: the newest.")] = "",
     every_seconds: Annotated[float, typer.Option(min=0.2, help="Seconds between looks.")] = 2,
     server: Server = DEFAULT_SERVER,
     token_file: TokenFile = None,
@@ -184,6 +184,7 @@ def rollout_watch(
 ) -> None:
     """Follow a rollout to its end; status 0 only if it completed."""
     with _client(server, token_file) as client:
+        name = name or _newest(client)
         for info in _until_final(client, name, every_seconds):
             if not as_json:
                 show.progress(info)
@@ -215,6 +216,13 @@ def rollout_resume(
 def _change(name: str, action: str, server: str, token_file: Path | None) -> None:
     with _client(server, token_file) as client:
         show.rollout(client.change_rollout(name, action))
+
+
+def _newest(client: Client) -> str:
+    found = client.rollouts()
+    if not found:
+        raise InputError("there is no rollout yet", "start one with `kedge rollout create`")
+    return found[0].id
 
 
 def _until_final(client: Client, name: str, every_seconds: float) -> Iterator[api.RolloutInfo]:
