@@ -364,6 +364,11 @@ def test_paths_are_relative_to_the_configuration(tmp_path: Path) -> None:
     assert settings.trusted_keys == (tmp_path / "bench.key.pub",)
 
 
+def test_the_example_is_a_configuration() -> None:
+    example = Path(__file__).parents[2] / "agent" / "bench.example.yaml"
+    assert read_bench_settings(example).device_class == "x86-onnxruntime"
+
+
 def test_keys_that_are_none(bench: Bench, tmp_path: Path) -> None:
     (tmp_path / "none.pub").write_text('{"keyid": "x"}')
     bench.settings = replace(bench.settings, trusted_keys=(tmp_path / "none.pub",))
