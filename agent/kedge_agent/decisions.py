@@ -53,6 +53,9 @@ def judge_preflight(result: PreflightResult, manifest: Manifest, policy: ModelPo
     outputs, label score against the owners' floor, agreement with the active engine.
     """
     phase = Phase.PREFLIGHT
+    if result.short:
+        verdict = Verdict(code="memory", reason=result.error, cause="environment", stopped_in=phase)
+        return Ruling(Event.ENVIRONMENT, verdict)
     if not result.ok:
         return harm("crash", result.error, phase)
     if result.non_finite:
@@ -118,20 +121,34 @@ def _judge_agreement(result: PreflightResult, manifest: Manifest) -> Ruling | No
 
 
 def _judge_ratio(result: PreflightResult, manifest: Manifest) -> Ruling | None:
-    limit = manifest.budgets.latency_ratio
-    if limit is None or not result.active_ms:
+    """Judges the frame time; ``None`` is: it holds.
+
+    Harm must be proven, for it quarantines. Where all the rounds leave it open, the estimate is
+    enough to go on, because probation holds the live ratio to the same limit; it is not enough to
+    be thrown out.
+    """
+    limit, ratio = manifest.budgets.latency_ratio, result.ratio
+    if limit is None or ratio is None:
         return None
-    ratio = result.candidate_ms / result.active_ms
-    if ratio <= limit:
+    if ratio.median <= limit:
         return None
-    return harm(
-        "latency",
+    took = (
         f"takes {result.candidate_ms:.1f} ms a frame on this board, the active engine "
-        f"{result.active_ms:.1f}: {ratio:.1f} times as long, {limit:.1f} is allowed",
-        Phase.PREFLIGHT,
-        ratio=ratio,
-        limit=limit,
+        f"{result.active_ms:.1f}: {ratio.median:.1f} times as long"
     )
+    evidence = {
+        "ratio": ratio.median, "low": ratio.low, "high": ratio.high, "rounds": ratio.rounds,
+        "limit": limit,
+    }  # fmt: skip
+    if ratio.low > limit:
+        said = f"{took} (at least {ratio.low:.2f}), {limit:.1f} is allowed"
+        return harm("latency", said, Phase.PREFLIGHT, **evidence)
+    said = f"{took}, {limit:.1f} is allowed; {ratio.rounds} rounds do not tell on so busy a board"
+    verdict = Verdict(
+        code="undecided", reason=said, evidence=evidence, cause="undecided",
+        stopped_in=Phase.PREFLIGHT,
+    )  # fmt: skip
+    return Ruling(Event.UNDECIDED, verdict)
 
 
 def judge_shadow(
