@@ -63,11 +63,12 @@ class BoundedRoute(APIRoute):
         handler, field = super().get_route_handler(), self.body_field
         if field is None:
             return handler
+        kind: Any = field.field_info.annotation
 
         async def bounded(request: Request) -> Response:
             body, wrong = await read_bytes(request, ASKED_LIMIT_BYTES), ""
             try:
-                wire.decode(body, field.field_info.annotation or object, "body")
+                wire.decode(body, kind, "body")
             except InputError as error:
                 # Handed on empty: who asks is looked at first, and only then refused for this.
                 body, wrong = b"", error.what

