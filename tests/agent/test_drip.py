@@ -28,7 +28,7 @@ LEAST = LeastRate(bytes_per_second=5_000, window_seconds=0.2)
 
 
 class Drip:
-    """Serves ``BODY`` to everyone, the first ``at_once`` bytes of the answer whole, the rest slowly.
+    """Serves ``BODY`` to everyone: ``at_once`` bytes of the answer whole, the rest slowly.
 
     Attributes:
         at_once: Bytes that come at once.
