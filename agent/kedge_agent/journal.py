@@ -80,8 +80,14 @@ class Journal:
         self.state = state
 
     def show_slots(self) -> None:
-        """Writes the runner's view; called when the engine to serve after a start has changed."""
-        write_whole(self._folder / SLOTS_FILE, msgspec.json.encode(self.state.slots))
+        """Writes the runner's view, where it has changed: a full disk is no reason not to start.
+
+        Raises:
+            StorageError: The disk is full or read-only; the old view still holds.
+        """
+        path, body = self._folder / SLOTS_FILE, msgspec.json.encode(self.state.slots)
+        if not (path.is_file() and path.read_bytes() == body):
+            write_whole(path, body)
 
     def queue(self, report: Report) -> None:
         """Queues a report on its own.
