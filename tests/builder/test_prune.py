@@ -164,7 +164,7 @@ def test_a_collapsed_step_is_thrown_away_and_the_last_good_one_kept(run: Runner)
     assert result.best == result.steps[1].path
     assert 0.8 < result.steps[1].kept <= 0.9
     assert "to 80% of the MACs" in result.stopped
-    assert "went from 0.900 to 0.600" in result.stopped
+    assert "0.900 before, 0.600 now" in result.stopped
 
 
 def test_a_killed_chain_repeats_no_whole_step(run: Runner) -> None:
@@ -179,6 +179,17 @@ def test_a_killed_chain_repeats_no_whole_step(run: Runner) -> None:
     second = run(again)
     assert (again.trainings, again.scores) == (0, 0)
     assert second == first
+
+
+def test_a_training_that_does_harm_is_not_kept(run: Runner) -> None:
+    class Harmful(Workshop):
+        def score(self, trained: Trained, *_: Any) -> float:
+            self.scores += 1
+            return (0.9, 0.89, 0.5)[self.scores - 1]  # start, pruned, pruned and trained
+
+    result = run(Harmful(), macs=0.9)
+    assert result.steps[1].map50_95 == 0.89
+    assert not list(result.best.parent.glob("*trained*"))
 
 
 def test_a_deeper_chain_takes_up_the_shallow_one(run: Runner) -> None:
@@ -207,7 +218,7 @@ def test_a_step_whose_file_was_altered_is_made_again(run: Runner) -> None:
 
 def test_collapse_is_judged_against_the_start() -> None:
     assert not collapsed(0.6, 0.58, 0.0201)
-    assert "went from 0.600 to 0.580" in collapsed(0.6, 0.58, 0.019)
+    assert "0.600 before, 0.580 now" in collapsed(0.6, 0.58, 0.019)
 
 
 @pytest.mark.parametrize(

@@ -126,8 +126,7 @@ def collapsed(start: float, now: float, max_drop: float) -> str:
     """
     if start - now <= max_drop:
         return ""
-    lost = f"mAP50-95 on the select split went from {start:.3f} to {now:.3f}"
-    return f"{lost}, more than {max_drop:.3f} down"
+    return f"mAP50-95 on the select split: {start:.3f} before, {now:.3f} now"
 
 
 def _digest(parts: list[object]) -> str:
