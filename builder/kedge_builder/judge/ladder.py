@@ -21,9 +21,9 @@ def aim_for(budget: float | None) -> float:
     return AIM if budget is None else min(max(AIM, budget / 4), budget / 2)
 
 
-def next_rung(allowed: Sequence[Rung], tried: Sequence[Rung], drop: float, aim: float) -> (
-    Rung | None
-):
+def next_rung(
+    allowed: Sequence[Rung], tried: Sequence[Rung], drop: float, aim: float
+) -> Rung | None:
     """Returns what to try next, or ``None`` when it is good enough or nothing is left."""
     if drop <= aim:
         return None

@@ -29,7 +29,7 @@ class Plan:
         """Word for tables."""
         if self.precision == "float":
             return "float"
-        words = [self.calibrator or "nncf"]
+        words: list[str] = [self.calibrator or "nncf"]
         if self.calibrator and self.bias_correction:
             words.append("bias-corrected")
         if self.float_blocks:
