@@ -72,7 +72,9 @@ class Chooser:
         taken, source, reason = pick.taken, self._source, pick.reason
         rungs: list[Rung] = []
         mixed = None
-        while rung := next_rung(options.rungs, rungs, taken.drop.estimate, aim):
+        while rung := next_rung(
+            options.rungs, rungs, drop=taken.drop.estimate, low=taken.drop.low, aim=aim
+        ):
             rungs.append(rung)
             if rung == "mixed":
                 mixed = self._mix(taken, aim)
@@ -93,7 +95,7 @@ class Chooser:
             found = measured(
                 plan, make, self._survey.survey, reference, seed=self._shop.options.seed
             )
-        if found not in self._tried:
+        if not any(found.files == each.files for each in self._tried):
             self._tried.append(found)
         return found
 

@@ -33,5 +33,5 @@ class Plan:
         if self.calibrator and self.bias_correction:
             words.append("bias-corrected")
         if self.float_blocks:
-            words.append(f"{len(self.float_blocks)} blocks float")
+            words.append(f"float: {' '.join(self.float_blocks)}")
         return ", ".join(words)
