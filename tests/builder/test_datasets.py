@@ -113,7 +113,7 @@ def test_images_without_labels(tmp_path: Path) -> None:
 
 
 def test_too_few_to_calibrate(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="7 images for calibration"):
+    with pytest.raises(InputError, match="6 images for calibration"):
         read_data(dataset(tmp_path, 7, 10))
 
 
