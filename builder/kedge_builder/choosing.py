@@ -106,11 +106,13 @@ class Chooser:
             rows = measure_blocks(base, blocks, self._try, self._added_ms, tick)
         return greedy(base, rows, self._try, aim=aim)
 
-    def _added_ms(self, base: Candidate, other: Candidate) -> float:
+    def _added_ms(self, base: Candidate, other: Candidate) -> float | None:
+        if not engines.is_here(self._class.runtime.name):
+            return None
         frames = [each.frame() for each in self._shop.data.select[:_TIMED_FRAMES]]
         pair = [self._timed(each) for each in (base, other)]
         before, after = interleaved(pair, frames, seconds=_BLOCK_SECONDS)
-        return after.engine_p50 - before.engine_p50
+        return max(0.0, after.engine_p50 - before.engine_p50)
 
     def _timed(self, candidate: Candidate) -> Timed:
         engine = engines.load(self._class.runtime.name, candidate.files, self._class.threads)

@@ -52,14 +52,14 @@ class Timings:
     """Frame times of both sides and where they were taken.
 
     Attributes:
-        before: Float.
-        after: Built.
+        before: Float; ``None``: not measured.
+        after: Built; likewise.
         where: Machine.
         memory_mb: That loading the built engine added.
     """
 
-    before: Latency
-    after: Latency
+    before: Latency | None
+    after: Latency | None
     where: str
     memory_mb: float | None
 
@@ -133,7 +133,9 @@ class ClassBuild:
             ),
             after=Measurement(after, timings.after, size, golden_set.score(found, golden, classes)),
             drop=drop,
-            speed=speed(timings.before, timings.after),
+            speed=(
+                speed(timings.before, timings.after) if timings.before and timings.after else None
+            ),
             where=timings.where,
             memory_mb=timings.memory_mb,
             references=dict(zip((f.sha256 for f in golden.policy.golden), found, strict=True)),
@@ -160,6 +162,8 @@ class ClassBuild:
             return Timings(
                 found.reference or found.built, found.built, found.where, found.memory_mb
             )
+        if not engines.is_here(self._class.runtime.name):
+            return Timings(None, None, machine.describe(), None)
         with shop.progress.stage(f"{name}: latency, float and built in turn"):
             slow, fast = interleaved(
                 [

@@ -22,6 +22,7 @@ from kedge_builder.search.pareto import Limits, pick
 from kedge_builder.search.space import FLOAT, Point, space_of
 from kedge_builder.workshop import Workshop
 from kedge_shared.device_classes import DeviceClass
+from kedge_shared.errors import InputError
 
 _TIMED_FRAMES = 8
 _POINT_SECONDS = 4.0
@@ -57,6 +58,11 @@ class Tuner:
         self._shop, self._class, self._options, self._plain = (
             workshop, device_class, options, plain,
         )  # fmt: skip
+        if not engines.is_here(device_class.runtime.name):
+            raise InputError(
+                f"--tune measures on this machine, and {device_class.runtime.name} is not on it",
+                "search for a class whose runtime is, or leave --tune out",
+            )
         self._size = workshop.options.size(device_class)
         self._models = self._chain()
         self._plans = {FLOAT: Plan(precision="float"), _INT8: plain.candidate.plan}

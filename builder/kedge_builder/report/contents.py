@@ -39,13 +39,13 @@ class Measurement:
 
     Attributes:
         accuracy: On the gate images.
-        latency: Interleaved with the other engine.
+        latency: Interleaved with the other engine; ``None``: not measured.
         size_bytes: Of its files.
         label_score: On the golden frames.
     """
 
     accuracy: Accuracy
-    latency: Latency
+    latency: Latency | None
     size_bytes: int
     label_score: float | None
 
@@ -54,9 +54,9 @@ class Measurement:
         return {
             "map50": round(self.accuracy.map50, 5),
             "map50_95": round(self.accuracy.map50_95, 5),
-            "latency_p50_ms": round(self.latency.p50, 3),
-            "latency_p95_ms": round(self.latency.p95, 3),
-            "engine_p50_ms": round(self.latency.engine_p50, 3),
+            "latency_p50_ms": round(self.latency.p50, 3) if self.latency else None,
+            "latency_p95_ms": round(self.latency.p95, 3) if self.latency else None,
+            "engine_p50_ms": round(self.latency.engine_p50, 3) if self.latency else None,
             "size_bytes": self.size_bytes,
             "label_score": None if self.label_score is None else round(self.label_score, 4),
         }
@@ -118,16 +118,17 @@ def _quantizable(source: Source, form: str) -> set[str]:
 def _mixed_reason(row: Sensitivity | None) -> str:
     if row is None:
         return "mixed precision: left float"
-    return (
-        f"mixed precision: float takes {row.distortion_saved:.4f} off the distortion "
-        f"for {row.ms_added:.2f} ms a frame"
-    )
+    return f"mixed precision: float takes {row.distortion_saved:.4f} off the distortion{_cost(row)}"
 
 
 def _int8_reason(row: Sensitivity | None) -> str:
     if row is None:
         return _INT8
-    return f"{_INT8}; float would take {row.distortion_saved:.4f} off for {row.ms_added:.2f} ms"
+    return f"{_INT8}; float would take {row.distortion_saved:.4f} off the distortion{_cost(row)}"
+
+
+def _cost(row: Sensitivity) -> str:
+    return "" if row.ms_added is None else f" for {row.ms_added:.2f} ms a frame"
 
 
 def calibration(data: Data, chosen: Chosen) -> dict[str, Any]:
@@ -182,7 +183,7 @@ def body(
                 for at, value in before.accuracy.per_class.items()
             },
         },
-        "speed": asdict(measured.speed),
+        "speed": asdict(measured.speed) if measured.speed else None,
         "memory_mb": measured.memory_mb,
         "images": len(after.accuracy.stats),
         "overrides": [

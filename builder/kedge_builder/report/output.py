@@ -49,7 +49,7 @@ class Measured:
         before: The float model.
         after: The built engine.
         drop: Of mAP50-95.
-        speed: Built against float, round by round.
+        speed: Built against float, round by round; ``None``: not measured.
         where: Machine that latency and memory were measured on.
         memory_mb: That loading it added, or ``None`` if that failed.
         references: Golden frame's hash → detections of the built engine.
@@ -60,7 +60,7 @@ class Measured:
     before: Measurement
     after: Measurement
     drop: Drop
-    speed: Speed
+    speed: Speed | None
     where: str
     memory_mb: float | None
     references: Mapping[str, Array]
@@ -71,15 +71,13 @@ class Measured:
     def figures(self) -> Figures:
         """What the gate judges."""
         return Figures(
-            latency_p95_ms=self.after.latency.p95,
+            latency_p95_ms=self.after.latency.p95 if self.after.latency else None,
             memory_mb=self.memory_mb,
             artifact_mb=self.after.size_bytes / _MIB,
             drop=self.drop.estimate,
             drop_low=self.drop.low,
             drop_high=self.drop.high,
-            speed=self.speed.ratio,
-            speed_low=self.speed.low,
-            speed_high=self.speed.high,
+            speed=self.speed,
             finite=self.after.accuracy.finite,
             seen=self.after.accuracy.seen,
             float_seen=self.before.accuracy.seen,
@@ -199,7 +197,9 @@ def _measured_rows(measured: Measured) -> tuple[MeasuredFigure, ...]:
     figures = measured.after.figures()
     names = ("map50", "map50_95", "latency_p50_ms", "latency_p95_ms")
     return tuple(
-        MeasuredFigure(what=name, value=float(figures[name]), machine=where) for name in names
+        MeasuredFigure(what=name, value=float(figures[name]), machine=where)
+        for name in names
+        if figures[name] is not None
     )
 
 
