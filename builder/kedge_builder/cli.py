@@ -40,6 +40,42 @@ def build(
     ] = None,
     images: Annotated[int, typer.Option(help="Images for the verdict; default: all.")] = 0,
     seed: Annotated[int, typer.Option(help="Of every draw.")] = 0,
+    calibration_images: Annotated[
+        int, typer.Option(help="Taken for calibration at the most; 100-500 are best.")
+    ] = 128,
+    if_it_loses: Annotated[
+        str,
+        typer.Option(help="What may be tried when INT8 loses too much: mixed, qat, float, none."),
+    ] = "mixed",
+    tune: Annotated[
+        bool, typer.Option("--tune", help="Search over precision, pruning and input size.")
+    ] = False,
+    pick: Annotated[
+        str, typer.Option(help="What the search is for: fastest, smallest or most-accurate.")
+    ] = "fastest",
+    trials: Annotated[int, typer.Option(help="Points the search measures, 12 at least.")] = 24,
+    storage: Annotated[
+        str, typer.Option(help="Database URL of the search, shared by machines; default: a file.")
+    ] = "",
+    prune_to: Annotated[
+        float, typer.Option(help="Share of the MACs that the pruning chain goes down to; 1: none.")
+    ] = 1.0,
+    prune_epochs: Annotated[int, typer.Option(help="Of fine-tuning after each step.")] = 10,
+    bench_server: Annotated[
+        str, typer.Option(help="Server whose boards measure latency (`kedge bench-worker`).")
+    ] = "",
+    bench_key: Annotated[
+        Path | None, typer.Option(help="Key that signs their jobs (`kedge keys bench`).")
+    ] = None,
+    bench_wait_seconds: Annotated[
+        float, typer.Option(help="How long a board is waited for.")
+    ] = 600.0,
+    token_file: Annotated[
+        Path | None, typer.Option(envvar="KEDGE_TOKEN_FILE", help="File with the operator token.")
+    ] = None,
+    cache: Annotated[
+        Path | None, typer.Option(envvar="KEDGE_BUILD_CACHE", help="Folder of steps already done.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for machines.")] = False,
 ) -> None:
     """Build, measure and judge a model for each device class.
@@ -49,6 +85,7 @@ def build(
     need_extra()
     from kedge_builder import recipe
     from kedge_builder.judge.acceptance import EXIT
+    from kedge_builder.judge.ladder import read_rungs
     from kedge_builder.progress import Progress
     from kedge_builder.report.show import show_results
     from kedge_shared.device_classes import find_class
@@ -67,6 +104,16 @@ def build(
         overrides=recipe.read_overrides(override or []),
         images=images or None,
         seed=seed,
+        calibration_images=calibration_images,
+        rungs=read_rungs(if_it_loses),
+        tune=recipe.read_tune(pick, trials, storage, prune_to, prune_epochs, seed)
+        if tune
+        else None,
+        cache=cache,
+        bench_server=bench_server or None,
+        bench_key=bench_key,
+        bench_wait_seconds=bench_wait_seconds,
+        token_file=token_file,
     )
     from kedge_builder.pipeline import run
 

@@ -8,6 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
+from kedge_builder.compress.chain import PruneOptions
+from kedge_builder.judge.ladder import Rung
+from kedge_builder.search.pareto import GOALS, Goal
 from kedge_shared.device_classes import Budgets, DeviceClass
 from kedge_shared.errors import InputError
 from kedge_shared.ids import check_name
@@ -16,6 +19,23 @@ from kedge_shared.ids import check_name
 _LARGEST_INPUT = 4096
 #: What an override may name: budgets, and a build that its data could not decide.
 OVERRIDABLE = (*(each.name for each in fields(Budgets)), "speed", "undecided")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TuneOptions:
+    """How ``--tune`` searches.
+
+    Attributes:
+        goal: What the pick is for.
+        trials: Points to measure.
+        storage: Database URL that machines may share, or ``None`` for a file in the cache.
+        prune: Pruning chain whose steps are points, or ``None`` for no pruning.
+    """
+
+    goal: Goal = "fastest"
+    trials: int = 24
+    storage: str | None = None
+    prune: PruneOptions | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +56,14 @@ class BuildOptions:
         images: Gate images at the most; ``None`` is all.
         seed: Of every draw.
         latency_seconds: Time spent on timing, per class.
+        calibration_images: Taken for calibration at the most.
+        rungs: What may be tried when plain INT8 loses too much.
+        tune: How to search, or ``None``.
+        cache: Folder of steps that were done; ``None`` is the user's own.
+        bench_server: Address of the server whose boards measure latency, or ``None``.
+        bench_key: Private key that their jobs are signed with.
+        bench_wait_seconds: Until a board has taken the job.
+        token_file: Operator token for ``bench_server``.
     """
 
     weights: Path
@@ -51,6 +79,14 @@ class BuildOptions:
     images: int | None = None
     seed: int = 0
     latency_seconds: float = 6.0
+    calibration_images: int = 128
+    rungs: tuple[Rung, ...] = ("mixed",)
+    tune: TuneOptions | None = None
+    cache: Path | None = None
+    bench_server: str | None = None
+    bench_key: Path | None = None
+    bench_wait_seconds: float = 600.0
+    token_file: Path | None = None
 
     def check(self) -> None:
         """Checks what can be told before anything is read.
@@ -68,6 +104,13 @@ class BuildOptions:
             )
         if self.images is not None and self.images < 1:
             raise InputError(f"{self.images} images cannot judge a build", "leave --images out")
+        if not 8 <= self.calibration_images <= 1000:
+            raise InputError(
+                f"{self.calibration_images} calibration images are not between 8 and 1000",
+                "100-500 are best",
+            )
+        if (self.bench_server is None) != (self.bench_key is None):
+            raise InputError("--bench-server and --bench-key go together", "give both or neither")
         if self.release_counter < 1:
             raise InputError(f"release counter {self.release_counter} is below 1")
 
@@ -83,6 +126,24 @@ class BuildOptions:
     def size(self, device_class: DeviceClass) -> int:
         """Returns the input size for a class, pixels."""
         return self.input_size or device_class.input_size
+
+
+def read_tune(
+    pick: str, trials: int, storage: str, prune_to: float, epochs: int, seed: int
+) -> TuneOptions:
+    """Reads the options of ``--tune``.
+
+    Raises:
+        InputError: The goal is not known, or a number is out of its range.
+    """
+    goal = next((each for each in GOALS if each == pick), None)
+    if goal is None:
+        raise InputError(f"--pick {pick!r} is not known", f"use {', '.join(GOALS)}")
+    prune = None
+    if prune_to != 1:
+        prune = PruneOptions(macs=prune_to, epochs=epochs, seed=seed)
+        prune.check()
+    return TuneOptions(goal=goal, trials=trials, storage=storage or None, prune=prune)
 
 
 def read_overrides(given: Sequence[str]) -> dict[str, str]:

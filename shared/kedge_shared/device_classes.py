@@ -11,7 +11,7 @@ from kedge_shared import wire
 from kedge_shared.errors import InputError
 from kedge_shared.ids import Millis, Name, Share
 
-QuantizationForm = Literal["qdq-u8s8", "nncf-mixed"]
+QuantizationForm = Literal["qdq-u8s8", "qdq-s8s8", "nncf-mixed"]
 _CLASS_LIMIT_BYTES = 64 * 1024
 
 

@@ -6,6 +6,7 @@ frames within one run, and the order turns too: only ratios of one run travel.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -38,19 +39,49 @@ class Latency:
         p95: 95th percentile.
         engine_p50: Median of the engine alone.
         rounds: Frames.
+        frames_ms: Every frame, in the order of the rounds; empty where only sums came.
     """
 
     p50: float
     p95: float
     engine_p50: float
     rounds: int
+    frames_ms: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
+class Speed:
+    """How many times as fast one engine is as another.
+
+    Attributes:
+        ratio: Median over rounds of the other's frame time over its own.
+        low: Lower end of the 95 % interval of that median.
+        high: Upper end.
+    """
+
+    ratio: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Timed:
+    """One engine of a comparison.
+
+    Attributes:
+        engine: Loaded.
+        given: Its input.
+        read: How its output is read.
+    """
+
+    engine: Infers
+    given: InputSpec
+    read: OutputSpec
 
 
 def interleaved(
-    engines: Sequence[Infers],
+    timed: Sequence[Timed],
     frames: Sequence[Frame],
-    given: InputSpec,
-    read: OutputSpec,
     *,
     clock: Clock,
     seconds: float,
@@ -59,23 +90,21 @@ def interleaved(
     """Times engines in turn on the same frames.
 
     Args:
-        engines: Compared; the order is turned from round to round.
+        timed: Compared; the order is turned from round to round.
         frames: (h, w, 3) BGR uint8 each.
-        given: The engines' input.
-        read: How the output is read.
         clock: Tells seconds.
         seconds: Budget of time in all.
         least: Rounds even if that takes longer.
     """
-    totals: list[list[float]] = [[] for _ in engines]
-    cores: list[list[float]] = [[] for _ in engines]
+    totals: list[list[float]] = [[] for _ in timed]
+    cores: list[list[float]] = [[] for _ in timed]
     started = clock()
     at = -_WARM_UP
     while at < least or clock() - started < seconds:
         frame = frames[at % len(frames)]
-        for turn in range(len(engines)):
-            which = (turn + at) % len(engines)
-            total, core = _once(engines[which], frame, given, read, clock)
+        for turn in range(len(timed)):
+            which = (turn + at) % len(timed)
+            total, core = _once(timed[which], frame, clock)
             if at >= 0:
                 totals[which].append(total)
                 cores[which].append(core)
@@ -83,15 +112,31 @@ def interleaved(
     return [_latency(total, core) for total, core in zip(totals, cores, strict=True)]
 
 
-def _once(
-    engine: Infers, frame: Frame, given: InputSpec, read: OutputSpec, clock: Clock
-) -> tuple[float, float]:
+def speed(before: Latency, after: Latency) -> Speed:
+    """Returns how many times as fast ``after`` is as ``before``, round by round of one run.
+
+    The interval is that of a median by order statistics (Conover 1999, section 3.2): it asks
+    nothing of the distribution, and a neighbour who takes the core for some rounds does not move
+    it. Without rounds it is the ratio of the medians, with no interval.
+    """
+    if not before.frames_ms or len(before.frames_ms) != len(after.frames_ms):
+        ratio = before.p50 / after.p50
+        return Speed(ratio, ratio, ratio)
+    ratios = sorted(b / a for b, a in zip(before.frames_ms, after.frames_ms, strict=True))
+    count = len(ratios)
+    reach = 1.96 * math.sqrt(count) / 2
+    low = ratios[max(0, math.floor(count / 2 - reach))]
+    high = ratios[min(count - 1, math.ceil(count / 2 + reach))]
+    return Speed(float(np.median(ratios)), low, high)
+
+
+def _once(timed: Timed, frame: Frame, clock: Clock) -> tuple[float, float]:
     start = clock()
-    batch, place = prepare(frame, given)
+    batch, place = prepare(frame, timed.given)
     before = clock()
-    raw = engine.infer(batch)
+    raw = timed.engine.infer(batch)
     after = clock()
-    decode(np.nan_to_num(raw), place, read)
+    decode(np.nan_to_num(raw), place, timed.read)
     return (clock() - start) * 1000, (after - before) * 1000
 
 
@@ -101,4 +146,5 @@ def _latency(totals: Sequence[float], cores: Sequence[float]) -> Latency:
         p95=float(np.quantile(totals, 0.95)),
         engine_p50=float(np.quantile(cores, 0.5)),
         rounds=len(totals),
+        frames_ms=tuple(totals),
     )

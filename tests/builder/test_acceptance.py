@@ -8,10 +8,11 @@ import pytest
 
 from kedge_builder.judge.acceptance import EXIT, Figures, judge
 from kedge_shared.device_classes import Budgets
+from kedge_shared.timing import Speed
 
 GOOD = Figures(
     latency_p95_ms=10, memory_mb=50, artifact_mb=3, drop=0.002, drop_low=-0.001, drop_high=0.005,
-    speed=2.0, finite=True, seen=100, float_seen=110, images=500,
+    speed=Speed(2.0, 1.9, 2.1), finite=True, seen=100, float_seen=110, images=500,
 )  # fmt: skip
 BUDGETS = Budgets(latency_p95_ms=12, memory_mb=64, artifact_mb=4, accuracy_drop=0.01)
 
@@ -29,8 +30,11 @@ BUDGETS = Budgets(latency_p95_ms=12, memory_mb=64, artifact_mb=4, accuracy_drop=
         ({"drop_high": 0.0101}, "undecided", "too close to tell"),
         ({"drop": 0.02, "drop_low": 0.0, "drop_high": 0.04}, "undecided", "too close to tell"),
         ({"drop": -0.01, "drop_low": -0.02, "drop_high": 0.0}, "pass", "latency"),
-        ({"speed": 0.9}, "missed", "0.90 times float's speed"),
-        ({"speed": 0.97}, "pass", "latency"),
+        ({"speed": Speed(0.9, 0.88, 0.92)}, "missed", "0.90 times float's"),
+        ({"speed": Speed(0.97, 0.96, 0.98)}, "pass", "latency"),
+        # A noisy neighbour is no verdict: the interval reaches what equal engines do.
+        ({"speed": Speed(0.9, 0.7, 1.1)}, "pass", "latency"),
+        ({"latency_p95_ms": None, "speed": None}, "undecided", "latency was not measured"),
         ({"finite": False}, "missed", "NaN"),
         ({"seen": 0}, "missed", "sees nothing at all on 500 images"),
         ({"seen": 0, "float_seen": 0}, "pass", "latency"),

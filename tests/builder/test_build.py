@@ -62,10 +62,10 @@ def test_the_report_says_what_was_measured(built: dict[str, Any], name: str) -> 
 
 def test_layers_are_int8_but_for_the_float_zone(built: dict[str, Any]) -> None:
     report = json.loads((built["x86-onnxruntime"].folder / "report.json").read_text())
-    convolutions = [each for each in report["layers"] if each["operator"] == "Conv"]
+    convolutions = [each for each in report["precision"]["layers"] if each["operator"] == "Conv"]
     kept = [each for each in convolutions if each["precision"] == "float"]
     assert len(kept) == 7
-    assert all(each["reason"] for each in report["layers"])
+    assert all(each["reason"] for each in report["precision"]["layers"])
     engine = onnx.load(str(built["x86-onnxruntime"].folder / "model.onnx"))
     kinds = [node.op_type for node in engine.graph.node]
     assert kinds.count("QuantizeLinear") > 40

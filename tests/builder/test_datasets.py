@@ -44,6 +44,15 @@ def test_splits_never_meet(tmp_path: Path) -> None:
     assert not groups[1] & groups[2]
 
 
+def test_training_images_neither_choose_nor_judge(tmp_path: Path) -> None:
+    data = read_data(dataset(tmp_path, 40, 12))
+    train, choose, judge = (
+        {each.sha256 for each in split} for split in (data.train, data.select, data.gate)
+    )
+    assert len(train) == 40 - len(choose)
+    assert not train & (choose | judge)
+
+
 def test_an_image_of_both_splits_is_left_to_the_verdict(tmp_path: Path) -> None:
     path = dataset(tmp_path, 20, 10)
     copied = (tmp_path / "val" / "images" / "0.png").read_bytes()
@@ -104,7 +113,7 @@ def test_images_without_labels(tmp_path: Path) -> None:
 
 
 def test_too_few_to_calibrate(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="7 images for calibration"):
+    with pytest.raises(InputError, match="6 images for calibration"):
         read_data(dataset(tmp_path, 7, 10))
 
 

@@ -12,6 +12,7 @@ from kedge_builder.measure.engines import EngineFile, load
 from kedge_builder.models import architectures, export
 from kedge_builder.quantize import openvino, qdq
 from kedge_builder.quantize.floatzone import find_float_zone
+from kedge_builder.quantize.observe import observe
 from kedge_shared.detections import Array
 from kedge_shared.manifest import Head
 
@@ -42,9 +43,10 @@ def test_quantized_engines_say_what_float_says(
     data = export.to_onnx(architectures.build(architectures.read(name)), SIZE, head)
     graph = qdq.prepare_float(data)
     zone = find_float_zone(graph)
-    calibration = qdq.Calibration("minmax", batches(2))
+    seen = observe(graph, batches(2), lambda: None)
+    options = qdq.QdqOptions(form="qdq-u8s8", calibrator="minmax", reduce_range=True)
     onnx.save(graph, str(tmp_path / "float.onnx"))
-    built = qdq.quantize(graph, zone, calibration, reduce_range=True)
+    built = qdq.quantize(graph, zone, seen, options)
     (tmp_path / "qdq.onnx").write_bytes(built)
     model = openvino.to_openvino(graph.SerializeToString())
     openvino.save(openvino.quantize(model, zone, batches(2)), tmp_path / "nncf.xml")

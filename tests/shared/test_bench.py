@@ -80,7 +80,7 @@ def test_a_board_without_a_clock_knows_the_newest_time_it_was_told() -> None:
         open_job(sealed(), worker(newest=2000), 0)
 
 
-class Timed:
+class Slow:
     """An engine that takes so many seconds by a clock of its own making."""
 
     def __init__(self, name: str, seconds: float, world: dict[str, Any]) -> None:
@@ -92,12 +92,43 @@ class Timed:
         return np.zeros((1, 6, 16), dtype=np.float32)
 
 
+def timed(name: str, seconds: float, world: dict[str, Any]) -> timing.Timed:
+    read = OutputSpec(head="yolo-v8", classes=("x", "y"))
+    return timing.Timed(Slow(name, seconds, world), InputSpec(height=32, width=32), read)
+
+
+def latency(frames_ms: list[float]) -> timing.Latency:
+    p50, p95 = float(np.quantile(frames_ms, 0.5)), float(np.quantile(frames_ms, 0.95))
+    return timing.Latency(p50, p95, p50, len(frames_ms), tuple(frames_ms))
+
+
+def test_speed_is_that_of_the_rounds_not_of_the_worst_of_them() -> None:
+    before, after = [10.0] * 40, [5.0] * 40
+    before[3] = after[20] = 400.0  # somebody took the core
+    found = timing.speed(latency(before), latency(after))
+    assert (found.ratio, found.low, found.high) == (2.0, 2.0, 2.0)
+
+
+def test_the_interval_of_speed_covers_equal_engines() -> None:
+    rng = np.random.default_rng(3)
+    missed = 0
+    for _ in range(300):
+        both = rng.lognormal(2, 0.2, (2, 60))
+        found = timing.speed(latency(both[0].tolist()), latency(both[1].tolist()))
+        missed += not found.low <= 1.0 <= found.high
+    assert missed <= 0.08 * 300
+
+
+def test_without_rounds_speed_has_no_interval() -> None:
+    found = timing.speed(timing.Latency(10, 12, 9, 5), timing.Latency(5, 6, 4, 5))
+    assert (found.low, found.ratio, found.high) == (2.0, 2.0, 2.0)
+
+
 def test_engines_take_turns_and_the_warm_up_does_not_count() -> None:
     world: dict[str, Any] = {"now": 0.0, "order": ""}
-    engines = [Timed("a", 0.010, world), Timed("b", 0.002, world)]
+    engines = [timed("a", 0.010, world), timed("b", 0.002, world)]
     slow, fast = timing.interleaved(
-        engines, [np.zeros((8, 8, 3), np.uint8)], InputSpec(height=32, width=32),
-        OutputSpec(head="yolo-v8", classes=("x", "y")),
+        engines, [np.zeros((8, 8, 3), np.uint8)],
         clock=lambda: world["now"], seconds=0.0001, least=4,
     )  # fmt: skip
     assert world["order"] == "baabba" + "abbaabba"
@@ -109,8 +140,7 @@ def test_engines_take_turns_and_the_warm_up_does_not_count() -> None:
 def test_the_time_is_used() -> None:
     world: dict[str, Any] = {"now": 0.0, "order": ""}
     (only,) = timing.interleaved(
-        [Timed("a", 0.1, world)], [np.zeros((8, 8, 3), np.uint8)], InputSpec(height=32, width=32),
-        OutputSpec(head="yolo-v8", classes=("x", "y")),
+        [timed("a", 0.1, world)], [np.zeros((8, 8, 3), np.uint8)],
         clock=lambda: world["now"], seconds=2.0, least=4,
     )  # fmt: skip
     assert only.rounds == pytest.approx(17, abs=1)

@@ -32,7 +32,7 @@ from kedge_shared.bench import (
 )
 from kedge_shared.errors import KedgeError, StorageError, TrustError
 from kedge_shared.policy import FRAME_LIMIT_BYTES
-from kedge_shared.timing import interleaved
+from kedge_shared.timing import Timed, interleaved
 from kedge_shared.vision import Frame
 
 
@@ -84,7 +84,7 @@ def measure(order: Order) -> Outcome:
     engines += [_load(each, job, store, runtime) for each in job.engines[1:]]
     try:
         timed = interleaved(
-            engines, frames, job.input, job.output,
+            [Timed(each, job.input, job.output) for each in engines], frames,
             clock=time.perf_counter, seconds=job.seconds, least=job.least_rounds,
         )  # fmt: skip
     except ValueError as error:

@@ -26,7 +26,7 @@ class PruneOptions:
         max_drop: mAP50-95 that may be lost on the select split, a fraction of one; a step that
             loses more is thrown away and ends the chain.
         seed: Of every draw.
-        lr: Learning rate of fine-tuning.
+        lr: Learning rate of fine-tuning; at 5e-4 one epoch cost a trained model four points.
         batch: Images a training step.
     """
 
@@ -36,7 +36,7 @@ class PruneOptions:
     size: int = 640
     max_drop: float = 0.02
     seed: int = 0
-    lr: float = 5e-4
+    lr: float = 1e-4
     batch: int = 16
 
     def check(self) -> None:
@@ -126,8 +126,7 @@ def collapsed(start: float, now: float, max_drop: float) -> str:
     """
     if start - now <= max_drop:
         return ""
-    return (f"mAP50-95 on the select split fell from {start:.3f} to {now:.3f}, "
-            f"more than {max_drop:.3f}")  # fmt: skip
+    return f"mAP50-95 on the select split: {start:.3f} before, {now:.3f} now"
 
 
 def _digest(parts: list[object]) -> str:

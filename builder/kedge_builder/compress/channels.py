@@ -22,7 +22,7 @@ ROUND_TO = 8
 #: No group loses more than this share of its channels in one step.
 _MOST_PER_STEP = 0.5
 #: Ranks are gone through in so many slices, counting after each.
-_SLICES = 200
+_SLICES = 64
 
 
 def macs_and_parameters(model: Any, size: int) -> tuple[int, int]:

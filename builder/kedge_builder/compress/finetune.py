@@ -57,7 +57,7 @@ class FinetuneOptions:
 
     epochs: int
     size: int
-    lr: float = 5e-4
+    lr: float = 1e-4
     batch: int = 16
     seed: int = 0
     distil: float = 1.0

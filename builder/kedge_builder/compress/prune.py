@@ -121,10 +121,11 @@ class _Chain:
     def _start(self) -> PruneStep:
         from kedge_builder.compress.split import prunable
 
+        began = time.monotonic()
         model = prunable(self.trained.model)
         path = self.folder / "start.pt"
         checkpoint.save(model, path, size=self.options.size)
-        return self._measured("start", 1.0, None, time.monotonic())
+        return self._recorded("start", 1.0, None, began, self._score(load(path)))
 
     def _step(self, name: str, target: float, before: PruneStep, start: PruneStep) -> PruneStep:
         began = time.monotonic()
@@ -133,9 +134,22 @@ class _Chain:
         options = FinetuneOptions(epochs=self.options.epochs, size=self.options.size,
                                   lr=self.options.lr, batch=self.options.batch,
                                   seed=self.options.seed)  # fmt: skip
-        self.train(pruned, self.data, options, self.folder / f"{name}.pt",
+        path = self.folder / f"{name}.pt"
+        checkpoint.save(pruned.model, path, size=self.options.size)
+        untrained = self._score(load(path))
+        trained = path.with_name(f"{name}.trained.pt")
+        self.train(pruned, self.data, options, trained,
                    progress=self.progress, teacher=self.trained)  # fmt: skip
-        return self._measured(name, target, start, began)
+        found = self._score(load(trained))
+        # Channels that did nothing leave nothing to recover, and a short training may do harm.
+        if found >= untrained:
+            checkpoint.put(trained, path)
+        else:
+            trained.unlink()
+        return self._recorded(name, target, start, began, max(found, untrained))
+
+    def _score(self, made: Trained) -> float:
+        return self.score(made, self.data, self.options.size, self.progress)
 
     def _take_away(self, model: Any, macs: float, stage: str) -> None:
         import torch
@@ -149,16 +163,15 @@ class _Chain:
         with self.progress.stage(stage, None) as tick:
             channels.take_away(model, images, macs, tick)
 
-    def _measured(
-        self, name: str, target: float, start: PruneStep | None, began: float
+    def _recorded(
+        self, name: str, target: float, start: PruneStep | None, began: float, found: float
     ) -> PruneStep:
-        """Measures a checkpoint and writes its record: only then the step is whole."""
+        """Writes the record of a checkpoint: only then the step is whole."""
         from kedge_builder.compress.channels import macs_and_parameters
 
         path = self.folder / f"{name}.pt"
         made = load(path)
         macs, parameters = macs_and_parameters(made.model, self.options.size)
-        found = self.score(made, self.data, self.options.size, self.progress)
         step = PruneStep(
             path=path,
             target=target,

@@ -21,11 +21,25 @@ def aim_for(budget: float | None) -> float:
     return AIM if budget is None else min(max(AIM, budget / 4), budget / 2)
 
 
-def next_rung(allowed: Sequence[Rung], tried: Sequence[Rung], drop: float, aim: float) -> (
-    Rung | None
-):
+def loses(drop: float, low: float, aim: float) -> bool:
+    """Says whether a loss on the select images is worth climbing for.
+
+    Some tens of images leave a drop uncertain by a point: the estimate must be over the aim, and
+    the images must at least agree that there is a loss. The verdict on the gate split is stricter.
+
+    Args:
+        drop: Estimate, a fraction.
+        low: Lower end of its 95 % interval.
+        aim: From :func:`aim_for`.
+    """
+    return drop > aim and low > 0
+
+
+def next_rung(
+    allowed: Sequence[Rung], tried: Sequence[Rung], *, drop: float, low: float, aim: float
+) -> Rung | None:
     """Returns what to try next, or ``None`` when it is good enough or nothing is left."""
-    if drop <= aim:
+    if not loses(drop, low, aim):
         return None
     return next((each for each in RUNGS if each in allowed and each not in tried), None)
 

@@ -51,9 +51,9 @@ def plans_for(device_class: DeviceClass) -> tuple[Plan, ...]:
 
 
 def choose(candidates: Sequence[Candidate], *, seed: int) -> Choice:
-    """Takes the most accurate candidate; among those that the images cannot tell from it, the one
-    whose raw outputs are nearest to float's.
+    """Takes the most accurate candidate, or its nearest equal to float.
 
+    Among those that the images cannot tell from the best, the one with least distortion is taken:
     64 images leave a difference of mAP uncertain by a point and more, and picking the luckiest of
     four would be picking noise.
     """

@@ -26,18 +26,19 @@ class Sensitivity:
         block: Name.
         distortion_saved: Distortion of the quantized engine less that with the block float.
         points_gained: The same of mAP50-95 on the select images, in points; noisy.
-        ms_added: Engine time that the block costs in float, milliseconds; at least zero.
+        ms_added: Engine time that the block costs in float, milliseconds, at least zero; ``None``
+            where the class's runtime is not on this machine.
     """
 
     block: str
     distortion_saved: float
     points_gained: float
-    ms_added: float
+    ms_added: float | None
 
     @property
     def worth(self) -> float:
         """Distortion saved for a millisecond; 0.05 ms stand for what timing cannot resolve."""
-        return self.distortion_saved / max(self.ms_added, 0.05)
+        return self.distortion_saved / max(self.ms_added or 0.0, 0.05)
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ def measure_blocks(
     base: Candidate,
     blocks: Sequence[str],
     measured: Callable[[Plan], Candidate],
-    added_ms: Callable[[Candidate, Candidate], float],
+    added_ms: Callable[[Candidate, Candidate], float | None],
     tick: Callable[[], None],
 ) -> tuple[Sensitivity, ...]:
     """Measures every block; the order is that of worth.
@@ -98,7 +99,7 @@ def measure_blocks(
                 block=block,
                 distortion_saved=before.distortion - after.distortion,
                 points_gained=100 * (after.accuracy.map50_95 - before.accuracy.map50_95),
-                ms_added=max(0.0, added_ms(base, other)),
+                ms_added=added_ms(base, other),
             )
         )
         tick()

@@ -19,7 +19,7 @@ from kedge_builder.quantize.floatzone import WEIGHTED
 from kedge_shared.detections import Array
 
 Counts: TypeAlias = npt.NDArray[np.int64]
-#: Bins over [-reach, reach]; the reach doubles when a value lies outside, so at least half are used.
+#: Bins over [-reach, reach]; the reach doubles when a value lies outside, so half of them are used.
 BINS = 4096
 #: Every so many-eth activation is counted; minimum and maximum are exact. Prime, so that it does
 #: not keep step with rows of 20, 40 or 80 values.
@@ -51,7 +51,7 @@ class Histogram:
     def centres(self) -> npt.NDArray[np.float64]:
         """(BINS,) middle of each bin."""
         width = 2 * self.reach / BINS
-        return -self.reach + width * (np.arange(BINS) + 0.5)
+        return np.asarray(-self.reach + width * (np.arange(BINS) + 0.5), dtype=np.float64)
 
     def add(self, values: Array, low: float, high: float) -> None:
         """Counts ``values``; ``low`` and ``high`` are of all, not of the counted ones alone."""
@@ -90,20 +90,23 @@ class Observations:
         """Writes an ``.npz`` that :meth:`load` reads."""
         names, means = sorted(self.histograms), sorted(self.means)
         ends = [[h.low, h.high, h.reach] for h in (self.histograms[n] for n in names)]
-        np.savez_compressed(
-            path,
-            names=np.array(names), ends=np.array(ends),
-            counts=np.stack([self.histograms[n].counts for n in names]),
-            mean_names=np.array(means), images=np.array(self.images),
+        arrays: dict[str, Any] = {
+            "names": np.array(names), "ends": np.array(ends),
+            "counts": np.stack([self.histograms[n].counts for n in names]),
+            "mean_names": np.array(means), "images": np.array(self.images),
             **{f"mean{at}": self.means[name] for at, name in enumerate(means)},
-        )  # fmt: skip
+        }  # fmt: skip
+        np.savez_compressed(path, **arrays)
 
     @classmethod
     def load(cls, path: Path) -> Observations:
         """Reads what :meth:`save` wrote; no pickles."""
         with np.load(path, allow_pickle=False) as file:
             rows = zip(file["names"].tolist(), file["ends"].tolist(), file["counts"], strict=True)
-            histograms = {n: Histogram(*map(float, e), c.astype(np.int64)) for n, e, c in rows}
+            histograms = {
+                name: Histogram(low, high, reach, counts.astype(np.int64))
+                for name, (low, high, reach), counts in rows
+            }
             means = {n: file[f"mean{at}"] for at, n in enumerate(file["mean_names"].tolist())}
             return cls(histograms, means, int(file["images"]))
 

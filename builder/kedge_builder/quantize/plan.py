@@ -29,9 +29,9 @@ class Plan:
         """Word for tables."""
         if self.precision == "float":
             return "float"
-        words = [self.calibrator or "nncf"]
+        words: list[str] = [self.calibrator or "nncf"]
         if self.calibrator and self.bias_correction:
             words.append("bias-corrected")
         if self.float_blocks:
-            words.append(f"{len(self.float_blocks)} blocks float")
+            words.append(f"float: {' '.join(self.float_blocks)}")
         return ", ".join(words)

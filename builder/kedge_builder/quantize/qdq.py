@@ -83,9 +83,7 @@ def quantize(graph: Any, zone: FloatZone, seen: Observations, options: QdqOption
     return bytes(quantized.SerializeToString())
 
 
-def spans(
-    graph: Any, seen: Observations, calibrator: Calibrator
-) -> dict[str, tuple[float, float]]:
+def spans(graph: Any, seen: Observations, calibrator: Calibrator) -> dict[str, tuple[float, float]]:
     """Returns the range of every tensor; what a SiLU alone reads ends where SiLU goes flat."""
     into_silu = silu_inputs(graph)
     return {

@@ -85,9 +85,7 @@ class Quantizer:
     def _observed(self) -> Observations:
         if self._seen is None:
             inputs = {"float": self.source.sha256, "images": digest_of(self.calibrate)}
-            folder, _ = self._cache.files(
-                "observed", {**inputs, "method": _METHOD}, self._observe
-            )
+            folder, _ = self._cache.files("observed", {**inputs, "method": _METHOD}, self._observe)
             self._seen = Observations.load(folder / "seen.npz")
         return self._seen
 

@@ -58,7 +58,7 @@ def _percentile(histogram: Histogram) -> tuple[float, float]:
     cut = (100 - PERCENTILE) / 200
     centres = histogram.centres
     low = centres[np.searchsorted(share, cut)]
-    high = centres[min(np.searchsorted(share, 1 - cut), len(centres) - 1)]
+    high = centres[min(int(np.searchsorted(share, 1 - cut)), len(centres) - 1)]
     return max(float(low), histogram.low), min(float(high), histogram.high)
 
 

@@ -53,16 +53,16 @@ def drops_svg(drops: Mapping[str, float], *, title: str, id: str = "drops") -> M
 
 def histogram_svg(
     bins: Sequence[str],
-    series: Mapping[str, Sequence[int]],
+    series: Mapping[str, Sequence[float]],
     *,
     title: str,
     id: str,
 ) -> Markup:
-    """Draws counts as shares of their series, side by side, so that unequal sets can be compared.
+    """Draws shares of each series, side by side, so that unequal sets can be compared.
 
     Args:
         bins: Labels.
-        series: Name → count a bin; three at most, for example pool, chosen, evaluation.
+        series: Name → count or share a bin; three at most, for example pool, chosen, evaluation.
         title: Of the picture.
         id: Unique in the page.
 
@@ -89,10 +89,7 @@ def histogram_svg(
         {"x": round(4 + (at + 0.5) * group, 1), "y": bottom + 16, "anchor": "middle", "text": text}
         for at, text in enumerate(bins)
     ]
-    legend = [
-        {"kind": f"s{at}", "x": 8 + at * 160, "text": f"{name} ({sum(series[name])})"}
-        for at, name in enumerate(series)
-    ]
+    legend = [{"kind": f"s{at}", "x": 8 + at * 160, "text": name} for at, name in enumerate(series)]
     return render(
         "bars.svg.j2", id=id, width=_WIDTH, height=bottom + 44, title=title,
         desc=f"{', '.join(series)}: shares of {len(bins)} bins", bars=bars, texts=texts,

@@ -3,23 +3,33 @@
 from __future__ import annotations
 
 import base64
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib import resources
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
+from kedge_builder.choosing import Chosen, plan_names
+from kedge_builder.data.calibration_report import as_report
+from kedge_builder.data.datasets import Data
 from kedge_builder.judge.acceptance import Decision
-from kedge_builder.measure.evaluate import Accuracy, Drop
+from kedge_builder.measure.evaluate import Accuracy
 from kedge_builder.measure.latency import Latency
+from kedge_builder.quantize import qdq
 from kedge_builder.quantize.candidates import Candidate
-from kedge_builder.quantize.floatzone import FloatZone
+from kedge_builder.quantize.mixed import Mixed, Sensitivity
+from kedge_builder.quantize.source import Source
+from kedge_builder.report.charts import charts
 from kedge_shared.detections import Array
 from kedge_shared.manifest import Manifest
 from kedge_shared.vision import Frame
 
+if TYPE_CHECKING:
+    from kedge_builder.report.output import Measured
+
 _SHOWN_PIXELS = 320
 _INT8 = "outside of the float zone: INT8"
+_ALL_FLOAT = "the whole model stays float"
 _UNTOUCHED = "the runtime's quantizer has no INT8 form of it"
 
 
@@ -29,13 +39,13 @@ class Measurement:
 
     Attributes:
         accuracy: On the gate images.
-        latency: Interleaved with the other engine.
+        latency: Interleaved with the other engine; ``None``: not measured.
         size_bytes: Of its files.
         label_score: On the golden frames.
     """
 
     accuracy: Accuracy
-    latency: Latency
+    latency: Latency | None
     size_bytes: int
     label_score: float | None
 
@@ -44,9 +54,9 @@ class Measurement:
         return {
             "map50": round(self.accuracy.map50, 5),
             "map50_95": round(self.accuracy.map50_95, 5),
-            "latency_p50_ms": round(self.latency.p50, 3),
-            "latency_p95_ms": round(self.latency.p95, 3),
-            "engine_p50_ms": round(self.latency.engine_p50, 3),
+            "latency_p50_ms": round(self.latency.p50, 3) if self.latency else None,
+            "latency_p95_ms": round(self.latency.p95, 3) if self.latency else None,
+            "engine_p50_ms": round(self.latency.engine_p50, 3) if self.latency else None,
             "size_bytes": self.size_bytes,
             "label_score": None if self.label_score is None else round(self.label_score, 4),
         }
@@ -61,43 +71,101 @@ class Layer:
         operator: Its kind.
         precision: ``float`` or ``int8``.
         reason: Why.
+        block: That mixed precision switches it with; empty in the float zone.
     """
 
     name: str
     operator: str
     precision: str
     reason: str
+    block: str
 
 
 #: One gate image: frame, detections of float, detections of the built engine.
 Example: TypeAlias = tuple[Frame, Array, Array]
 
 
-def layers_of(graph: Any, zone: FloatZone, quantizable: set[str]) -> list[Layer]:
-    """Returns every node that computes, with precision and reason."""
+def layers_of(source: Source, candidate: Candidate, form: str, mixed: Mixed | None) -> list[Layer]:
+    """Returns every node of the float graph that computes, with precision, block and reason."""
+    plan = candidate.plan
+    of_block = {node: each.name for each in source.blocks for node in each.nodes}
+    quantizable = _quantizable(source, form)
+    saved = {each.block: each for each in mixed.sensitivity} if mixed else {}
     rows = []
-    for node in graph.graph.node:
+    for node in source.onnx.graph.node:
         if node.op_type == "Constant":
             continue
-        if node.name in zone.reasons:
-            rows.append(Layer(node.name, node.op_type, "float", zone.reasons[node.name]))
+        block = of_block.get(node.name, "")
+        if plan.precision == "float":
+            precision, reason = "float", _ALL_FLOAT
+        elif node.name in source.zone.reasons:
+            precision, reason = "float", source.zone.reasons[node.name]
+        elif block in plan.float_blocks:
+            precision, reason = "float", _mixed_reason(saved.get(block))
         elif node.op_type in quantizable:
-            rows.append(Layer(node.name, node.op_type, "int8", _INT8))
+            precision, reason = "int8", _int8_reason(saved.get(block))
         else:
-            rows.append(Layer(node.name, node.op_type, "float", _UNTOUCHED))
+            precision, reason = "float", _UNTOUCHED
+        rows.append(Layer(node.name, node.op_type, precision, reason, block))
     return rows
 
 
+def _quantizable(source: Source, form: str) -> set[str]:
+    # NNCF decides by operator kinds much as onnxruntime does; its choices are not read back.
+    return set(qdq.quantizable(source.onnx, "qdq-s8s8" if form == "qdq-s8s8" else "qdq-u8s8"))
+
+
+def _mixed_reason(row: Sensitivity | None) -> str:
+    if row is None:
+        return "mixed precision: left float"
+    return f"mixed precision: float takes {row.distortion_saved:.4f} off the distortion{_cost(row)}"
+
+
+def _int8_reason(row: Sensitivity | None) -> str:
+    if row is None:
+        return _INT8
+    return f"{_INT8}; float would take {row.distortion_saved:.4f} off the distortion{_cost(row)}"
+
+
+def _cost(row: Sensitivity) -> str:
+    return "" if row.ms_added is None else f" for {row.ms_added:.2f} ms a frame"
+
+
+def calibration(data: Data, chosen: Chosen) -> dict[str, Any]:
+    """Returns ``calibration`` of ``report.json``: images, candidates, which was taken and why."""
+    curation = as_report(data.calibration) if data.calibration else {}
+    return {
+        **curation,
+        "images": len(data.calibrate),
+        "chosen": chosen.candidate.plan.name,
+        "why": chosen.reason,
+        "candidates": plan_names(chosen.tried),
+    }
+
+
+def precision(chosen: Chosen, form: str) -> dict[str, Any]:
+    """Returns ``precision`` of ``report.json``: every layer, and the search that set it."""
+    mixed = chosen.mixed
+    return {
+        "form": form,
+        "plan": chosen.candidate.plan.name,
+        "aim": chosen.aim,
+        "rungs": list(chosen.rungs),
+        "float_blocks": list(chosen.candidate.plan.float_blocks),
+        "sensitivity": [asdict(each) for each in mixed.sensitivity] if mixed else [],
+        "steps": [asdict(each) for each in mixed.steps] if mixed else [],
+        "layers": [
+            asdict(each) for each in layers_of(chosen.source, chosen.candidate, form, mixed)
+        ],
+    }
+
+
 def body(
-    manifest: Manifest,
-    decision: Decision,
-    before: Measurement,
-    after: Measurement,
-    drop: Drop,
-    more: dict[str, Any],
+    manifest: Manifest, decision: Decision, measured: Measured, more: dict[str, Any]
 ) -> dict[str, Any]:
     """Returns the contents of ``report.json``."""
     classes = manifest.output.classes
+    before, after, drop = measured.before, measured.after, measured.drop
     return {
         "model": manifest.model,
         "release": manifest.release,
@@ -115,6 +183,8 @@ def body(
                 for at, value in before.accuracy.per_class.items()
             },
         },
+        "speed": asdict(measured.speed) if measured.speed else None,
+        "memory_mb": measured.memory_mb,
         "images": len(after.accuracy.stats),
         "overrides": [
             {"budget": each.budget, "reason": each.reason} for each in decision.overrides
@@ -125,13 +195,7 @@ def body(
     }
 
 
-def candidate_rows(candidates: tuple[Candidate, ...]) -> list[dict[str, Any]]:
-    """Returns what was measured to choose between candidates."""
-    return [{"name": each.name, "select_map50_95": each.select_map50_95} for each in candidates]
-
-
-def page(contents: dict[str, Any], layers: list[Layer], examples: list[Example],
-         classes: tuple[str, ...]) -> str:  # fmt: skip
+def page(contents: dict[str, Any], examples: list[Example], classes: tuple[str, ...]) -> str:
     """Returns the page: no script, no other file, everything escaped."""
     from jinja2 import Environment
 
@@ -141,7 +205,9 @@ def page(contents: dict[str, Any], layers: list[Layer], examples: list[Example],
         (_picture(frame, before, classes), _picture(frame, after, classes))
         for frame, before, after in examples
     ]
-    return environment.from_string(source).render(r=contents, layers=layers, pictures=pictures)
+    return environment.from_string(source).render(
+        r=contents, pictures=pictures, charts=charts(contents)
+    )
 
 
 def _picture(frame: Frame, found: Array, classes: tuple[str, ...]) -> str:

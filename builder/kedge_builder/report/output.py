@@ -12,12 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from kedge_builder.data.datasets import Sample
 from kedge_builder.judge.acceptance import Decision, Figures
-from kedge_builder.measure import machine
-from kedge_builder.measure.engines import Engine, EngineFile
+from kedge_builder.measure.engines import EngineFile
 from kedge_builder.measure.evaluate import Drop
-from kedge_builder.quantize.candidates import Source
+from kedge_builder.quantize.source import Source
 from kedge_builder.recipe import BuildOptions
+from kedge_builder.report.bom import bom
 from kedge_builder.report.contents import Measurement
 from kedge_shared import wire
 from kedge_shared.detections import Array
@@ -34,6 +35,7 @@ from kedge_shared.manifest import (
     Tolerances,
 )
 from kedge_shared.manifest import Measured as MeasuredFigure
+from kedge_shared.timing import Speed, Timed
 
 REFERENCES = "golden-references.json"
 _MIB = 2**20
@@ -47,31 +49,35 @@ class Measured:
         before: The float model.
         after: The built engine.
         drop: Of mAP50-95.
+        speed: Built against float, round by round; ``None``: not measured.
+        where: Machine that latency and memory were measured on.
         memory_mb: That loading it added, or ``None`` if that failed.
         references: Golden frame's hash → detections of the built engine.
         tolerances: How near a board must come.
-        engines: Float and built, loaded.
+        engines: Float and built, loaded, each with its own input.
     """
 
     before: Measurement
     after: Measurement
     drop: Drop
+    speed: Speed | None
+    where: str
     memory_mb: float | None
     references: Mapping[str, Array]
     tolerances: Tolerances
-    engines: tuple[Engine, Engine]
+    engines: tuple[Timed, Timed]
 
     @property
     def figures(self) -> Figures:
         """What the gate judges."""
         return Figures(
-            latency_p95_ms=self.after.latency.p95,
+            latency_p95_ms=self.after.latency.p95 if self.after.latency else None,
             memory_mb=self.memory_mb,
             artifact_mb=self.after.size_bytes / _MIB,
             drop=self.drop.estimate,
             drop_low=self.drop.low,
             drop_high=self.drop.high,
-            speed=self.before.latency.p50 / self.after.latency.p50,
+            speed=self.speed,
             finite=self.after.accuracy.finite,
             seen=self.after.accuracy.seen,
             float_seen=self.before.accuracy.seen,
@@ -167,6 +173,7 @@ def write_class(
     decision: Decision,
     contents: dict[str, Any],
     page: str,
+    calibration: Sequence[Sample],
 ) -> None:
     """Writes one class. A build that missed its budget gets no manifest: it cannot be published."""
     folder.mkdir()
@@ -175,6 +182,7 @@ def write_class(
     (folder / REFERENCES).write_bytes(write_references(measured.references))
     (folder / "report.json").write_bytes(wire.encode_pretty(contents))
     (folder / "report.html").write_text(page)
+    (folder / "bom.json").write_bytes(bom(manifest, contents, calibration))
     if decision.verdict != "missed":
         (folder / "manifest.json").write_bytes(wire.encode_pretty(manifest))
 
@@ -185,11 +193,13 @@ def _ref(file: EngineFile) -> FileRef:
 
 
 def _measured_rows(measured: Measured) -> tuple[MeasuredFigure, ...]:
-    where = machine.describe()
+    where = measured.where
     figures = measured.after.figures()
     names = ("map50", "map50_95", "latency_p50_ms", "latency_p95_ms")
     return tuple(
-        MeasuredFigure(what=name, value=float(figures[name]), machine=where) for name in names
+        MeasuredFigure(what=name, value=float(figures[name]), machine=where)
+        for name in names
+        if figures[name] is not None
     )
 
 

@@ -15,6 +15,10 @@ from kedge_shared import wire
 _COLOURS = {"pass": "green", "overridden": "green", "missed": "red", "undecided": "yellow"}
 
 
+def _times(before: float | None, after: float | None) -> str:
+    return "not measured" if before is None or after is None else f"{before:.1f} → {after:.1f}"
+
+
 def show_results(results: Sequence[BuildResult], options: BuildOptions, *, as_json: bool) -> None:
     """Prints a table and the reasons, or one JSON object."""
     if as_json:
@@ -41,7 +45,7 @@ def show_results(results: Sequence[BuildResult], options: BuildOptions, *, as_js
             f"[{_COLOURS[each.decision.verdict]}]{each.decision.verdict}",
             f"{before['map50_95']:.3f} → {after['map50_95']:.3f}",
             f"{each.report['drop']['map50_95']['estimate'] * 100:+.2f}",
-            f"{before['latency_p95_ms']:.1f} → {after['latency_p95_ms']:.1f}",
+            _times(before["latency_p95_ms"], after["latency_p95_ms"]),
             f"{before['size_bytes'] / 2**20:.1f} → {after['size_bytes'] / 2**20:.1f}",
         )
     console.print(table)

@@ -1,0 +1,231 @@
+"""One class of a build: choose, measure on the gate split, judge, write."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kedge_builder.judge import golden_set
+from kedge_builder.judge.acceptance import Decision, judge
+from kedge_builder.judge.golden_set import GoldenSet
+from kedge_builder.measure import engines, machine, memory, remote
+from kedge_builder.measure.engines import Engine, EngineFile
+from kedge_builder.measure.evaluate import drop_interval
+from kedge_builder.measure.latency import Latency, Timed, interleaved
+from kedge_builder.quantize.quantizer import copy_engine
+from kedge_builder.quantize.source import Source
+from kedge_builder.report import contents as report
+from kedge_builder.report import output
+from kedge_builder.report.contents import Measurement
+from kedge_builder.tune import Tuned, choose
+from kedge_builder.workshop import Workshop
+from kedge_shared.device_classes import DeviceClass
+from kedge_shared.manifest import Provenance
+from kedge_shared.timing import speed
+from kedge_shared.vision import decode, prepare
+
+_EXAMPLES = 4
+_TIMED_FRAMES = 16
+
+
+@dataclass(frozen=True)
+class BuildResult:
+    """What came of one class.
+
+    Attributes:
+        device_class: Name.
+        folder: Where it was written.
+        decision: The verdict.
+        report: Contents of ``report.json``.
+    """
+
+    device_class: str
+    folder: Path
+    decision: Decision
+    report: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Timings:
+    """Frame times of both sides and where they were taken.
+
+    Attributes:
+        before: Float; ``None``: not measured.
+        after: Built; likewise.
+        where: Machine.
+        memory_mb: That loading the built engine added.
+    """
+
+    before: Latency | None
+    after: Latency | None
+    where: str
+    memory_mb: float | None
+
+
+class ClassBuild:
+    """Builds for one class.
+
+    Args:
+        workshop: Of the build.
+        device_class: What for.
+        golden: Golden frames.
+        bench: Boards that measure instead of this machine, or ``None``.
+    """
+
+    def __init__(
+        self,
+        workshop: Workshop,
+        device_class: DeviceClass,
+        golden: GoldenSet,
+        bench: remote.Bench | None,
+    ) -> None:
+        self._shop, self._class, self._golden, self._bench = workshop, device_class, golden, bench
+        self._started = time.monotonic()
+        self._baseline = workshop.source(workshop.options.size(device_class))
+
+    def run(self, work: Path, out: Path) -> BuildResult:
+        """Builds into ``out``; ``work`` holds the engine until then."""
+        shop, options, name = self._shop, self._shop.options, self._class.name
+        tuned = choose(shop, self._class, self._baseline)
+        source = tuned.chosen.source
+        files = copy_engine(tuned.chosen.candidate.files, work / name)
+        measured = self._measure(tuned, files)
+        decision = judge(measured.figures, self._class.budgets, options.overrides)
+        manifest = output.make_manifest(
+            options, self._class, source, files, measured, decision, self._provenance(tuned)
+        )
+        body = report.body(
+            manifest, decision, measured, self._more(tuned, measured, manifest.provenance)
+        )
+        with shop.progress.stage(f"{name}: writing"):
+            page = report.page(body, self._examples(measured, source), source.read.classes)
+            output.write_class(
+                out / name, files, manifest, measured, decision, body, page, shop.data.calibrate
+            )
+        return BuildResult(name, options.out / name, decision, body)
+
+    def _measure(self, tuned: Tuned, files: tuple[EngineFile, ...]) -> output.Measured:
+        shop, source, candidate = self._shop, tuned.chosen.source, tuned.chosen.candidate
+        before = shop.surveyor(self._class, self._baseline).float_survey("gate").accuracy
+        after = (
+            shop.surveyor(self._class, source).survey(candidate.plan.name, files, "gate").accuracy
+        )
+        with shop.progress.stage(f"{self._class.name}: interval of the drop"):
+            drop = drop_interval(before, after, seed=shop.options.seed)
+        reference, built = self._float_engine(), self._engine(files)
+        timings = self._timings(reference, built, source, files)
+        golden = self._golden
+        found = golden_set.record(built, golden, source.given, source.read)
+        literal = golden_set.record(
+            self._engine(files, literal=True), golden, source.given, source.read
+        )
+        floats = golden_set.record(reference, golden, self._baseline.given, self._baseline.read)
+        float_bytes, size = (
+            sum(each.path.stat().st_size for each in group)
+            for group in (self._float_files(), files)
+        )
+        classes = source.read.classes
+        return output.Measured(
+            before=Measurement(
+                before, timings.before, float_bytes, golden_set.score(floats, golden, classes)
+            ),
+            after=Measurement(after, timings.after, size, golden_set.score(found, golden, classes)),
+            drop=drop,
+            speed=(
+                speed(timings.before, timings.after) if timings.before and timings.after else None
+            ),
+            where=timings.where,
+            memory_mb=timings.memory_mb,
+            references=dict(zip((f.sha256 for f in golden.policy.golden), found, strict=True)),
+            tolerances=golden_set.tolerances(found, literal, source.read.conf),
+            engines=(
+                Timed(reference, self._baseline.given, self._baseline.read),
+                Timed(built, source.given, source.read),
+            ),
+        )
+
+    def _timings(
+        self, reference: Engine, built: Engine, source: Source, files: tuple[EngineFile, ...]
+    ) -> Timings:
+        shop, name = self._shop, self._class.name
+        frames = [each.frame() for each in shop.data.gate[:_TIMED_FRAMES]]
+        seconds = shop.options.latency_seconds
+        if self._bench is not None:
+            # A board times engines of one input; a smaller input's ratio is against its own float.
+            floats = (EngineFile("engine", source.path),)
+            found = remote.measure_remotely(
+                self._bench, self._class, files, floats, source.given, source.read, frames,
+                shop.progress, seconds=seconds,
+            )  # fmt: skip
+            return Timings(
+                found.reference or found.built, found.built, found.where, found.memory_mb
+            )
+        if not engines.is_here(self._class.runtime.name):
+            return Timings(None, None, machine.describe(), None)
+        with shop.progress.stage(f"{name}: latency, float and built in turn"):
+            slow, fast = interleaved(
+                [
+                    Timed(reference, self._baseline.given, self._baseline.read),
+                    Timed(built, source.given, source.read),
+                ],
+                frames,
+                seconds=seconds,
+            )
+        added = memory.added_mb(
+            self._class.runtime.name, files, source.given.height, self._class.threads
+        )
+        return Timings(slow, fast, machine.describe(), added)
+
+    def _engine(self, files: tuple[EngineFile, ...], *, literal: bool = False) -> Engine:
+        return engines.load(self._class.runtime.name, files, self._class.threads, literal=literal)
+
+    def _float_engine(self) -> Engine:
+        return self._engine(self._float_files())
+
+    def _float_files(self) -> tuple[EngineFile, ...]:
+        return (EngineFile("engine", self._baseline.path),)
+
+    def _provenance(self, tuned: Tuned) -> Provenance:
+        plan = tuned.chosen.candidate.plan
+        more = {"plan": plan.name, "float_blocks": ", ".join(plan.float_blocks) or "none"}
+        return Provenance(
+            weights_sha256=self._shop.trained.sha256,
+            data_sha256=self._shop.data.sha256,
+            recipe=self._shop.options.recipe(self._class) | more,
+            tools=machine.tools(),
+        )
+
+    def _examples(self, measured: output.Measured, source: Source) -> list[report.Example]:
+        frames = [each.frame() for each in self._shop.data.gate[:_EXAMPLES]]
+
+        def found(timed: Timed, frame: Any) -> Any:
+            batch, place = prepare(frame, timed.given)
+            return decode(timed.engine.infer(batch), place, timed.read)
+
+        before, after = measured.engines
+        return [(frame, found(before, frame), found(after, frame)) for frame in frames]
+
+    def _more(
+        self, tuned: Tuned, measured: output.Measured, provenance: Provenance
+    ) -> dict[str, Any]:
+        runtime, data = self._class.runtime.name, self._shop.data
+        return {
+            "runtime": {"name": runtime, "version": engines.version(runtime)},
+            "machine": measured.where,
+            "threads": self._class.threads,
+            "calibration": report.calibration(data, tuned.chosen),
+            "precision": report.precision(tuned.chosen, self._class.form),
+            "search": tuned.section,
+            "notes": list(data.notes),
+            "accuracy_floor": self._golden.policy.accuracy_floor,
+            "provenance": {
+                "weights": provenance.weights_sha256,
+                "data": provenance.data_sha256,
+                **provenance.recipe,
+                **provenance.tools,
+            },
+            "seconds": round(time.monotonic() - self._started, 1),
+            "peak_memory_mb": round(machine.peak_memory_mb(), 1),
+        }
