@@ -112,6 +112,7 @@ def test_shadow(found: Evidence, ended: bool, event: Event | None) -> None:
 
 
 SURE = (1.0,) * 60
+SLOW = {"new_p95_ms": 51.0}
 
 
 @pytest.mark.parametrize(
@@ -130,6 +131,19 @@ SURE = (1.0,) * 60
         (evidence(*SURE, new_ms=14.0, old_ms=10.0), SURE, 500, 61, Event.HEALTHY, "ok"),
         (evidence(*SURE, new_p95_ms=51.0), SURE, 500, 5, Event.HARM, "latency"),
         (evidence(*SURE, new_p95_ms=51.0), SURE, 99, 5, None, "ok"),
+        (evidence(*SURE, **SLOW, new_ms=10.1, old_ms=10.0), SURE, 500, 5, Event.HARM, "latency"),
+        # Too few paired frames to tell whose fault it is.
+        (evidence(*[1.0] * 5, **SLOW), SURE, 500, 61, None, "ok"),
+        # Over the budget, and the older engine no faster on the same frames: the board is busy.
+        (evidence(*SURE, **SLOW, new_ms=9.9, old_ms=10.0), SURE, 500, 61, None, "ok"),
+        (
+            evidence(*SURE, **SLOW, new_ms=9.9, old_ms=10.0),
+            SURE,
+            500,
+            601,
+            Event.UNDECIDED,
+            "undecided",
+        ),
         (evidence(), (), 500, 599, None, "ok"),
         (evidence(), (), 500, 601, Event.UNDECIDED, "undecided"),
         # A first install: nothing to compare with, frames are the proof.
