@@ -116,6 +116,7 @@ class Releases:
             weights=weights, data=data, classes=self._classes, out=out, model=MODEL,
             release=release, release_counter=int(release.replace(".", "")), policy=policy,
             input_size=size, overrides={**_SMALL_MODEL, **(overrides or {})}, latency_seconds=3.0,
+            cache=self._settings.out / "steps",
         )  # fmt: skip
         results = run(options, self._progress)
         for each in results:

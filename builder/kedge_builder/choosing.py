@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from kedge_builder.judge.ladder import Rung, aim_for, next_rung
-from kedge_builder.measure import engines
+from kedge_builder.measure import engines, machine
+from kedge_builder.measure.engines import engine_hash
 from kedge_builder.measure.latency import Timed, interleaved
 from kedge_builder.models.weights import Trained
 from kedge_builder.quantize.candidates import Candidate, choose, measured, plans_for
@@ -109,6 +110,16 @@ class Chooser:
     def _added_ms(self, base: Candidate, other: Candidate) -> float | None:
         if not engines.is_here(self._class.runtime.name):
             return None
+        inputs = {
+            "engines": [engine_hash(each.files) for each in (base, other)],
+            "runtime": [engines.version(self._class.runtime.name), self._class.threads],
+            "machine": machine.describe(),
+        }
+        return self._shop.cache.value(
+            "block-time", inputs, float, lambda: self._difference_ms(base, other)
+        )
+
+    def _difference_ms(self, base: Candidate, other: Candidate) -> float:
         frames = [each.frame() for each in self._shop.data.select[:_TIMED_FRAMES]]
         pair = [self._timed(each) for each in (base, other)]
         before, after = interleaved(pair, frames, seconds=_BLOCK_SECONDS)

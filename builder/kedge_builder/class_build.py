@@ -13,7 +13,7 @@ from kedge_builder.judge.golden_set import GoldenSet
 from kedge_builder.measure import engines, machine, memory, remote
 from kedge_builder.measure.engines import Engine, EngineFile
 from kedge_builder.measure.evaluate import drop_interval
-from kedge_builder.measure.latency import Latency, Timed, interleaved
+from kedge_builder.measure.latency import Latency, Timed, interleaved, pinned
 from kedge_builder.quantize.quantizer import copy_engine
 from kedge_builder.quantize.source import Source
 from kedge_builder.report import contents as report
@@ -115,7 +115,7 @@ class ClassBuild:
         with shop.progress.stage(f"{self._class.name}: interval of the drop"):
             drop = drop_interval(before, after, seed=shop.options.seed)
         reference, built = self._float_engine(), self._engine(files)
-        timings = self._timings(reference, built, source, files)
+        timings = self._timings(source, files)
         golden = self._golden
         found = golden_set.record(built, golden, source.given, source.read)
         literal = golden_set.record(
@@ -146,9 +146,7 @@ class ClassBuild:
             ),
         )
 
-    def _timings(
-        self, reference: Engine, built: Engine, source: Source, files: tuple[EngineFile, ...]
-    ) -> Timings:
+    def _timings(self, source: Source, files: tuple[EngineFile, ...]) -> Timings:
         shop, name = self._shop, self._class.name
         frames = [each.frame() for each in shop.data.gate[:_TIMED_FRAMES]]
         seconds = shop.options.latency_seconds
@@ -164,15 +162,13 @@ class ClassBuild:
             )
         if not engines.is_here(self._class.runtime.name):
             return Timings(None, None, machine.describe(), None)
-        with shop.progress.stage(f"{name}: latency, float and built in turn"):
-            slow, fast = interleaved(
-                [
-                    Timed(reference, self._baseline.given, self._baseline.read),
-                    Timed(built, source.given, source.read),
-                ],
-                frames,
-                seconds=seconds,
-            )
+        stage = f"{name}: latency, float and built in turn"
+        with shop.progress.stage(stage), pinned(self._class.threads):
+            pair = [
+                Timed(self._float_engine(), self._baseline.given, self._baseline.read),
+                Timed(self._engine(files), source.given, source.read),
+            ]
+            slow, fast = interleaved(pair, frames, seconds=seconds)
         added = memory.added_mb(
             self._class.runtime.name, files, source.given.height, self._class.threads
         )

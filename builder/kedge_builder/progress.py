@@ -26,6 +26,7 @@ class Progress:
     def __init__(self, *, quiet: bool = False) -> None:
         self._quiet = quiet
         self._console = Console(stderr=True)
+        self._bar: Bar | None = None
 
     @contextmanager
     def stage(self, name: str, steps: int | None = None) -> Iterator[Callable[[], None]]:
@@ -40,8 +41,24 @@ class Progress:
                 self._console.print(name, highlight=False)
             yield lambda: None
             return
+        with self._shown() as bar:
+            task = bar.add_task(name, total=steps)
+            try:
+                yield lambda: bar.advance(task)
+            finally:
+                bar.remove_task(task)
+
+    @contextmanager
+    def _shown(self) -> Iterator[Bar]:
+        """Yields the one display; a stage within a stage is a line of its own in it."""
+        if self._bar is not None:
+            yield self._bar
+            return
         columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(),
                    MofNCompleteColumn(), TimeRemainingColumn())  # fmt: skip
         with Bar(*columns, console=self._console, transient=True) as bar:
-            task = bar.add_task(name, total=steps)
-            yield lambda: bar.advance(task)
+            self._bar = bar
+            try:
+                yield bar
+            finally:
+                self._bar = None

@@ -8,8 +8,8 @@ from typing import Any
 from kedge_builder.choosing import Chooser, Chosen
 from kedge_builder.compress.chain import PruneOptions
 from kedge_builder.measure import engines, machine
+from kedge_builder.measure.evaluate import drop_interval
 from kedge_builder.measure.latency import Timed, interleaved
-from kedge_builder.measure.surveys import Survey
 from kedge_builder.models.weights import Trained
 from kedge_builder.models.weights import load as load_weights
 from kedge_builder.quantize.candidates import Candidate
@@ -121,15 +121,10 @@ class Tuner:
     def _built(self, point: Point) -> tuple[Candidate, Source]:
         source = self._shop.source(point.input_size, self._models[point.pruned])
         files = self._shop.quantizer(self._class, source).make(self._plans[point.precision])
-        survey = self._surveyed(source, files)
+        survey = self._shop.surveyor(self._class, source).survey("candidate", files, "select")
         reference = self._shop.surveyor(self._class, self._plain.source).float_survey("select")
-        from kedge_builder.measure.evaluate import drop_interval
-
         drop = drop_interval(reference.accuracy, survey.accuracy, seed=self._shop.options.seed)
         return Candidate(self._plans[point.precision], files, survey, drop), source
-
-    def _surveyed(self, source: Source, files: Any) -> Survey:
-        return self._shop.surveyor(self._class, source).survey("candidate", files, "select")
 
     def _measure(self, point: Point) -> Measured:
         candidate, source = self._built(point)

@@ -12,6 +12,7 @@ import numpy as np
 
 from kedge_shared.detections import Array
 from kedge_shared.errors import InputError
+from kedge_shared.ids import sha256_hex
 from kedge_shared.manifest import FileRole
 
 #: How ONNX Runtime and OpenVINO say that an operator is unknown to them.
@@ -82,6 +83,11 @@ def _refusal(runtime: str, path: Path, said: str) -> InputError:
                 "choose another runtime or another model",
             )
     return InputError(f"{runtime} does not load {path.name}: {' '.join(said.split())[:200]}")
+
+
+def engine_hash(files: Sequence[EngineFile]) -> str:
+    """Returns a digest over an engine's files, for keys of what was measured of it."""
+    return sha256_hex("".join(sha256_hex(each.path.read_bytes()) for each in files).encode())
 
 
 def is_here(runtime: str) -> bool:

@@ -15,10 +15,9 @@ from kedge_builder.measure.distortion import distortion
 from kedge_builder.measure.engines import Engine, EngineFile
 from kedge_builder.measure.evaluate import Accuracy, evaluate, load_accuracy, save_accuracy
 from kedge_builder.progress import Progress
-from kedge_builder.quantize.source import Source, labelled_digest
+from kedge_builder.quantize.source import Source, Split, labelled_digest, samples_of
 from kedge_shared.detections import Array
 from kedge_shared.device_classes import DeviceClass
-from kedge_shared.ids import sha256_hex
 
 #: Frames whose raw outputs are kept for distortion: 2.8 MB each for 80 classes at 640 px.
 _KEPT = 32
@@ -56,11 +55,11 @@ class Surveyor:
         self._cache, self._progress = cache, progress
         self._reference: list[Array] = []
 
-    def survey(self, name: str, files: Sequence[EngineFile], split: str) -> Survey:
+    def survey(self, name: str, files: Sequence[EngineFile], split: Split) -> Survey:
         """Returns accuracy and distortion of an engine on ``select`` or ``gate``."""
         runtime = self._class.runtime.name
         inputs = {
-            "engine": [sha256_hex(each.path.read_bytes()) for each in files],
+            "engine": engines.engine_hash(files),
             "float": self._source.sha256,
             "runtime": [runtime, engines.version(runtime), self._class.threads],
             "split": labelled_digest(self._data, split),
@@ -77,12 +76,12 @@ class Surveyor:
         accuracy = load_accuracy(folder / "accuracy.npz")
         return Survey(accuracy, float((folder / "distortion").read_text()))
 
-    def float_survey(self, split: str) -> Survey:
+    def float_survey(self, split: Split) -> Survey:
         """Returns the float model's accuracy."""
         return self.survey("float", (EngineFile("engine", self._source.path),), split)
 
-    def _measure(self, name: str, files: Sequence[EngineFile], split: str) -> Survey:
-        samples = getattr(self._data, split)
+    def _measure(self, name: str, files: Sequence[EngineFile], split: Split) -> Survey:
+        samples = samples_of(self._data, split)
         engine = Recorder(engines.load(self._class.runtime.name, files, self._class.threads))
         stage = f"{self._class.name}: {name} on {len(samples)} {split} images"
         with self._progress.stage(stage, len(samples)) as tick:
@@ -90,7 +89,7 @@ class Surveyor:
         floats = self._floats(split)
         return Survey(found, distortion(floats, engine.kept[: len(floats)]))
 
-    def _floats(self, split: str) -> list[Array]:
+    def _floats(self, split: Split) -> list[Array]:
         if split != "select":
             return []
         if not self._reference:

@@ -10,6 +10,7 @@ from kedge_builder.measure.evaluate import Drop, drop_interval
 from kedge_builder.measure.surveys import Survey
 from kedge_builder.quantize.plan import Plan
 from kedge_builder.quantize.ranges import CALIBRATORS
+from kedge_builder.quantize.source import Split
 from kedge_shared.device_classes import DeviceClass
 
 
@@ -78,7 +79,7 @@ def choose(candidates: Sequence[Candidate], *, seed: int) -> Choice:
 def measured(
     plan: Plan,
     make: Callable[[Plan], tuple[EngineFile, ...]],
-    survey: Callable[[str, Sequence[EngineFile], str], Survey],
+    survey: Callable[[str, Sequence[EngineFile], Split], Survey],
     reference: Survey,
     *,
     seed: int,

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 from kedge_builder.data.datasets import Data, Sample
 from kedge_builder.quantize.blocks import Block, blocks_of
@@ -15,6 +15,8 @@ from kedge_shared.detections import Array
 from kedge_shared.ids import sha256_hex
 from kedge_shared.manifest import InputSpec, OutputSpec
 from kedge_shared.vision import prepare
+
+Split: TypeAlias = Literal["select", "gate"]
 
 
 @dataclass(frozen=True)
@@ -79,11 +81,15 @@ def digest_of(samples: tuple[Sample, ...]) -> str:
     return sha256_hex("".join(each.sha256 for each in samples).encode())
 
 
-def labelled_digest(data: Data, split: str) -> str:
+def samples_of(data: Data, split: Split) -> tuple[Sample, ...]:
+    """Returns the images that choose, or those that judge."""
+    return data.select if split == "select" else data.gate
+
+
+def labelled_digest(data: Data, split: Split) -> str:
     """Returns a digest over images and labels of a split."""
-    samples: tuple[Sample, ...] = getattr(data, split)
     parts = [
         each.sha256 + sha256_hex(each.labels.read_bytes() if each.labels.is_file() else b"")
-        for each in samples
+        for each in samples_of(data, split)
     ]
     return sha256_hex("".join(parts).encode())

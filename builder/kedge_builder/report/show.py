@@ -16,7 +16,7 @@ _COLOURS = {"pass": "green", "overridden": "green", "missed": "red", "undecided"
 
 
 def _times(before: float | None, after: float | None) -> str:
-    return "not measured" if before is None or after is None else f"{before:.1f} → {after:.1f}"
+    return "unmeasured" if before is None or after is None else f"{before:.1f} → {after:.1f}"
 
 
 def show_results(results: Sequence[BuildResult], options: BuildOptions, *, as_json: bool) -> None:
@@ -37,13 +37,18 @@ def show_results(results: Sequence[BuildResult], options: BuildOptions, *, as_js
         return
     console = Console()
     heads = ("device class", "verdict", "mAP50-95", "drop", "p95 ms", "MiB")
-    table = Table(*(Column(each, no_wrap=True) for each in heads), box=SIMPLE_HEAD)
+    table = Table(
+        *(Column(each, no_wrap=True) for each in heads),
+        box=SIMPLE_HEAD,
+        padding=(0, 1),
+        pad_edge=False,
+    )
     for each in results:
         before, after = each.report["float"], each.report["built"]
         table.add_row(
             each.device_class,
             f"[{_COLOURS[each.decision.verdict]}]{each.decision.verdict}",
-            f"{before['map50_95']:.3f} → {after['map50_95']:.3f}",
+            f"{before['map50_95'] * 100:.1f} → {after['map50_95'] * 100:.1f}",
             f"{each.report['drop']['map50_95']['estimate'] * 100:+.2f}",
             _times(before["latency_p95_ms"], after["latency_p95_ms"]),
             f"{before['size_bytes'] / 2**20:.1f} → {after['size_bytes'] / 2**20:.1f}",
