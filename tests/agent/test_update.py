@@ -161,7 +161,7 @@ def test_disagreement_in_shadow(running: World, board: SimBoard) -> None:
     ("after", "code", "said"),
     [
         (DISAGREE, "accuracy", "sees 0.20 of what the older engine sees"),
-        ({"new_p95_ms": 900.0}, "latency", None),
+        ({"new_p95_ms": 900.0, "new_ms": 6.0}, "latency", None),
         ({"new_ms": 20.0}, "latency", "live frames take 20.0 ms"),
         ({"errors": 1}, "crash", "failed on 1 live frames"),
     ],
