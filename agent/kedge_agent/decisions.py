@@ -53,6 +53,9 @@ def judge_preflight(result: PreflightResult, manifest: Manifest, policy: ModelPo
     outputs, label score against the owners' floor, agreement with the active engine.
     """
     phase = Phase.PREFLIGHT
+    if result.short:
+        verdict = Verdict(code="memory", reason=result.error, cause="environment", stopped_in=phase)
+        return Ruling(Event.ENVIRONMENT, verdict)
     if not result.ok:
         return harm("crash", result.error, phase)
     if result.non_finite:
@@ -118,20 +121,34 @@ def _judge_agreement(result: PreflightResult, manifest: Manifest) -> Ruling | No
 
 
 def _judge_ratio(result: PreflightResult, manifest: Manifest) -> Ruling | None:
-    limit = manifest.budgets.latency_ratio
-    if limit is None or not result.active_ms:
+    """Judges the frame time; ``None`` is: it holds.
+
+    Harm must be proven, for it quarantines. Where all the rounds leave it open, the estimate is
+    enough to go on, because probation holds the live ratio to the same limit; it is not enough to
+    be thrown out.
+    """
+    limit, ratio = manifest.budgets.latency_ratio, result.ratio
+    if limit is None or ratio is None:
         return None
-    ratio = result.candidate_ms / result.active_ms
-    if ratio <= limit:
+    if ratio.median <= limit:
         return None
-    return harm(
-        "latency",
+    took = (
         f"takes {result.candidate_ms:.1f} ms a frame on this board, the active engine "
-        f"{result.active_ms:.1f}: {ratio:.1f} times as long, {limit:.1f} is allowed",
-        Phase.PREFLIGHT,
-        ratio=ratio,
-        limit=limit,
+        f"{result.active_ms:.1f}: {ratio.median:.1f} times as long"
     )
+    evidence = {
+        "ratio": ratio.median, "low": ratio.low, "high": ratio.high, "rounds": ratio.rounds,
+        "limit": limit,
+    }  # fmt: skip
+    if ratio.low > limit:
+        said = f"{took} (at least {ratio.low:.2f}), {limit:.1f} is allowed"
+        return harm("latency", said, Phase.PREFLIGHT, **evidence)
+    said = f"{took}, {limit:.1f} is allowed; {ratio.rounds} rounds do not tell on so busy a board"
+    verdict = Verdict(
+        code="undecided", reason=said, evidence=evidence, cause="undecided",
+        stopped_in=Phase.PREFLIGHT,
+    )  # fmt: skip
+    return Ruling(Event.UNDECIDED, verdict)
 
 
 def judge_shadow(
@@ -194,7 +211,8 @@ def judge_probation(
     # nothing. Health may count both, it is the same comparison on the same scene.
     if compared and agreement_bounds(own, settings.error_share)[1] < manifest.shadow.min_agreement:
         return _disagrees(own, manifest, phase)
-    ripe = elapsed >= settings.seconds and frames >= settings.min_frames
+    busy = evidence is not None and _over_budget(evidence, manifest)
+    ripe = elapsed >= settings.seconds and frames >= settings.min_frames and not busy
     if ripe and (not compared or low >= manifest.shadow.min_agreement):
         said = f"served {frames} frames"
         if compared:
@@ -202,11 +220,13 @@ def judge_probation(
         return Ruling(Event.HEALTHY, Verdict(code="ok", reason=said, evidence={"frames": frames}))
     if elapsed < settings.max_seconds:
         return WATCH
-    return _exhausted(len(blocks), frames, policy)
+    reason = f"{len(blocks)} blocks of evidence and {frames} frames do not tell"
+    if evidence is not None and busy:
+        reason += f": {evidence.new_p95_ms:.1f} ms a frame is over budget, on a board that is busy"
+    return _exhausted(reason, frames, policy)
 
 
-def _exhausted(blocks: int, frames: int, policy: ModelPolicy) -> Ruling:
-    reason = f"{blocks} blocks of evidence and {frames} frames do not tell"
+def _exhausted(reason: str, frames: int, policy: ModelPolicy) -> Ruling:
     if policy.on_undecided == "confirm" and frames:
         kept = f"{reason}; kept, as the policy says"
         return Ruling(Event.HEALTHY, Verdict(code="undecided", reason=kept))
@@ -217,9 +237,9 @@ def _exhausted(blocks: int, frames: int, policy: ModelPolicy) -> Ruling:
 
 
 def _judge_live_latency(evidence: Evidence, manifest: Manifest) -> Ruling | None:
-    budgets = manifest.budgets
-    limit = budgets.latency_p95_ms
-    if limit is not None and evidence.new_p95_ms > limit:
+    told = evidence.frames >= _RATIO_FRAMES and not _only_busy(evidence)
+    if _over_budget(evidence, manifest) and told:
+        limit = manifest.budgets.latency_p95_ms
         return harm(
             "latency",
             f"live frame time {evidence.new_p95_ms:.1f} ms (95th percentile) is over the budget "
@@ -228,9 +248,8 @@ def _judge_live_latency(evidence: Evidence, manifest: Manifest) -> Ruling | None
             latency_p95_ms=evidence.new_p95_ms,
             limit=limit,
         )
-    ratio = budgets.latency_ratio
-    paired = evidence.frames >= _RATIO_FRAMES and evidence.old_ms > 0
-    if ratio is not None and paired and evidence.new_ms > ratio * evidence.old_ms:
+    ratio = manifest.budgets.latency_ratio
+    if ratio is not None and _paired(evidence) and evidence.new_ms > ratio * evidence.old_ms:
         return harm(
             "latency",
             f"live frames take {evidence.new_ms:.1f} ms, the older engine {evidence.old_ms:.1f}",
@@ -239,6 +258,24 @@ def _judge_live_latency(evidence: Evidence, manifest: Manifest) -> Ruling | None
             limit=ratio,
         )
     return None
+
+
+def _over_budget(evidence: Evidence, manifest: Manifest) -> bool:
+    limit = manifest.budgets.latency_p95_ms
+    return limit is not None and evidence.new_p95_ms > limit
+
+
+def _paired(evidence: Evidence) -> bool:
+    return evidence.frames >= _RATIO_FRAMES and evidence.old_ms > 0
+
+
+def _only_busy(evidence: Evidence) -> bool:
+    """Says whether the older engine is no faster on the same frames: then it is the board.
+
+    An engine that is over its budget for that is not healthy and does no harm: it is watched on,
+    and undecided if the board stays so.
+    """
+    return _paired(evidence) and evidence.new_ms <= evidence.old_ms
 
 
 def _held(manifest: Manifest) -> bool:

@@ -7,13 +7,17 @@ import hashlib
 import os
 import random
 from collections.abc import Callable
+from contextlib import aclosing
+from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
 
 from kedge_agent.blobs import BlobStore
 from kedge_agent.disk import disk_error, settle
+from kedge_agent.server_client import ANSWER_SECONDS, within
 from kedge_shared.errors import ServiceError, TrustError
+from kedge_shared.pace import LEAST_RATE, LeastRate, Pace
 
 #: Full jitter: a random wait up to a cap that doubles (Brooker, "Exponential backoff and jitter",
 #: AWS Architecture Blog 2015), seconds.
@@ -21,6 +25,22 @@ _FIRST_WAIT, _LONGEST_WAIT = 0.5, 60.0
 _TRIES = 6
 _RETRY_STATUS = frozenset({408, 425, 429, 500, 502, 503, 504})
 _CHUNK_BYTES = 256 * 1024
+
+
+@dataclass(frozen=True, kw_only=True)
+class Patience:
+    """How slow a server may be.
+
+    Attributes:
+        headers_seconds: Until its headers are there.
+        body: What the body must bring after that.
+    """
+
+    headers_seconds: float = ANSWER_SECONDS
+    body: LeastRate = LEAST_RATE
+
+
+PATIENCE = Patience()
 
 
 class _Restart(Exception):
@@ -35,6 +55,7 @@ class Downloader:
         store: Where whole, verified blobs go.
         partial: Folder for what is not whole yet.
         counted: Told of bytes as they arrive.
+        patience: How slow the server may be.
     """
 
     def __init__(
@@ -43,8 +64,10 @@ class Downloader:
         store: BlobStore,
         partial: Path,
         counted: Callable[[int], None],
+        patience: Patience = PATIENCE,
     ) -> None:
         self._http, self._store, self._partial, self._counted = http, store, partial, counted
+        self._patience = patience
 
     async def fetch(self, sha256: str, length: int) -> None:
         """Brings one artifact; does nothing if it is there.
@@ -100,7 +123,9 @@ class Downloader:
         if have:
             # If-Range: the rest of these very bytes, or everything.
             headers |= {"Range": f"bytes={have}-", "If-Range": f'"{sha256}"'}
-        async with self._http.stream("GET", f"/api/v1/artifacts/{sha256}", headers=headers) as body:
+        request = self._http.build_request("GET", f"/api/v1/artifacts/{sha256}", headers=headers)
+        answer = self._http.send(request, stream=True)
+        async with aclosing(await within(self._patience.headers_seconds, answer)) as body:
             if body.status_code == httpx.codes.REQUESTED_RANGE_NOT_SATISFIABLE:
                 path.unlink(missing_ok=True)
                 raise _Restart
@@ -113,6 +138,7 @@ class Downloader:
             await self._write(body, path, have if resumed else 0, length)
 
     async def _write(self, body: httpx.Response, path: Path, have: int, length: int) -> None:
+        pace = Pace(self._patience.body)
         try:
             with path.open("r+b" if have else "wb") as file:
                 file.seek(have)
@@ -123,6 +149,7 @@ class Downloader:
                         raise TrustError("length", f"server sends more than {length} bytes")
                     file.write(chunk)
                     self._counted(len(chunk))
+                    pace.take(len(chunk))
                 file.flush()
                 os.fsync(file.fileno())
         except TrustError:

@@ -8,7 +8,8 @@ code: a phase that this version does not know is read as one that rolls back.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
@@ -63,7 +64,7 @@ class Journal:
         Raises:
             StorageError: The disk is full or read-only; the old state still holds.
         """
-        try:
+        with _told():
             self._db.execute("BEGIN IMMEDIATE")
             try:
                 body = msgspec.json.encode(state)
@@ -72,31 +73,51 @@ class Journal:
                     self._put(report)
                 self._db.execute("COMMIT")
             except BaseException:
-                self._db.execute("ROLLBACK")
+                # SQLite has rolled back by itself where it had to (a full disk, an I/O error).
+                if self._db.in_transaction:
+                    self._db.execute("ROLLBACK")
                 raise
-        except sqlite3.Error as error:
-            raise StorageError(f"journal cannot be written: {error}", "free some space") from None
         self.state = state
 
     def show_slots(self) -> None:
-        """Writes the runner's view; called when the engine to serve after a start has changed."""
-        write_whole(self._folder / SLOTS_FILE, msgspec.json.encode(self.state.slots))
+        """Writes the runner's view, where it has changed: a full disk is no reason not to start.
+
+        Raises:
+            StorageError: The disk is full or read-only; the old view still holds.
+        """
+        path, body = self._folder / SLOTS_FILE, msgspec.json.encode(self.state.slots)
+        if not (path.is_file() and path.read_bytes() == body):
+            write_whole(path, body)
 
     def queue(self, report: Report) -> None:
-        """Queues a report on its own."""
-        try:
+        """Queues a report on its own.
+
+        Raises:
+            StorageError: The disk is full or read-only.
+        """
+        with _told():
             self._put(report)
-        except sqlite3.Error as error:
-            raise StorageError(f"journal cannot be written: {error}", "free some space") from None
 
     def waiting(self, most: int) -> list[tuple[int, Report]]:
-        """Returns the oldest reports that wait to be sent, with their sequence numbers."""
-        rows = self._db.execute("SELECT seq, body FROM outbox ORDER BY seq LIMIT ?", (most,))
-        return [(seq, msgspec.json.decode(body, type=Report)) for seq, body in rows.fetchall()]
+        """Returns the oldest reports that wait to be sent, with their sequence numbers.
+
+        Raises:
+            StorageError: The journal cannot be read.
+        """
+        query = "SELECT seq, body FROM outbox ORDER BY seq LIMIT ?"
+        with _told("read"):
+            rows = self._db.execute(query, (most,)).fetchall()
+        return [(seq, msgspec.json.decode(body, type=Report)) for seq, body in rows]
 
     def sent(self, numbers: Iterable[int]) -> None:
-        """Forgets reports that the server has acknowledged."""
-        self._db.executemany("DELETE FROM outbox WHERE seq = ?", [(each,) for each in numbers])
+        """Forgets reports that the server has acknowledged.
+
+        Raises:
+            StorageError: The disk is full: they are sent again, and the server knows them.
+        """
+        query = "DELETE FROM outbox WHERE seq = ?"
+        with _told():
+            self._db.executemany(query, [(each,) for each in numbers])
 
     def close(self) -> None:
         """Closes the database."""
@@ -111,6 +132,15 @@ class Journal:
     def _read(self) -> State:
         row = self._db.execute("SELECT body FROM state WHERE id = 1").fetchone()
         return read_state(row[0]) if row else State()
+
+
+@contextmanager
+def _told(doing: str = "written") -> Iterator[None]:
+    """Turns what SQLite raises into the line that a person reads."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise StorageError(f"journal cannot be {doing}: {error}", "free some space") from None
 
 
 def open_read_only(folder: Path) -> State | None:

@@ -188,7 +188,8 @@ class PreflightJob(msgspec.Struct, frozen=True, kw_only=True):
         candidate: The engine on trial.
         active: The engine that serves, or ``None`` for a first install.
         threads: Threads an engine may use.
-        rounds: Interleaved timing rounds.
+        rounds: Paired timing rounds before the first look; more follow while they do not tell.
+        race_seconds: No further rounds are begun that would take longer in all.
         memory_mb: Address-space limit of the child, MiB; 0 is none.
     """
 
@@ -197,7 +198,24 @@ class PreflightJob(msgspec.Struct, frozen=True, kw_only=True):
     active: Slot | None
     threads: int
     rounds: int = 30
+    race_seconds: float = 30.0
     memory_mb: float = 0.0
+
+
+class Ratio(msgspec.Struct, frozen=True, kw_only=True):
+    """Frame time of the candidate over that of the active engine.
+
+    Attributes:
+        median: Over the rounds.
+        low: Lower end of the median's interval.
+        high: Upper end; ``None`` where the rounds are too few for one.
+        rounds: How many.
+    """
+
+    median: float
+    low: float
+    high: float | None
+    rounds: int
 
 
 class PreflightResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -206,6 +224,7 @@ class PreflightResult(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         ok: Whether the engine loaded and answered every golden frame.
         error: Why not.
+        short: It was for want of memory: that is the board's, not the engine's.
         fidelity: Share of the builder's references found again, or ``None`` without references.
         label_score: F1 on the golden labels, or ``None``.
         active_label_score: The same of the active engine, or ``None``.
@@ -214,7 +233,8 @@ class PreflightResult(msgspec.Struct, frozen=True, kw_only=True):
         zero_scores: The engine saw nothing at all on frames that have labels.
         non_finite: Frames with NaN or infinity.
         candidate_ms: Median frame time, milliseconds.
-        active_ms: The same of the active engine, interleaved, or 0.
+        active_ms: The same of the active engine, in the same rounds, or 0.
+        ratio: Candidate over active, round by round, or ``None`` without an active engine.
         load_ms: Loading and warm-up, milliseconds.
         memory_mb: Resident memory the candidate added, MiB.
         frames: Golden frames.
@@ -222,6 +242,7 @@ class PreflightResult(msgspec.Struct, frozen=True, kw_only=True):
 
     ok: bool
     error: str = ""
+    short: bool = False
     fidelity: float | None = None
     label_score: float | None = None
     active_label_score: float | None = None
@@ -230,6 +251,7 @@ class PreflightResult(msgspec.Struct, frozen=True, kw_only=True):
     non_finite: int = 0
     candidate_ms: float = 0.0
     active_ms: float = 0.0
+    ratio: Ratio | None = None
     load_ms: float = 0.0
     memory_mb: float = 0.0
     frames: int = 0

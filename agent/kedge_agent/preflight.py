@@ -19,7 +19,8 @@ from kedge_agent import limits
 from kedge_agent.blobs import BlobStore
 from kedge_agent.detector import Detections, Detector, golden_frames, load_detector, open_slot
 from kedge_agent.errors import EngineError
-from kedge_agent.local_protocol import PreflightJob, PreflightResult
+from kedge_agent.local_protocol import PreflightJob, PreflightResult, Ratio
+from kedge_agent.racing import looks, paired_ratio, settled
 from kedge_agent.runtimes.registry import RUNTIMES
 from kedge_agent.shadow import compare_engines
 from kedge_shared.detections import Array, Score, compare, label_score
@@ -48,7 +49,8 @@ def examine(job: PreflightJob) -> PreflightResult:
     memory = limits.resident_mb() - before
     active = load_detector(job.active, store, RUNTIMES, job.threads) if job.active else None
     others = [active.detect(each) for each in frames] if active else None
-    candidate_ms, active_ms = race(candidate, active, frames, job.rounds)
+    limit = opened.manifest.budgets.latency_ratio
+    candidate_ms, active_ms, ratio = race(candidate, active, frames, limit, job)
     references = read_references(
         store.read_verified(opened.manifest.golden.references, REFERENCES_LIMIT_BYTES)
     )
@@ -62,6 +64,7 @@ def examine(job: PreflightJob) -> PreflightResult:
         non_finite=sum(not each.finite for each in found),
         candidate_ms=candidate_ms,
         active_ms=active_ms,
+        ratio=ratio,
         load_ms=load_ms,
         memory_mb=max(0.0, memory),
         frames=len(frames),
@@ -110,16 +113,40 @@ def sees_nothing(found: Sequence[Detections], policy: ModelPolicy) -> bool:
 
 
 def race(
-    candidate: Detector, active: Detector | None, frames: Sequence[Frame], rounds: int
-) -> tuple[float, float]:
-    """Times both engines in turn on the same frames; returns median milliseconds, or 0."""
+    candidate: Detector,
+    active: Detector | None,
+    frames: Sequence[Frame],
+    limit: float | None,
+    job: PreflightJob,
+) -> tuple[float, float, Ratio | None]:
+    """Times both engines on the same frames, round by round, until the ratio tells.
+
+    Args:
+        candidate: On trial.
+        active: It serves, or ``None``.
+        frames: (h, w, 3) BGR uint8 each.
+        limit: Ratio that is allowed, or ``None``: then nothing is to be told.
+        job: Says how many rounds and how long.
+
+    Returns:
+        Median milliseconds of each, 0 and ``None`` without an active engine.
+    """
     times: tuple[list[float], list[float]] = ([], [])
-    for at in range(rounds):
-        frame = frames[at % len(frames)]
-        times[0].append(candidate.detect(frame).ms)
-        if active is not None:
-            times[1].append(active.detect(frame).ms)
-    return statistics.median(times[0]), statistics.median(times[1]) if times[1] else 0.0
+    if active is None:
+        alone = [candidate.detect(frames[at % len(frames)]).ms for at in range(job.rounds)]
+        return statistics.median(alone), 0.0, None
+    started = time.perf_counter()
+    ratio = None
+    for upto in looks(job.rounds):
+        for at in range(len(times[0]), upto):
+            for turn in (at % 2, 1 - at % 2):
+                engine = (candidate, active)[turn]
+                times[turn].append(engine.detect(frames[at // 2 % len(frames)]).ms)
+        ratio = paired_ratio(*times)
+        # The next look costs as much again as all before it.
+        if settled(ratio, limit) or 2 * (time.perf_counter() - started) > job.race_seconds:
+            break
+    return statistics.median(times[0]), statistics.median(times[1]), ratio
 
 
 def main() -> None:
@@ -140,7 +167,7 @@ def main() -> None:
     except (KedgeError, EngineError) as error:
         result = PreflightResult(ok=False, error=str(error))
     except MemoryError:
-        result = PreflightResult(ok=False, error="out of memory")
+        result = PreflightResult(ok=False, short=True, error="out of memory")
     os.write(answer, msgspec.json.encode(result))
 
 

@@ -29,6 +29,11 @@ async def run_preflight(job: PreflightJob, timeout_seconds: float = 120.0) -> Pr
 def read_result(status: int, output: bytes, errors: bytes) -> PreflightResult:
     """Turns what a child left into a result."""
     left = Left(status, output, errors)
+    if left.signal == "SIGKILL":
+        # Nobody but the kernel kills it so: it offers itself to be the first when memory is short.
+        return PreflightResult(
+            ok=False, short=True, error="preflight was killed (SIGKILL): memory was short"
+        )
     if left.signal:
         return PreflightResult(ok=False, error=f"engine crashed its process ({left.signal})")
     try:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Awaitable
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx
 
@@ -12,8 +14,13 @@ from kedge_shared import bench, protocol, wire
 from kedge_shared.client import check_url, refusal
 from kedge_shared.errors import ServiceError
 
-#: Connection; then silence between two chunks, seconds. A server that drips is not waited for.
+T = TypeVar("T")
+
+#: Connection; then silence between two chunks, seconds.
 TIMEOUT = httpx.Timeout(20.0, connect=10.0)
+#: From the first byte of a request to the last of its answer (of a download: to the end of its
+#: headers). A server that drips is never silent and still not waited for.
+ANSWER_SECONDS = 120.0
 #: A bench job with a thousand class names fits, as an assignment does.
 _ANSWER_LIMIT_BYTES = 256 * 1024
 
@@ -43,10 +50,16 @@ class ServerClient:
     Args:
         server: Address.
         transport: Instead of the network, in tests.
+        answer_seconds: How long a whole answer may take.
     """
 
-    def __init__(self, server: str, transport: httpx.AsyncBaseTransport | None = None) -> None:
-        self.base = check_url(server)
+    def __init__(
+        self,
+        server: str,
+        transport: httpx.AsyncBaseTransport | None = None,
+        answer_seconds: float = ANSWER_SECONDS,
+    ) -> None:
+        self.base, self._answer_seconds = check_url(server), answer_seconds
         self.http = httpx.AsyncClient(base_url=self.base, timeout=TIMEOUT, transport=transport)
 
     def authorise(self, token: str) -> None:
@@ -133,9 +146,9 @@ class ServerClient:
     async def _send(
         self, method: str, path: str, content: bytes | None, headers: dict[str, str]
     ) -> httpx.Response:
+        request = self.http.build_request(method, path, content=content, headers=headers)
         try:
-            async with self.http.stream(method, path, content=content, headers=headers) as answer:
-                await _read_limited(answer)
+            answer = await within(self._answer_seconds, self._exchange(request))
         except httpx.TransportError as error:
             raise ServiceError(
                 f"server {self.base} does not answer ({type(error).__name__})"
@@ -143,6 +156,26 @@ class ServerClient:
         if answer.is_success or answer.status_code == httpx.codes.NOT_MODIFIED:
             return answer
         raise refusal(self.base, answer)
+
+    async def _exchange(self, request: httpx.Request) -> httpx.Response:
+        answer = await self.http.send(request, stream=True)
+        try:
+            await _read_limited(answer)
+        finally:
+            await answer.aclose()
+        return answer
+
+
+async def within(seconds: float, work: Awaitable[T]) -> T:
+    """Waits so long and no longer.
+
+    Raises:
+        httpx.ReadTimeout: It took longer.
+    """
+    try:
+        return await asyncio.wait_for(work, seconds)
+    except asyncio.TimeoutError:
+        raise httpx.ReadTimeout(f"no whole answer within {seconds:g} s") from None
 
 
 async def _read_limited(answer: httpx.Response) -> None:

@@ -99,8 +99,10 @@ def write_runner_settings(settings: AgentSettings) -> Path:
         sink=settings.sink,
         threads=settings.threads,
     )
-    path = settings.state_dir / "runner.json"
-    write_whole(path, wire.encode(runner))
+    path, body = settings.state_dir / "runner.json", wire.encode(runner)
+    # Written only when it changes: a board that starts on a full disk goes on serving.
+    if not (path.is_file() and path.read_bytes() == body):
+        write_whole(path, body)
     return path
 
 

@@ -51,6 +51,8 @@ from kedge_shared.protocol import Verdict, VerdictCode
 _LOOK_SECONDS = 0.5
 #: Loading may take long on a small board; the loop runs on meanwhile.
 _LOAD_SECONDS = 300.0
+#: Of the time of a preflight; more rounds must not make a slow board's engine look hung.
+_RACE_SHARE = 0.25
 _SWITCH_SECONDS = 30.0
 #: The runner is restarted by the supervisor; so long a silence is a broken board.
 _RUNNER_SECONDS = 60.0
@@ -180,6 +182,7 @@ class Update:
             active=board.journal.state.active,
             threads=board.settings.threads,
             rounds=board.settings.preflight_rounds,
+            race_seconds=board.settings.preflight_seconds * _RACE_SHARE,
         )
         result = await run_preflight(job, board.settings.preflight_seconds)
         return judge_preflight(result, manifest, policy)

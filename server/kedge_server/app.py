@@ -17,6 +17,7 @@ from sqlalchemy.exc import OperationalError
 from sqlmodel import select
 from starlette.exceptions import HTTPException
 from starlette.middleware.base import RequestResponseEndpoint
+from starlette.requests import ClientDisconnect
 
 from kedge_server import scheduler
 from kedge_server.artifacts.store import ArtifactStore
@@ -162,6 +163,11 @@ def _add_errors(app: FastAPI) -> None:
         first = error.errors()[0]
         where = ".".join(str(each) for each in first["loc"])
         return _answer(422, f"{where}: {first['msg']}", "see /docs")
+
+    @app.exception_handler(ClientDisconnect)
+    def gone(_: Request, __: ClientDisconnect) -> JSONResponse:
+        # Nobody reads it: a board lost power, a publisher pressed Ctrl-C. No bug of the server's.
+        return _answer(400, "the sender went away", "")
 
     @app.exception_handler(HTTPException)
     def other(_: Request, error: HTTPException) -> JSONResponse:

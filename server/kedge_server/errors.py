@@ -45,6 +45,12 @@ class TooLargeError(RequestError):
     status = 413
 
 
+class MalformedError(RequestError):
+    """A field is missing, of another type or out of its bounds."""
+
+    status = 422
+
+
 class FullError(RequestError):
     """The server's disk is full."""
 

@@ -26,7 +26,7 @@ class GateSpec:
     Attributes:
         max_failure_share: Failed deployments of the cohort above which the stage fails.
         min_healthy: Devices with proof of health (confirmed) that the stage needs; ``None`` is
-            the whole cohort.
+            every device that has not failed, and one at least.
         soak_seconds: How long the cohort must stay healthy after the last confirmation.
         silence_seconds: A device that was assigned and says nothing final for so long has failed.
     """

@@ -94,6 +94,8 @@ def main() -> None:
         typer.echo(f"kedge: {error}", err=True)
         sys.exit(error.exit_code)
     except ImportError as error:
+        if (error.name or "").partition(".")[0].startswith("kedge_"):
+            raise  # ours is never missing: a bug, and no extra mends it
         command = sys.argv[1] if len(sys.argv) > 1 else "kedge"
         extra = EXTRA_OF.get(command, command)
         typer.echo(

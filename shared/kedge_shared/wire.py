@@ -56,15 +56,6 @@ def decode(data: bytes | bytearray | memoryview, kind: type[T], what: str) -> T:
         raise InputError(f"{what} cannot be read: {error}") from None
 
 
-def check(value: T, what: str) -> T:
-    """Holds a dataclass that something else decoded (pydantic) to the bounds of its fields.
-
-    Raises:
-        InputError: A field is out of bounds.
-    """
-    return decode(encode(value), type(value), what)
-
-
 def decode_yaml(data: bytes, kind: type[T], what: str) -> T:
     """Decodes YAML into ``kind``; errors as :func:`decode`."""
     try:

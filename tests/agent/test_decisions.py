@@ -17,7 +17,7 @@ from kedge_agent.decisions import (
     quarantined,
     resumed,
 )
-from kedge_agent.local_protocol import Evidence
+from kedge_agent.local_protocol import Evidence, Ratio
 from kedge_agent.patience import ProbationSettings
 from kedge_agent.state import Deployment, State
 from kedge_shared.device_classes import Budgets
@@ -29,6 +29,12 @@ from tests.sim.board import GOOD
 
 MANIFEST = samples.manifest()
 POLICY = samples.policy()
+
+
+def ratio(median: float, low: float, high: float | None) -> Ratio:
+    return Ratio(median=median, low=low, high=high, rounds=40)
+
+
 PATIENCE = ProbationSettings(seconds=60, max_seconds=600, min_frames=100, error_share=0.05)
 
 
@@ -43,13 +49,21 @@ PATIENCE = ProbationSettings(seconds=60, max_seconds=600, min_frames=100, error_
         ({"label_score": None}, Event.HARM, "accuracy"),
         ({"fidelity": 0.0}, Event.HARM, "fidelity"),
         ({"fidelity": None}, Event.PASSED, "ok"),
-        ({"candidate_ms": 7.5}, Event.PASSED, "ok"),
-        ({"candidate_ms": 7.6}, Event.HARM, "latency"),
+        ({"ratio": ratio(1.5, 1.4, 1.6)}, Event.PASSED, "ok"),
+        ({"ratio": ratio(1.6, 1.51, 1.7)}, Event.HARM, "latency"),
+        ({"ratio": ratio(2.5, 0.0, None)}, Event.UNDECIDED, "undecided"),
+        # Medians of two lists say nothing: a neighbour had the core.
+        ({"candidate_ms": 38, "active_ms": 15}, Event.PASSED, "ok"),
         # A first install has nothing to be compared with.
-        ({"candidate_ms": 900, "active_ms": 0, "agreement": None}, Event.PASSED, "ok"),
+        (
+            {"candidate_ms": 900, "active_ms": 0, "ratio": None, "agreement": None},
+            Event.PASSED,
+            "ok",
+        ),
         ({"zero_scores": True}, Event.HARM, "accuracy"),
         ({"non_finite": 3}, Event.HARM, "crash"),
         ({"ok": False, "error": "engine hangs"}, Event.HARM, "crash"),
+        ({"ok": False, "short": True, "error": "killed"}, Event.ENVIRONMENT, "memory"),
         ({"agreement": 0.1, "label_score": 0.90}, Event.HARM, "accuracy"),
         # It sees other things than the old one, and sees them better.
         ({"agreement": 0.1, "label_score": 0.96}, Event.PASSED, "ok"),
@@ -59,13 +73,14 @@ def test_preflight(changes: dict[str, object], event: Event, code: str) -> None:
     ruling = judge_preflight(structs.replace(GOOD, **changes), MANIFEST, POLICY)
     assert (ruling.event, ruling.verdict.code) == (event, code)
     assert ruling.verdict.reason
-    if event is Event.HARM:
-        assert (ruling.verdict.cause, ruling.verdict.stopped_in) == ("harm", Phase.PREFLIGHT)
+    cause = {Event.HARM: "harm", Event.UNDECIDED: "undecided", Event.ENVIRONMENT: "environment"}
+    if event is not Event.PASSED:
+        assert (ruling.verdict.cause, ruling.verdict.stopped_in) == (cause[event], Phase.PREFLIGHT)
 
 
 def test_a_policy_without_a_latency_ratio_does_not_judge_it() -> None:
     free = replace(MANIFEST, budgets=Budgets())
-    slow = structs.replace(GOOD, candidate_ms=500)
+    slow = structs.replace(GOOD, ratio=ratio(9, 8, 10))
     assert judge_preflight(slow, free, POLICY).event is Event.PASSED
 
 
@@ -97,6 +112,7 @@ def test_shadow(found: Evidence, ended: bool, event: Event | None) -> None:
 
 
 SURE = (1.0,) * 60
+SLOW = {"new_p95_ms": 51.0}
 
 
 @pytest.mark.parametrize(
@@ -115,6 +131,19 @@ SURE = (1.0,) * 60
         (evidence(*SURE, new_ms=14.0, old_ms=10.0), SURE, 500, 61, Event.HEALTHY, "ok"),
         (evidence(*SURE, new_p95_ms=51.0), SURE, 500, 5, Event.HARM, "latency"),
         (evidence(*SURE, new_p95_ms=51.0), SURE, 99, 5, None, "ok"),
+        (evidence(*SURE, **SLOW, new_ms=10.1, old_ms=10.0), SURE, 500, 5, Event.HARM, "latency"),
+        # Too few paired frames to tell whose fault it is.
+        (evidence(*[1.0] * 5, **SLOW), SURE, 500, 61, None, "ok"),
+        # Over the budget, and the older engine no faster on the same frames: the board is busy.
+        (evidence(*SURE, **SLOW, new_ms=9.9, old_ms=10.0), SURE, 500, 61, None, "ok"),
+        (
+            evidence(*SURE, **SLOW, new_ms=9.9, old_ms=10.0),
+            SURE,
+            500,
+            601,
+            Event.UNDECIDED,
+            "undecided",
+        ),
         (evidence(), (), 500, 599, None, "ok"),
         (evidence(), (), 500, 601, Event.UNDECIDED, "undecided"),
         # A first install: nothing to compare with, frames are the proof.

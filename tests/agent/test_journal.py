@@ -139,6 +139,45 @@ def test_a_full_disk_keeps_the_old_state(tmp_path: Path) -> None:
     again.close()
 
 
+def test_slots_that_stay_the_same_need_no_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal = Journal(tmp_path)
+    journal.show_slots()
+
+    def full(path: Path, _: bytes) -> None:
+        raise StorageError(f"disk is full, {path.name} was not written")
+
+    monkeypatch.setattr("kedge_agent.journal.write_whole", full)
+    journal.show_slots()
+    journal.save(state(2))
+    with pytest.raises(StorageError, match="disk is full"):
+        journal.show_slots()
+    journal.close()
+
+
+def test_a_full_disk_keeps_what_the_server_has_acknowledged(tmp_path: Path) -> None:
+    journal = Journal(tmp_path)
+    journal.queue(report(1))
+    ((seq, _),) = journal.waiting(10)
+    journal._db.execute("PRAGMA query_only = 1")
+    with pytest.raises(StorageError, match="cannot be written"):
+        journal.sent([seq])
+    assert len(journal.waiting(10)) == 1
+    journal._db.execute("PRAGMA query_only = 0")
+    journal.sent([seq])
+    assert journal.waiting(10) == []
+    journal.close()
+
+
+def test_a_journal_that_cannot_be_read_is_said(tmp_path: Path) -> None:
+    journal = Journal(tmp_path)
+    journal._db.execute("DROP TABLE outbox")
+    with pytest.raises(StorageError, match="cannot be read"):
+        journal.waiting(10)
+    journal.close()
+
+
 def test_a_damaged_journal_is_said(tmp_path: Path) -> None:
     (tmp_path / "journal.db").write_bytes(b"not a database" * 500)
     with pytest.raises(StorageError, match="cannot be opened"):

@@ -62,7 +62,7 @@ def test_a_good_engine(store: BlobStore, built: dict[str, Any], name: str) -> No
     assert result.label_score > 0.9
     assert result.frames == 24
     assert result.candidate_ms > 0
-    assert (result.active_ms, result.agreement) == (0, None)
+    assert (result.active_ms, result.ratio, result.agreement) == (0, None, None)
 
 
 def test_beside_the_active_engine_of_another_runtime(
@@ -74,6 +74,8 @@ def test_beside_the_active_engine_of_another_runtime(
     assert result.agreement is not None
     assert result.agreement > 0.9
     assert result.active_ms > 0
+    assert result.ratio is not None
+    assert result.ratio.rounds in {8, 16, 32, 64}
 
 
 @pytest.mark.parametrize("name", CLASSES)
@@ -148,6 +150,11 @@ def test_what_a_dying_child_leaves(status: int, output: bytes, said: str) -> Non
     result = read_result(status, output, b"a traceback\nthe last words\n")
     assert not result.ok
     assert said in result.error
+
+
+def test_what_the_kernel_kills_for_memory_is_not_the_engines_fault() -> None:
+    assert read_result(-9, b"", b"").short
+    assert not read_result(-11, b"", b"").short
 
 
 def test_the_child_gets_no_secrets(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from kedge_agent import supervisor
-from kedge_agent.supervisor import Child
+from kedge_agent.detector import Detections
+from kedge_agent.frames import Captured
+from kedge_agent.local_protocol import Slot
+from kedge_agent.settings import AgentSettings
+from kedge_agent.sinks.jsonl import JsonLines
+from kedge_agent.specs import SourceSpec
+from kedge_agent.supervisor import Child, write_runner_settings
+from kedge_shared.errors import StorageError
 
 
 def child(script: str, *, may_end: bool = True) -> Child:
@@ -107,3 +117,50 @@ def test_a_process_that_does_not_want_to_end_is_killed(
             os.kill(int(at.read_text()), signal.SIG_DFL)
 
     asyncio.run(scenario())
+
+
+def test_a_board_starts_on_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = AgentSettings(
+        server="http://127.0.0.1:1", root=tmp_path / "root.json", state_dir=tmp_path,
+        device="cam", device_class="x86-onnxruntime",
+        source=SourceSpec(kind="video", path=tmp_path / "camera.mp4"),
+    )  # fmt: skip
+    written = write_runner_settings(settings)
+
+    def full(path: Path, _: bytes) -> None:
+        raise StorageError(f"disk is full, {path.name} was not written")
+
+    monkeypatch.setattr(supervisor, "write_whole", full)
+    assert write_runner_settings(settings) == written
+    with pytest.raises(StorageError, match="disk is full"):
+        write_runner_settings(replace(settings, threads=2))
+
+
+def test_half_a_line_spoils_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Full:
+        """A file on a disk that takes ten bytes more."""
+
+        def write(self, data: bytes) -> int:
+            return (tmp_path / "frames.jsonl").write_bytes(data[:10])
+
+        def tell(self) -> int:
+            return 0
+
+        def close(self) -> None: ...
+
+    sink = JsonLines(tmp_path / "frames.jsonl", 1)
+    slot = Slot(release="1", manifest="a" * 64, policy="b" * 64, engine="c" * 64)
+    nothing = Detections(np.zeros((0, 6), np.float32), (), 1.0, finite=True)
+
+    def put(seq: int) -> None:
+        sink.put(Captured(seq, np.zeros((2, 2, 3), np.uint8), 0.0), nothing, slot)
+
+    monkeypatch.setattr(sink, "_file", Full())
+    put(1)
+    sink.close()
+    put(2)
+    put(3)
+    sink.close()
+    _, *whole = (tmp_path / "frames.jsonl").read_bytes().splitlines()
+    assert [json.loads(each)["seq"] for each in whole] == [2, 3]
+    assert sink.lost == 1

@@ -11,7 +11,7 @@ import pytest
 
 from kedge_agent.decisions import MAX_ATTEMPTS
 from kedge_agent.journal import Journal
-from kedge_agent.local_protocol import Failed, LoadCandidate, Swap
+from kedge_agent.local_protocol import Failed, LoadCandidate, Ratio, Swap
 from kedge_agent.state import State
 from kedge_shared import api
 from kedge_shared.phases import Phase
@@ -79,7 +79,7 @@ def test_old_files_are_swept_after_a_confirmation(running: World, board: SimBoar
         ({"fidelity": 0.3}, "fidelity"),
         ({"zero_scores": True}, "accuracy"),
         ({"non_finite": 1}, "crash"),
-        ({"candidate_ms": 9.0}, "latency"),
+        ({"ratio": Ratio(median=1.8, low=1.6, high=2.0, rounds=40)}, "latency"),
         ({"ok": False, "error": "engine crashed its process (SIGSEGV)"}, "crash"),
         ({"agreement": 0.2, "label_score": 0.9}, "accuracy"),
     ],
@@ -99,6 +99,34 @@ def test_harm_in_preflight(
     assert len(state.quarantine) == 1
     running.tick()
     assert running.operator.rollouts()[0].state == "halted"
+
+
+@pytest.mark.parametrize(
+    ("changes", "code"),
+    [
+        ({"ratio": Ratio(median=1.8, low=1.2, high=2.9, rounds=320)}, "undecided"),
+        ({"ok": False, "short": True, "error": "killed"}, "memory"),
+    ],
+)
+def test_a_busy_board_throws_nothing_out(
+    running: World, board: SimBoard, changes: dict[str, object], code: str
+) -> None:
+    board.install()
+    good = board.preflight
+    board.preflight = msgspec.structs.replace(good, **changes)
+    state = follow(running, board)
+    row = told(running)
+    assert (row.phase, row.verdict.code, serves(board)) == (Phase.REFUSED, code, "1.0")
+    assert state.quarantine == {}
+    running.tick()
+    newest = running.operator.rollouts()[0]
+    assert (newest.state, newest.stages[0].undecided) == ("running", 1)
+    running.operator.change_rollout(newest.id, "halt")
+    board.preflight = good
+    rollout = running.roll_out("1.1")
+    mine = running.operator.rollout_deployments(rollout.id)[0].id
+    board.run(lambda s: settled(s) and s.deployment is not None and s.deployment.id == mine)
+    assert serves(board) == "1.1", "a quiet moment is enough"
 
 
 def test_what_was_thrown_out_is_not_taken_again_by_itself(running: World, board: SimBoard) -> None:
@@ -133,7 +161,7 @@ def test_disagreement_in_shadow(running: World, board: SimBoard) -> None:
     ("after", "code", "said"),
     [
         (DISAGREE, "accuracy", "sees 0.20 of what the older engine sees"),
-        ({"new_p95_ms": 900.0}, "latency", None),
+        ({"new_p95_ms": 900.0, "new_ms": 6.0}, "latency", None),
         ({"new_ms": 20.0}, "latency", "live frames take 20.0 ms"),
         ({"errors": 1}, "crash", "failed on 1 live frames"),
     ],
@@ -242,20 +270,20 @@ def test_an_update_goes_on_and_ends_while_the_server_is_away(
     board.install()
     running.publish("1.1", 11)
     running.roll_out("1.1")
-    real = httpx.AsyncClient.stream
+    real = httpx.AsyncClient.send
 
-    def away(*_: object, **__: object) -> object:
+    async def away(*_: object, **__: object) -> object:
         raise httpx.ConnectError("away")
 
     def server_goes_when_all_is_here(state: State) -> bool:
         if state.deployment is not None and state.deployment.phase is Phase.VERIFYING:
-            monkeypatch.setattr(httpx.AsyncClient, "stream", away)
+            monkeypatch.setattr(httpx.AsyncClient, "send", away)
         return settled(state) and state.active is not None and state.active.release == "1.1"
 
     board.run(server_goes_when_all_is_here)
     assert serves(board) == "1.1"
     assert told(running).phase is not Phase.CONFIRMED
-    monkeypatch.setattr(httpx.AsyncClient, "stream", real)
+    monkeypatch.setattr(httpx.AsyncClient, "send", real)
     board.run_for(1.0)
     assert told(running).phase is Phase.CONFIRMED, "the report waited in the outbox"
 

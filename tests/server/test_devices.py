@@ -206,5 +206,5 @@ def test_devices_are_found_by_class_and_tag(running: World) -> None:
 
 @pytest.mark.parametrize("count", [-3, 0, 10_000_000])
 def test_tokens_are_made_in_bounds(running: World, count: int) -> None:
-    with pytest.raises(ServiceError, match="request for tokens"):
+    with pytest.raises(ServiceError, match=r"body cannot be read: .*count"):
         running.operator.enrolment_tokens(api.TokenRequest(count=count))

@@ -14,6 +14,8 @@ from kedge_shared.protocol import Verdict
 NOW = 10_000.0
 GATE = GateSpec(max_failure_share=0.0, soak_seconds=60, silence_seconds=600)
 
+#: A recall bears every failure: halting it would bring back what is being recalled.
+RECALL = replace(GATE, max_failure_share=1.0, soak_seconds=0)
 LENIENT = replace(GATE, max_failure_share=0.5, min_healthy=1)
 
 
@@ -78,7 +80,12 @@ def test_what_a_board_counts_as(facts: DeploymentFacts, expected: str) -> None:
         (GATE, [FULL_DISK], "undecided", "0 of 1"),
         (GATE, [UNSURE, UNSURE], "undecided", "2 could not decide"),
         (GATE, [healthy("a", 9_950)], "undecided", "soaking 10 s more"),
-        (replace(GATE, max_failure_share=0.5), [healthy("a"), HARMED], "undecided", "1 of 2"),
+        # A failure that is borne is not waited for, and is told.
+        (replace(GATE, max_failure_share=0.5), [healthy("a"), HARMED], "pass", "failed; bad: acc"),
+        (RECALL, [healthy("a"), SILENT], "pass", "silent has been silent for 1000 s"),
+        (RECALL, [healthy("a"), SILENT, BUSY], "undecided", "1 of 2 devices have proven healthy"),
+        (RECALL, [healthy("a"), SILENT, FULL_DISK], "undecided", "1 could not decide; silent has"),
+        (RECALL, [HARMED, SILENT], "undecided", "0 of 1 devices have proven healthy, 2 f"),
         (LENIENT, [healthy("a"), HARMED], "pass", "1 of 2"),
         (replace(LENIENT, max_failure_share=0.49), [healthy("a"), HARMED], "fail", "49%"),
         (replace(GATE, min_healthy=5), [healthy("a"), healthy("b")], "pass", "2 of 2"),

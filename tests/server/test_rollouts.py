@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
-from kedge_shared.api import RolloutSpec, StageSpec
+from kedge_shared.api import GateSpec, RolloutSpec, StageSpec
 from kedge_shared.errors import ServiceError
 from kedge_shared.phases import Phase
 from kedge_shared.protocol import Verdict
@@ -233,3 +235,59 @@ def test_every_step_is_in_the_audit_log(running: World) -> None:
     rows = running.operator.http.get("/api/v1/audit").json()
     told = [each["action"] for each in rows if each["subject"] == rollout.id]
     assert sorted(told) == ["rollout create", "rollout gate_failed"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"max_failure_share": 7.0}, "max_failure_share"),
+        ({"max_failure_share": float("nan")}, "max_failure_share"),
+        ({"soak_seconds": -1.0}, "soak_seconds"),
+        ({"silence_seconds": 0.0}, "silence_seconds"),
+        ({"min_healthy": 0}, "min_healthy"),
+    ],
+)
+def test_gates_are_asked_for_in_bounds(
+    running: World, changes: dict[str, float], field: str
+) -> None:
+    begun(running, 1)
+    running.publish("1.1", 11)
+    with pytest.raises(ServiceError, match=f"body cannot be read: .*{field}") as refused:
+        running.roll_out("1.1", 100, **changes)
+    assert refused.value.status == 422
+    assert len(running.operator.rollouts()) == 1, "what cannot be read back must not be stored"
+
+
+def test_every_body_of_an_operator_is_held_to_its_bounds(running: World) -> None:
+    http = running.operator.http
+    paths = http.get("/openapi.json").json()["paths"]
+    asked = [
+        path
+        for path, methods in paths.items()
+        for each in methods.values()
+        if "$ref" in str(each.get("requestBody", {}))
+    ]
+    assert sorted(asked) == ["/api/v1/enrolment-tokens", "/api/v1/rollouts"]
+    for path in asked:
+        assert http.post(path, content=b'{"model":"' + b"x" * 100_000).status_code == 413
+        answer = http.post(path, json={"model": "/", "count": 0, "stages": []})
+        assert (answer.status_code, answer.json()["error"][:19]) == (422, "body cannot be read")
+
+
+def test_a_recall_with_a_silent_board_is_completed_and_says_so(running: World) -> None:
+    fleet = begun(running, 3)
+    running.publish("1.1", 11)
+    running.roll_out("1.1")
+    live(running, fleet, 2)
+    gate = GateSpec(max_failure_share=1.0, soak_seconds=0, silence_seconds=0.5)
+    stage = StageSpec(percent=100, gate=gate)
+    spec = RolloutSpec(model="shapes", release="1.0", stages=(stage,), recall=True)
+    recall = running.operator.create_rollout(spec)
+    live(running, fleet[:2], 2)
+    time.sleep(0.6)
+    running.tick()
+    done = running.operator.rollout(recall.id)
+    assert done.state == "completed"
+    assert done.reason.startswith("2 of 3 devices healthy, 1 failed; cam-2 has been silent")
+    live(running, fleet[2:], 2)
+    assert on(fleet, "1.0") == 3, "it comes back and is taken along"

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import logging
+import socket
 import stat
+import time
 from pathlib import Path
 
 import pytest
@@ -108,3 +111,19 @@ def test_a_file_that_holds_no_token_is_named(tmp_path: Path, content: bytes) -> 
     (tmp_path / "token").write_bytes(content)
     with pytest.raises(InputError, match="token holds no operator token"):
         read_token(tmp_path / "token")
+
+
+def test_a_sender_that_goes_away_is_no_bug_of_the_server(
+    running: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    logging.getLogger("uvicorn.error").addHandler(caplog.handler)
+    token = running.enrol("cam-1").http.headers["Authorization"]
+    port = int(running.url.rsplit(":", 1)[1])
+    head = f"POST /api/v1/device/reports HTTP/1.1\r\nHost: x\r\nAuthorization: {token}\r\n"
+    with socket.create_connection(("127.0.0.1", port)) as line:
+        line.sendall(f"{head}Content-Length: 100\r\n\r\n[".encode())
+        time.sleep(0.3)
+    time.sleep(0.5)
+    assert running.operator.rollouts() == []
+    logging.getLogger("uvicorn.error").removeHandler(caplog.handler)
+    assert caplog.records == []

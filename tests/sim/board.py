@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from kedge_agent import facts, update
-from kedge_agent.local_protocol import PreflightJob, PreflightResult
+from kedge_agent.local_protocol import PreflightJob, PreflightResult, Ratio
 from kedge_agent.local_server import serve
 from kedge_agent.patience import ProbationSettings, ShadowSettings
 from kedge_agent.server_client import ServerClient
@@ -28,7 +28,7 @@ from tests.sim.world import World
 
 GOOD = PreflightResult(
     ok=True, fidelity=1.0, label_score=0.95, active_label_score=0.95, agreement=1.0,
-    candidate_ms=5, active_ms=5, frames=24,
+    candidate_ms=5, active_ms=5, ratio=Ratio(median=1.0, low=0.9, high=1.1, rounds=40), frames=24,
 )  # fmt: skip
 Condition = Callable[[State], bool]
 

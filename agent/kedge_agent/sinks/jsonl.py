@@ -38,6 +38,7 @@ class JsonLines:
         self._encoder = msgspec.json.Encoder()
         self._file: IO[bytes] | None = None
         self.lost = 0
+        self._torn = False
 
     def put(self, frame: Captured, found: Detections, slot: Slot) -> None:
         """Writes one line: seq, time, release, engine, milliseconds, detections."""
@@ -59,11 +60,15 @@ class JsonLines:
                 "objects": objects,
             }
         )
+        # Where the disk took half a line, the next one must not be glued to it.
+        whole = (b"\n" if self._torn else b"") + line + b"\n"
         try:
-            self._open().write(line + b"\n")
+            self._torn = self._open().write(whole) != len(whole)
         except OSError:
             self.lost += 1
             self._drop()
+            return
+        self.lost += self._torn
 
     def close(self) -> None:
         """Closes the file."""

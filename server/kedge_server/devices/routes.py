@@ -8,7 +8,7 @@ from fastapi import APIRouter, Request, Response
 from fastapi.concurrency import run_in_threadpool
 
 from kedge_server.auth import Credentials, Device, Operator, token_hash
-from kedge_server.bodies import read_json
+from kedge_server.bodies import BoundedRoute, read_json
 from kedge_server.context import Context, Services
 from kedge_server.database import transaction
 from kedge_server.devices import service
@@ -29,7 +29,7 @@ from kedge_shared.protocol import (
     PollAnswer,
 )
 
-router = APIRouter(tags=["devices"])
+router = APIRouter(tags=["devices"], route_class=BoundedRoute)
 #: Unix time has ten; a board that lies about its counter harms nobody but itself.
 _COUNTER_DIGITS = 15
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -95,7 +96,9 @@ def device_token(
     as_json: Json = False,
 ) -> None:
     """Make one-time enrolment tokens. They are shown once."""
-    request = api.TokenRequest(count=count, ttl_seconds=int(ttl_hours * 3600))
+    request = api.TokenRequest(
+        count=count, ttl_seconds=int(_finite("--ttl-hours", ttl_hours) * 3600)
+    )
     with _client(server, token_file) as client:
         show.tokens(client.enrolment_tokens(request), as_json=as_json)
 
@@ -109,7 +112,10 @@ def rollout_create(
         float, typer.Option(help="Failed devices a stage bears, 0..1.")
     ] = 0,
     min_healthy: Annotated[
-        int, typer.Option(help="Devices with proof of health a stage needs; 0 is all of them.")
+        int,
+        typer.Option(
+            help="Devices with proof of health a stage needs; 0 is all that have not failed."
+        ),
     ] = 0,
     soak_seconds: Annotated[float, typer.Option(help="How long a stage must stay healthy.")] = 60,
     silence_seconds: Annotated[
@@ -148,6 +154,9 @@ def rollout_recall(
     as_json: Json = False,
 ) -> None:
     """Take every board back to an older release, at once."""
+    # A recall never halts itself: halting sends boards to what they had, which is what is being
+    # recalled. Failed and silent boards are borne, counted and named, and still get the release
+    # when they come back.
     gate = api.GateSpec(max_failure_share=1.0, soak_seconds=0)
     stage = api.StageSpec(percent=100, gate=gate)
     spec = api.RolloutSpec(model=model, release=version, stages=(stage,), recall=True)
@@ -183,6 +192,7 @@ def rollout_watch(
     as_json: Json = False,
 ) -> None:
     """Follow a rollout to its end; status 0 only if it completed."""
+    _finite("--every-seconds", every_seconds)
     with _client(server, token_file) as client:
         name = name or _newest(client)
         for info in _until_final(client, name, every_seconds):
@@ -216,6 +226,12 @@ def rollout_resume(
 def _change(name: str, action: str, server: str, token_file: Path | None) -> None:
     with _client(server, token_file) as client:
         show.rollout(client.change_rollout(name, action))
+
+
+def _finite(option: str, value: float) -> float:
+    if not math.isfinite(value):
+        raise InputError(f"{option} {value} is no span of time")
+    return value
 
 
 def _newest(client: Client) -> str:

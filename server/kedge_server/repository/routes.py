@@ -7,9 +7,10 @@ from fastapi.responses import FileResponse
 
 from kedge_server.artifacts.routes import immutable_headers
 from kedge_server.auth import AnyToken, Operator
+from kedge_server.bodies import read_bytes
 from kedge_server.context import Services
 from kedge_server.database import transaction
-from kedge_server.errors import NotFoundError, RequestError, TooLargeError
+from kedge_server.errors import NotFoundError, RequestError
 from kedge_server.releases import service as releases
 from kedge_server.repository.service import TARGETS_LIMIT_BYTES, hashes
 from kedge_shared.api import RepositoryState
@@ -52,11 +53,7 @@ async def publish(
     request: Request, services: Services, who: Operator, if_match: str = Header()
 ) -> RepositoryState:
     """Takes targets that the builders signed. 412 when somebody published in between."""
-    body = b""
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > TARGETS_LIMIT_BYTES:
-            raise TooLargeError("targets are too long")
+    body = await read_bytes(request, TARGETS_LIMIT_BYTES)
     expected = if_match.strip('"')
     if not expected.isdigit():
         raise RequestError("If-Match is no version", "send the version that was fetched")

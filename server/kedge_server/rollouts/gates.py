@@ -90,25 +90,30 @@ def judge(gate: GateSpec, cohort: Sequence[DeploymentFacts], now: float) -> Deci
     failed, healthy = counts[Standing.FAILED], counts[Standing.HEALTHY]
     if failed / len(cohort) > gate.max_failure_share:
         return Decision("fail", _why_failed(gate, cohort, now, failed))
-    needed = min(gate.min_healthy or len(cohort), len(cohort))
+    # Those whose failure the gate bears are not waited for; but nobody's health proves nothing.
+    needed = min(gate.min_healthy or max(1, len(cohort) - failed), len(cohort))
+    lost = f"; {_first_failure(gate, cohort, now)}" if failed else ""
     if healthy < needed:
-        said = f"{healthy} of {needed} devices have proven healthy"
+        said = f"{healthy} of {needed} devices have proven healthy, {failed} failed"
         if counts[Standing.UNDECIDED]:
             said += f", {counts[Standing.UNDECIDED]} could not decide"
-        return Decision("undecided", said)
+        return Decision("undecided", said + lost)
     since = now - max(each.confirmed or 0.0 for each in cohort)
     if since < gate.soak_seconds:
         left = gate.soak_seconds - since
         return Decision("undecided", f"{healthy} devices healthy, soaking {left:.0f} s more")
-    return Decision("pass", f"{healthy} of {len(cohort)} devices healthy, {failed} failed")
+    return Decision("pass", f"{healthy} of {len(cohort)} devices healthy, {failed} failed{lost}")
 
 
 def _why_failed(gate: GateSpec, cohort: Sequence[DeploymentFacts], now: float, failed: int) -> str:
+    return (
+        f"{failed} of {len(cohort)} devices failed, {gate.max_failure_share:.0%} is allowed; "
+        f"{_first_failure(gate, cohort, now)}"
+    )
+
+
+def _first_failure(gate: GateSpec, cohort: Sequence[DeploymentFacts], now: float) -> str:
     first = next(each for each in cohort if standing(each, gate, now) is Standing.FAILED)
     if is_silent(first, gate, now):
-        why = f"{first.device} has been silent for {now - first.assigned:.0f} s"
-    else:
-        why = f"{first.device}: {first.verdict.code}, {first.verdict.reason}"
-    return (
-        f"{failed} of {len(cohort)} devices failed, {gate.max_failure_share:.0%} is allowed; {why}"
-    )
+        return f"{first.device} has been silent for {now - first.assigned:.0f} s"
+    return f"{first.device}: {first.verdict.code}, {first.verdict.reason}"

@@ -8,13 +8,14 @@ from typing import Literal
 from fastapi import APIRouter
 
 from kedge_server.auth import Operator
+from kedge_server.bodies import BoundedRoute
 from kedge_server.context import Services
 from kedge_server.database import transaction
 from kedge_server.rollouts import service
 from kedge_server.rollouts.stages import RolloutEvent
 from kedge_shared.api import DeploymentInfo, RolloutInfo, RolloutSpec
 
-router = APIRouter(prefix="/api/v1/rollouts", tags=["rollouts"])
+router = APIRouter(prefix="/api/v1/rollouts", tags=["rollouts"], route_class=BoundedRoute)
 
 
 @router.post("", status_code=201, summary="Start a rollout or a recall")
