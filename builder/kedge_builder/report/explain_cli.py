@@ -61,7 +61,8 @@ def _candidates(found: Overview) -> Iterator[str]:
     rows = [("candidate", "select mAP50-95", "drop, points (95 %)", "distortion", "MiB")]
     for each in found.candidates:
         interval = f"({each.drop_low * 100:+.2f} to {each.drop_high * 100:+.2f})"
-        rows.append((each.name, f"{each.select_map50_95:.4f}", f"{each.drop * 100:+.2f} {interval}",
+        name = f"{each.name} (taken)" if each.taken else each.name
+        rows.append((name, f"{each.select_map50_95:.4f}", f"{each.drop * 100:+.2f} {interval}",
                      f"{each.distortion:.4f}", f"{each.bytes / 2**20:.2f}"))  # fmt: skip
     yield from ("", *_table(rows))
 

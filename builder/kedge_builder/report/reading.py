@@ -46,6 +46,7 @@ class CandidateRow:
     drop_high: float
     distortion: float
     bytes: int
+    taken: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
