@@ -134,15 +134,17 @@ def _int8_reason(row: Sensitivity | None) -> str:
 def calibration(data: Data, chosen: Chosen) -> dict[str, Any]:
     """Returns ``calibration`` of ``report.json``: images, candidates, which was taken and why."""
     curation = as_report(data.calibration) if data.calibration else {}
+    taken = chosen.candidate
+    # By the engine, not by name: QAT keeps its plan's name, and a search may take one again.
+    tried = [*(each for each in chosen.tried if each.files != taken.files), taken]
     return {
         **curation,
         "images": len(data.calibrate),
         "chosen": chosen.candidate.plan.name,
         "why": chosen.reason,
         "candidates": [
-            # By the engine, not by name: QAT keeps its plan's name.
-            {**row, "taken": each.files == chosen.candidate.files}
-            for each, row in zip(chosen.tried, plan_names(chosen.tried), strict=True)
+            {**row, "taken": each is taken}
+            for each, row in zip(tried, plan_names(tried), strict=True)
         ],
     }
 

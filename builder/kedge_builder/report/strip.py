@@ -17,7 +17,7 @@ _KINDS = {
     "int8": "INT8",
     "kept": "left float for accuracy",
     "zone": "float zone",
-    "plain": "no INT8 form, or none needed",
+    "plain": "no INT8 form",
 }
 
 
@@ -36,8 +36,12 @@ def strip_svg(precision: Mapping[str, Any], *, id: str = "strip") -> Markup:
         count = len(list(group))
         first, last = layers[at]["name"], layers[at + count - 1]["name"]
         span = first if count == 1 else f"{first} to {last}"
-        bars.append({"kind": kind, "x": round(at * width, 2), "y": 0, "height": _CELLS,
-                     "width": round(count * width, 2), "said": f"{_KINDS[kind]}: {span}"})  # fmt: skip
+        bars.append(
+            {
+                "kind": kind, "x": round(at * width, 2), "y": 0, "height": _CELLS,
+                "width": round(count * width, 2), "said": f"{_KINDS[kind]}: {span}",
+            }
+        )  # fmt: skip
         at += count
     return render(
         "strip.svg.j2", id=id, width=_WIDTH, height=_CELLS + _LABELS + 22,
