@@ -162,6 +162,7 @@ def test_the_page_shows_a_search_only_where_there_was_one(body: dict[str, Any]) 
     text = picture_of({**body, "search": _search()})
     assert '<section id="search"' in text
     assert "picked: pruning step 1, 512 px, int8" in text
+    assert "sqlite" not in text
     assert "Accuracy against size" not in text
     assert "measured before the search took pruning step 1, 512 px, int8" in text
 
