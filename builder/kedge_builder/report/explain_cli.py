@@ -40,7 +40,8 @@ def _overview(found: Overview) -> Iterator[str]:
     for each in found.overrides:
         yield f"  accepted by a person: {each['budget']}: {each['reason']}"
     yield from (f"  {each}" for each in found.notes)
-    yield from ("", f"plan: {found.plan}", f"  {found.plan_reason}")
+    why = "taken by the search" if found.search else found.plan_reason
+    yield from ("", f"plan: {found.plan}", f"  {why}")
     climbed = ", ".join(found.rungs) or "none"
     yield f"  rungs climbed: {climbed} (a loss over {found.aim * 100:.2f} points is climbed for)"
     yield from _candidates(found)
