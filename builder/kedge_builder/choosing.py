@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from kedge_builder.judge.ladder import Rung, aim_for, next_rung
 from kedge_builder.measure import engines, machine
 from kedge_builder.measure.engines import engine_hash
 from kedge_builder.measure.latency import Timed, interleaved
+from kedge_builder.models import checkpoint
 from kedge_builder.models.weights import Trained
+from kedge_builder.models.weights import load as load_weights
 from kedge_builder.quantize.candidates import Candidate, choose, measured, plans_for
 from kedge_builder.quantize.mixed import Mixed, greedy, measure_blocks
 from kedge_builder.quantize.plan import Plan
 from kedge_builder.quantize.quantizer import Quantizer
-from kedge_builder.quantize.source import Source
+from kedge_builder.quantize.source import Source, digest_of
 from kedge_builder.workshop import Workshop
 from kedge_shared.device_classes import DeviceClass
 
@@ -136,8 +139,18 @@ class Chooser:
         options = QatOptions(
             size=size, weight_bits=7 if self._class.reduce_range else 8, seed=shop.options.seed
         )
-        adapted = adapt(self._trained, shop.data.calibrate, options, shop.progress)
-        source = shop.source(size, adapted)
+
+        def train(out: Path) -> None:
+            found = adapt(self._trained, shop.data.calibrate, options, shop.progress)
+            checkpoint.save(found.model, out / "adapted.pt", size=size)
+
+        inputs = {
+            "weights": self._trained.sha256,
+            "images": digest_of(shop.data.calibrate),
+            "options": options,
+        }
+        folder, _ = shop.cache.files("adapted", inputs, train)
+        source = shop.source(size, load_weights(folder / "adapted.pt"))
         found = self._try(replace(plan, float_blocks=()), shop.quantizer(self._class, source))
         return found, source
 

@@ -8,8 +8,9 @@ from typing import Any
 from kedge_builder.choosing import Chooser, Chosen
 from kedge_builder.compress.chain import PruneOptions
 from kedge_builder.measure import engines, machine
+from kedge_builder.measure.engines import EngineFile
 from kedge_builder.measure.evaluate import drop_interval
-from kedge_builder.measure.latency import Timed, interleaved
+from kedge_builder.measure.latency import Latency, Timed, interleaved, pinned
 from kedge_builder.models.weights import Trained
 from kedge_builder.models.weights import load as load_weights
 from kedge_builder.quantize.candidates import Candidate
@@ -23,6 +24,7 @@ from kedge_builder.search.space import FLOAT, Point, space_of
 from kedge_builder.workshop import Workshop
 from kedge_shared.device_classes import DeviceClass
 from kedge_shared.errors import InputError
+from kedge_shared.timing import speed
 
 _TIMED_FRAMES = 8
 _POINT_SECONDS = 4.0
@@ -65,6 +67,8 @@ class Tuner:
             )
         self._size = workshop.options.size(device_class)
         self._models = self._chain()
+        self._frames = [each.frame() for each in workshop.data.select[:_TIMED_FRAMES]]
+        self._first: Latency | None = None
         self._plans = {FLOAT: Plan(precision="float"), _INT8: plain.candidate.plan}
         if plain.candidate.plan.float_blocks:
             whole = replace(plain.candidate.plan, float_blocks=())
@@ -131,20 +135,36 @@ class Tuner:
         accuracy = candidate.survey.accuracy
         if not accuracy.seen or not accuracy.finite:
             raise PointError("sees nothing, or its outputs are not finite")
-        engine = engines.load(self._class.runtime.name, candidate.files, self._class.threads)
-        frames = [each.frame() for each in self._shop.data.select[:_TIMED_FRAMES]]
-        timed = Timed(engine, source.given, source.read)
-        (latency,) = interleaved([timed], frames, seconds=_POINT_SECONDS)
+        p50, p95 = self._frame_ms(candidate, source)
         return Measured(
             map50_95=accuracy.map50_95,
             map50=accuracy.map50,
-            latency_p50_ms=latency.p50,
-            latency_p95_ms=latency.p95,
+            latency_p50_ms=p50,
+            latency_p95_ms=p95,
             size_bytes=sum(each.path.stat().st_size for each in candidate.files),
             memory_mb=None,
             images=len(accuracy.stats),
             machine=machine.describe(),
         )
+
+    def _frame_ms(self, candidate: Candidate, source: Source) -> tuple[float, float]:
+        """Returns median and 95th percentile of the frame time.
+
+        A search takes hours and machines drift, so each point is timed in turn with the baseline,
+        and its times are scaled by how far the baseline is off its own first ones.
+        """
+        base, runtime = self._plain.source, self._class.runtime.name
+        with pinned(self._class.threads):
+            pair = [
+                Timed(engines.load(runtime, files, self._class.threads), of.given, of.read)
+                for files, of in (
+                    ((EngineFile("engine", base.path),), base),
+                    (candidate.files, source),
+                )
+            ]
+            now, found = interleaved(pair, self._frames, seconds=_POINT_SECONDS)
+        self._first = self._first or now
+        return self._first.p50 / speed(now, found).ratio, found.p95 * self._first.p50 / now.p50
 
 
 def choose(workshop: Workshop, device_class: DeviceClass, source: Source) -> Tuned:

@@ -18,6 +18,7 @@ EXTRA_OF = {
     "bench-worker": "agent",
     "build": "builder",
     "device": "operator",
+    "explain": "builder",
     "inspect": "builder",
     "keys": "builder",
     "prune": "builder",

@@ -92,8 +92,8 @@ def test_a_missing_extra_is_named(board: Path, command: list[str], extra: str) -
 def test_help_lists_every_command_without_any_extra(board: Path) -> None:
     result = kedge(board, "--help")
     assert result.returncode == 0, result.stderr
-    commands = ("agent", "bench-worker", "build", "device", "inspect", "keys", "prune", "publish",
-                "release", "rollout", "server")  # fmt: skip
+    commands = ("agent", "bench-worker", "build", "device", "explain", "inspect", "keys", "prune",
+                "publish", "release", "rollout", "server")  # fmt: skip
     for command in commands:
         assert command in result.stdout
 

@@ -16,7 +16,8 @@ AIM = 0.005
 def aim_for(budget: float | None) -> float:
     """Returns the loss on the select images that ends the search.
 
-    Half of the budget: what is chosen on one split loses a little more on another.
+    Half a point, or a quarter of a wider budget, but never more than half of the budget: what is
+    chosen on one split loses a little more on another.
     """
     return AIM if budget is None else min(max(AIM, budget / 4), budget / 2)
 

@@ -13,6 +13,7 @@ _ROW, _LABEL, _VALUE = 22, 150, 70
 _LETTERS = 22
 _GROUP_TOP, _GROUP_HEIGHT = 12, 150
 _SERIES = 3
+_BIN_LABEL = 34
 
 
 def drops_svg(drops: Mapping[str, float], *, title: str, id: str = "drops") -> Markup:
@@ -57,6 +58,7 @@ def histogram_svg(
     *,
     title: str,
     id: str,
+    width: int = _WIDTH,
 ) -> Markup:
     """Draws shares of each series, side by side, so that unequal sets can be compared.
 
@@ -65,6 +67,7 @@ def histogram_svg(
         series: Name → count or share a bin; three at most, for example pool, chosen, evaluation.
         title: Of the picture.
         id: Unique in the page.
+        width: Pixels; labels that would touch are left out.
 
     Raises:
         ValueError: More than three series, no bins, or a series of another length.
@@ -75,25 +78,27 @@ def histogram_svg(
         name: [count / (sum(counts) or 1) for count in counts] for name, counts in series.items()
     }
     highest = max([1e-9, *(share for each in shares.values() for share in each)])
-    group = (_WIDTH - 8) / len(bins)
-    width, bottom = group * 0.8 / len(series), _GROUP_TOP + _GROUP_HEIGHT
+    group = (width - 8) / len(bins)
+    thick, bottom = group * 0.8 / len(series), _GROUP_TOP + _GROUP_HEIGHT
+    every = -(-_BIN_LABEL // group)
     bars = []
     for at, (name, values) in enumerate(shares.items()):
         for place, share in enumerate(values):
             length = share / highest * _GROUP_HEIGHT
-            bars.append({"kind": f"s{at}", "x": round(4 + (place + 0.1) * group + at * width, 1),
-                         "y": round(bottom - length, 1), "width": round(width, 1),
+            bars.append({"kind": f"s{at}", "x": round(4 + (place + 0.1) * group + at * thick, 1),
+                         "y": round(bottom - length, 1), "width": round(thick, 1),
                          "height": round(length, 1),
                          "said": f"{name}, {bins[place]}: {share * 100:.0f} %"})  # fmt: skip
     texts = [
         {"x": round(4 + (at + 0.5) * group, 1), "y": bottom + 16, "anchor": "middle", "text": text}
         for at, text in enumerate(bins)
+        if at % every == 0
     ]
-    legend = [{"kind": f"s{at}", "x": 8 + at * 160, "text": name} for at, name in enumerate(series)]
+    legend = [{"kind": f"s{at}", "x": 8 + at * 130, "text": name} for at, name in enumerate(series)]
     return render(
-        "bars.svg.j2", id=id, width=_WIDTH, height=bottom + 44, title=title,
+        "bars.svg.j2", id=id, width=width, height=bottom + 44, title=title,
         desc=f"{', '.join(series)}: shares of {len(bins)} bins", bars=bars, texts=texts,
-        legend=legend, axis=f"M0 {bottom}H{_WIDTH}",
+        legend=legend, axis=f"M0 {bottom}H{width}",
     )  # fmt: skip
 
 

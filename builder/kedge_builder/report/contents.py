@@ -20,6 +20,7 @@ from kedge_builder.quantize.candidates import Candidate
 from kedge_builder.quantize.mixed import Mixed, Sensitivity
 from kedge_builder.quantize.source import Source
 from kedge_builder.report.charts import charts
+from kedge_builder.report.explain import searched_elsewhere
 from kedge_shared.detections import Array
 from kedge_shared.manifest import Manifest
 from kedge_shared.vision import Frame
@@ -134,12 +135,18 @@ def _cost(row: Sensitivity) -> str:
 def calibration(data: Data, chosen: Chosen) -> dict[str, Any]:
     """Returns ``calibration`` of ``report.json``: images, candidates, which was taken and why."""
     curation = as_report(data.calibration) if data.calibration else {}
+    taken = chosen.candidate
+    # By the engine, not by name: QAT keeps its plan's name, and a search may take one again.
+    tried = [*(each for each in chosen.tried if each.files != taken.files), taken]
     return {
         **curation,
         "images": len(data.calibrate),
         "chosen": chosen.candidate.plan.name,
         "why": chosen.reason,
-        "candidates": plan_names(chosen.tried),
+        "candidates": [
+            {**row, "taken": each is taken}
+            for each, row in zip(tried, plan_names(tried), strict=True)
+        ],
     }
 
 
@@ -206,8 +213,18 @@ def page(contents: dict[str, Any], examples: list[Example], classes: tuple[str, 
         for frame, before, after in examples
     ]
     return environment.from_string(source).render(
-        r=contents, pictures=pictures, charts=charts(contents)
+        r=contents,
+        pictures=pictures,
+        charts=charts(contents),
+        trials=_trials(contents),
+        elsewhere=searched_elsewhere(contents["search"]),
     )
+
+
+def _trials(contents: dict[str, Any]) -> set[str]:
+    """Returns names of candidates that were made to learn of blocks, and were not taken."""
+    rows = contents["calibration"]["candidates"]
+    return {e["name"] for e in rows if "float: " in e["name"] and not e["taken"]}
 
 
 def _picture(frame: Frame, found: Array, classes: tuple[str, ...]) -> str:

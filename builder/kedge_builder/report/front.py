@@ -65,6 +65,7 @@ def front_svg(search: Mapping[str, Any], *, id: str = "front") -> Markup:
         left=_LEFT, right=_RIGHT, top=_TOP, bottom=_BOTTOM,
         title=f"Accuracy against frame time of {len(rows)} measured points",
         desc=search["reason"],
+        x_label="frame time, median, ms", y_label="mAP50-95 on the select images", whiskers=[],
         x_ticks=[(across(value), text) for value, text in ticks(across.low, across.high, 8)],
         y_ticks=[(up(value), text) for value, text in ticks(up.low, up.high, 6)],
         floors=[(up(value), text) for value, text in least],

@@ -29,13 +29,16 @@ def default_url(cache: Path) -> str:
 
 
 def shown(url: str) -> str:
-    """Returns a URL as it may be printed: without its password.
+    """Returns a URL as it may be printed: without its password, and without a file's folders.
 
     Raises:
         InputError: It is no URL.
     """
     try:
-        return make_url(url).render_as_string(hide_password=True)
+        made = make_url(url)
+        if made.get_backend_name() == "sqlite" and made.database:
+            made = made.set(database=Path(made.database).name)
+        return made.render_as_string(hide_password=True)
     except (ArgumentError, ValueError):
         raise InputError("search storage is no database URL", _MEND) from None
 

@@ -1,0 +1,118 @@
+"""``kedge explain``: reads ``report.json`` and nothing else, so it needs no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from kedge_builder.report.explain import Answer, Overview, layer, overview
+from kedge_builder.report.reading import BlockRow, read_report
+from kedge_shared import wire
+
+
+def explain(
+    build: Annotated[Path, typer.Argument(help="Folder of one class that `kedge build` wrote.")],
+    layer_name: Annotated[
+        str, typer.Option("--layer", help="Exact name of a layer, or of a block: model.4.")
+    ] = "",
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for machines.")] = False,
+) -> None:
+    """Say why a build is as it is: its verdict, its plan, the precision of every layer.
+
+    Exit status: 0, or 2 for bad input.
+    """
+    report = read_report(build)
+    found = layer(report, layer_name) if layer_name else overview(report)
+    if as_json:
+        typer.echo(wire.encode_pretty(found).decode(), nl=False)
+        return
+    lines = _answer(found) if isinstance(found, Answer) else _overview(found)
+    for line in lines:
+        typer.echo(_printable(line))
+
+
+def _overview(found: Overview) -> Iterator[str]:
+    yield f"{found.model} {found.release} for {found.device_class}: {found.verdict}"
+    yield from (f"  {each}" for each in found.reasons)
+    for each in found.overrides:
+        yield f"  accepted by a person: {each['budget']}: {each['reason']}"
+    yield from (f"  {each}" for each in found.notes)
+    why = "taken by the search" if found.search else found.plan_reason
+    yield from ("", f"plan: {found.plan}", f"  {why}")
+    climbed = ", ".join(found.rungs) or "none"
+    yield f"  rungs climbed: {climbed} (a loss over {found.aim * 100:.2f} points is climbed for)"
+    yield from _candidates(found)
+    yield from _search(found)
+    yield from _float_blocks(found)
+    yield from ("", "layers")
+    for count in found.layers:
+        yield f"  {count.layers:>4} {count.precision:<5}  {count.reason}"
+    of = f" of {found.calibration_pool}" if found.calibration_pool is not None else ""
+    said = found.calibration_verdict or "not compared with the evaluation data"
+    yield from ("", f"calibration: {found.calibration_images} images{of}: {said}")
+    yield from (f"  {each}" for each in found.calibration_reasons)
+    yield from ("", "made from")
+    yield from (f"  {key}: {value}" for key, value in found.provenance.items())
+
+
+def _candidates(found: Overview) -> Iterator[str]:
+    rows = [("candidate", "select mAP50-95", "drop, points (95 %)", "distortion", "MiB")]
+    for each in found.candidates:
+        interval = f"({each.drop_low * 100:+.2f} to {each.drop_high * 100:+.2f})"
+        name = f"{each.name} (taken)" if each.taken else each.name
+        rows.append((name, f"{each.select_map50_95:.4f}", f"{each.drop * 100:+.2f} {interval}",
+                     f"{each.distortion:.4f}", f"{each.bytes / 2**20:.2f}"))  # fmt: skip
+    yield from ("", *_table(rows))
+
+
+def _search(found: Overview) -> Iterator[str]:
+    if search := found.search:
+        yield from ("", f"search for the {search.goal}: {search.picked}")
+        yield f"  {search.reason}"
+        yield f"  {search.points} points measured, {search.failed} could not be built"
+
+
+def _float_blocks(found: Overview) -> Iterator[str]:
+    if found.float_blocks:
+        yield from ("", "float blocks")
+    for each in found.float_blocks:
+        said = _block(each.measured) if each.measured else "not measured"
+        yield f"  {each.name} ({each.layers} layers): {said}"
+
+
+def _answer(found: Answer) -> Iterator[str]:
+    if len(found.layers) == 1 and found.layers[0].name == found.name:
+        (row,) = found.layers
+        yield f"{row.name} ({row.operator}): {row.precision}"
+        yield f"  why: {row.reason}"
+        yield f"  block: {row.block or 'none, it lies in the float zone'}"
+    else:
+        yield f"block {found.name}: {len(found.layers)} layers"
+        yield from _table([(e.name, e.operator, e.precision, e.reason) for e in found.layers])
+    said = _block(found.sensitivity) if found.sensitivity else ""
+    yield f"  float instead: {said}{', ' if said else ''}{found.sensitivity_of}"
+
+
+def _block(row: BlockRow) -> str:
+    cost = (
+        "its time not measured" if row.ms_added is None else f"{row.ms_added:.2f} ms a frame added"
+    )
+    return (
+        f"{row.distortion_saved:+.4f} distortion saved, {row.points_gained:+.2f} points on the "
+        f"select images, {cost}"
+    )
+
+
+def _table(rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    widths = [max(len(each) for each in column) for column in zip(*rows, strict=True)]
+    for row in rows:
+        cells = (each.ljust(width) for each, width in zip(row, widths, strict=True))
+        yield f"  {'  '.join(cells)}".rstrip()
+
+
+def _printable(line: str) -> str:
+    """Keeps terminal commands out: a report may come from elsewhere."""
+    return "".join(each if each.isprintable() else "�" for each in line)
