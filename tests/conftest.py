@@ -42,7 +42,8 @@ def build(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Builder:
         options = {
             "weights": FIXTURE, "data": shapes, "classes": chosen, "out": out, "model": "shapes",
             "release": release, "release_counter": int(release.replace(".", "")),
-            "cache": out.parent / "cache", "input_size": SIZE, "latency_seconds": 0.5, "overrides": {"speed": "a noisy machine"},
+            "cache": out.parent / "cache", "input_size": SIZE, "latency_seconds": 0.5,
+            "overrides": {"speed": "a noisy machine"},
         } | changes  # fmt: skip
         return run(BuildOptions(**options), Progress(quiet=True))
 
