@@ -7,6 +7,7 @@ made anew. The well-known caches (joblib, diskcache) store pickles, and reading 
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import tempfile
@@ -25,6 +26,7 @@ _INDEX, _VALUE = "entry.json", "value.json"
 _INDEX_LIMIT_BYTES = 1024 * 1024
 #: A folder grown beyond this loses its longest unused entries at the end of a build.
 LIMIT_BYTES = 8 * 1024**3
+_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.ENOTDIR}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +82,8 @@ class Cache:
         try:
             self._make(place, step, named, make)
         except OSError as error:
-            if error.errno is None or error.filename is None:
+            # A write to a full disk names no file; a step that lacks its own input names one.
+            if error.errno not in _DISK:
                 raise
             raise StorageError(
                 f"build cache {self.folder} cannot be written: {error.strerror}",

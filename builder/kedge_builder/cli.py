@@ -91,6 +91,7 @@ def build(
     from kedge_shared.device_classes import find_class
     from kedge_shared.ids import check_name
 
+    wanted = recipe.read_tune(pick, trials, storage, prune_to, prune_epochs, seed)
     options = recipe.BuildOptions(
         weights=weights,
         data=data,
@@ -106,9 +107,7 @@ def build(
         seed=seed,
         calibration_images=calibration_images,
         rungs=read_rungs(if_it_loses),
-        tune=recipe.read_tune(pick, trials, storage, prune_to, prune_epochs, seed)
-        if tune
-        else None,
+        tune=wanted if tune else None,
         cache=cache,
         bench_server=bench_server or None,
         bench_key=bench_key,

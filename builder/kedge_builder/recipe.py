@@ -11,6 +11,7 @@ from pathlib import Path
 from kedge_builder.compress.chain import PruneOptions
 from kedge_builder.judge.ladder import Rung
 from kedge_builder.search.pareto import GOALS, Goal
+from kedge_builder.search.space import LEAST_TRIALS
 from kedge_shared.device_classes import Budgets, DeviceClass
 from kedge_shared.errors import InputError
 from kedge_shared.ids import check_name
@@ -139,6 +140,10 @@ def read_tune(
     goal = next((each for each in GOALS if each == pick), None)
     if goal is None:
         raise InputError(f"--pick {pick!r} is not known", f"use {', '.join(GOALS)}")
+    if trials < LEAST_TRIALS:
+        raise InputError(
+            f"{trials} trials are too few to search with", f"give {LEAST_TRIALS} or more"
+        )
     prune = None
     if prune_to != 1:
         prune = PruneOptions(macs=prune_to, epochs=epochs, seed=seed)

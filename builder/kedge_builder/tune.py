@@ -93,7 +93,11 @@ class Tuner:
             device_class=self._class,
             space=space,
             tools=machine.tools(),
-            recipe={"pruned": ",".join(each.sha256 for each in self._models[1:])},
+            # A budget or a rung changes what "int8, mixed" means under the same name.
+            recipe={
+                "pruned": ",".join(each.sha256 for each in self._models[1:]),
+                **{name: plan.name for name, plan in self._plans.items()},
+            },
         )
         shop.cache.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         how = study.SearchOptions(

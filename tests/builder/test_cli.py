@@ -44,6 +44,12 @@ CLASS = ("--device-class", "x86-onnxruntime")
         (FIXTURE, (*CLASS, "--override", "beauty=why not"), "beauty"),
         (FIXTURE, (*CLASS, "--policy", "none.json"), "none.json"),
         (FIXTURE, (*CLASS, "--release", "../1"), "release"),
+        (FIXTURE, (*CLASS, "--if-it-loses", "junk"), "--if-it-loses 'junk' is not known"),
+        (FIXTURE, (*CLASS, "--pick", "junk"), "--pick 'junk' is not known"),
+        (FIXTURE, (*CLASS, "--tune", "--trials", 3), "3 trials are too few"),
+        (FIXTURE, (*CLASS, "--tune", "--prune-to", 2), "2 of the MACs cannot be kept"),
+        (FIXTURE, (*CLASS, "--bench-server", "http://127.0.0.1:1"), "--bench-key go together"),
+        (FIXTURE, (*CLASS, "--calibration-images", 3), "3 calibration images are not between"),
     ],
 )
 def test_bad_input(

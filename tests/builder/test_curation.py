@@ -15,7 +15,7 @@ from demo.shapes import CLASSES as SHAPES
 from kedge_builder.data.calibration_report import as_report
 from kedge_builder.data.curation import Curation, CurationOptions, curate
 from kedge_builder.data.curation_step import curated, steps
-from kedge_builder.data.datasets import Data, read_data
+from kedge_builder.data.datasets import Data, Sample, read_data
 from kedge_builder.data.features import Vector
 from kedge_builder.data.selection import choose, coverage, embed, random_coverage
 from kedge_shared.errors import InputError
@@ -188,6 +188,27 @@ def test_an_evaluation_image_saved_anew_is_found(own: Path, tmp_path: Path) -> N
     cv2.imwrite(str(root / "mine" / "zz.png"), image)
     with pytest.raises(InputError, match=r"1 of 25 images of 'calibration' .*mine/zz.png"):
         curated(reading(root, calibration=["mine"]), colours, CurationOptions())
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_leak_leaves_what_is_trained_on(own: Path, tmp_path: Path, seed: int) -> None:
+    """Five saved anew: some are drawn to choose, the others are left to train on."""
+    root = tmp_path / "data"
+    shutil.copytree(own, root)
+    for at, judged in enumerate(sorted((root / "val" / "images").iterdir())[:5]):
+        image = cv2.imread(str(judged))
+        assert image is not None
+        cv2.imwrite(str(root / "train" / "images" / f"zz{at}.png"), cv2.resize(image, (120, 120)))
+    reading(root)
+    data = read_data(root / "changed.yaml", seed=seed)
+
+    def leaked(split: tuple[Sample, ...]) -> set[str]:
+        return {each.image.name for each in split if each.image.name.startswith("zz")}
+
+    found = curated(data, colours, CurationOptions(count=20, seed=seed))
+    assert leaked(data.train)
+    assert not leaked(found.train) | leaked(found.select) | leaked(found.calibrate)
+    assert len(found.train) + len(leaked(data.train)) == len(data.train)
 
 
 def test_a_large_pool_is_looked_at_in_part(own: Path) -> None:

@@ -216,7 +216,7 @@ def test_a_large_space_is_searched_within_the_trials_and_finds_more_than_chance(
     assert best.latency_p50_ms <= 1.25 * optimum.latency_p50_ms
 
 
-def test_the_same_seed_draws_the_same_points_whole_or_interrupted(tmp_path: Path) -> None:
+def test_an_interrupted_search_measures_as_many_points_and_none_twice(tmp_path: Path) -> None:
     class Stop(Exception):
         pass
 

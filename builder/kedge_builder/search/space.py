@@ -14,6 +14,8 @@ FLOAT = "float"
 #: model was trained for fall under one cell of the finest stride.
 SIZE_SHARES = (1.0, 0.8, 0.65, 0.5)
 _SMALLEST = 32
+#: Fewer points show no trade between accuracy, time and size.
+LEAST_TRIALS = 12
 
 
 @dataclass(frozen=True, order=True)

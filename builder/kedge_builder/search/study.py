@@ -17,13 +17,12 @@ from kedge_builder.progress import Progress
 from kedge_builder.search import ledger, storage
 from kedge_builder.search.measured import Measured, PointError, Record
 from kedge_builder.search.pareto import Limits, slack
-from kedge_builder.search.space import Point, Space
+from kedge_builder.search.space import LEAST_TRIALS, Point, Space
 from kedge_shared import wire
 from kedge_shared.device_classes import Budgets, DeviceClass
 from kedge_shared.errors import InputError
 from kedge_shared.ids import sha256_hex
 
-LEAST_TRIALS = 12
 #: Builds a point and measures it, or raises :class:`PointError`.
 Measure: TypeAlias = Callable[[Point], Measured]
 _Costs: TypeAlias = tuple[float, float, float]
@@ -194,8 +193,8 @@ class _Search:
         return None
 
     def _step(self, planned: Point | None, drawn: int) -> None:
-        # A sampler of its own for each draw, seeded by how many were made: a search that was
-        # killed goes on with the draws that it would have made.
+        # A sampler of its own for each draw, seeded by how many were made: a search that is
+        # taken up again does not repeat the draws before.
         sampler: optuna.samplers.BaseSampler = optuna.samplers.TPESampler(
             seed=self._options.seed + drawn, n_startup_trials=max(6, self.target // 3)
         )

@@ -1,0 +1,104 @@
+"""Builds again: what was done is not done twice, and the search picks what it picked before."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kedge_builder import tune
+from kedge_builder.measure import evaluate, surveys
+from kedge_builder.models import export
+from kedge_builder.quantize import quantizer
+from kedge_builder.recipe import TuneOptions
+from kedge_shared.ids import sha256_hex
+from tests.conftest import Builder
+
+Counts = Callable[[], Counter[str]]
+
+
+@pytest.fixture
+def counts(monkeypatch: pytest.MonkeyPatch) -> Counts:
+    """Returns how often a step was done since the last call."""
+    seen: Counter[str] = Counter()
+
+    def watch(owner: Any, name: str, step: str) -> None:
+        real = getattr(owner, name)
+
+        def counted(*args: Any, **more: Any) -> Any:
+            seen[step] += 1
+            return real(*args, **more)
+
+        monkeypatch.setattr(owner, name, counted)
+
+    monkeypatch.setattr(evaluate, "_RESAMPLES", 20)  # nothing here rests on the interval
+    watch(export, "to_onnx", "export")
+    watch(quantizer, "observe", "observe")
+    watch(quantizer.qdq, "quantize", "quantize")
+    watch(surveys, "evaluate", "survey")
+    watch(tune.Tuner, "_measure", "point")
+
+    def since() -> Counter[str]:
+        found = Counter(seen)
+        seen.clear()
+        return found
+
+    return since
+
+
+def engine(result: Any) -> str:
+    return sha256_hex((result.folder / "model.onnx").read_bytes())
+
+
+def test_a_repeated_build_does_no_step_again_and_other_inputs_do(
+    build: Builder, counts: Counts, tmp_path: Path
+) -> None:
+    common = {
+        "cache": tmp_path / "cache", "images": 12, "calibration_images": 16, "rungs": (),
+        "latency_seconds": 0.1,
+    }  # fmt: skip
+    (first,) = build("2.0", **common)
+    done = counts()
+    # Four calibrators and float on the images that choose, the chosen and float on the verdict's.
+    assert done == {"export": 1, "observe": 1, "quantize": 4, "survey": 7}
+    (again,) = build("2.0", **common)
+    assert counts() == {}
+    assert engine(again) == engine(first)
+    for name in ("float", "built"):
+        for figure in ("map50", "map50_95", "size_bytes"):
+            assert again.report[name][figure] == first.report[name][figure]
+    (other,) = build("2.0", **common | {"seed": 1})
+    assert counts() == {"observe": 1, "quantize": 4, "survey": 7}
+    assert engine(other) != engine(first)
+
+
+def test_a_search_takes_the_same_point_again_and_measures_nothing(
+    build: Builder, counts: Counts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tune, "_POINT_SECONDS", 0.1)
+    common = {
+        "cache": tmp_path / "cache", "images": 12, "calibration_images": 16, "rungs": (),
+        "latency_seconds": 0.1, "tune": TuneOptions(goal="smallest", trials=12),
+        "overrides": {"speed": "noise", "undecided": "few images", "accuracy_drop": "a trial"},
+    }  # fmt: skip
+    (first,) = build("2.1", **common)
+    done = counts()
+    assert (done["point"], done["export"]) == (8, 4)
+    (again,) = build("2.1", **common)
+    assert counts() == {}
+    found = [json.loads((each.folder / "report.json").read_text())["search"]
+             for each in (first, again)]  # fmt: skip
+    assert found[0]["picked"] == found[1]["picked"]
+    assert found[0]["trials"] == found[1]["trials"]
+    assert engine(again) == engine(first)
+    points = {each["key"] for each in found[0]["trials"]}
+    assert points == {
+        f"pruned=0,size={size},precision={precision}"
+        for size in (160, 128, 96, 64) for precision in ("int8", "float")
+    }  # fmt: skip
+    assert found[0]["picked"].endswith("int8")
+    assert first.decision.verdict in {"pass", "overridden"}
