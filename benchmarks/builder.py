@@ -32,7 +32,7 @@ from kedge_shared.device_classes import DeviceClass, catalogue
 from kedge_shared.errors import InputError, KedgeError
 from kedge_shared.machine import describe
 
-_DEMO_WEIGHTS = Path(__file__).resolve().parents[1] / "demo" / "weights" / "shapes_pico.pt"
+DEMO_WEIGHTS = Path(__file__).resolve().parents[1] / "demo" / "weights" / "shapes_pico.pt"
 _DEMO_SIZE = 160
 _DEMO_TRAIN, _DEMO_VAL = 200, 200
 _RUNTIMES = ("onnxruntime", "openvino")
@@ -72,7 +72,7 @@ def demo_subject(folder: Path) -> Subject:
     """Draws shapes for the committed demo model."""
     data = draw_dataset(folder / "shapes", train=_DEMO_TRAIN, val=_DEMO_VAL, size=_DEMO_SIZE,
                         seed=1)  # fmt: skip
-    return Subject("shapes pico 160", _DEMO_WEIGHTS, data, _DEMO_SIZE)
+    return Subject("shapes pico 160", DEMO_WEIGHTS, data, _DEMO_SIZE)
 
 
 def options_of(subject: Subject, given: argparse.Namespace, out: Path) -> BuildOptions:
