@@ -21,6 +21,8 @@ from kedge_builder.workshop import Workshop
 from kedge_shared.device_classes import catalogue
 
 COUNT, SIZE = 8, 160
+#: What the peers' own code warns of is theirs to mend.
+pytestmark = pytest.mark.filterwarnings("ignore")
 
 
 @pytest.fixture(scope="module")
