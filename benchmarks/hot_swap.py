@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import json
 import platform
 import sys
 import tempfile
@@ -23,6 +22,10 @@ from unittest import mock
 
 import numpy as np
 
+#: Run by its path, only this folder is searched for modules.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks.common import Row, as_object, as_table
 from kedge_agent import limits
 from kedge_agent.blobs import BlobStore
 from kedge_agent.detector import Detector, load_detector
@@ -163,7 +166,7 @@ def put_build(store: BlobStore, folder: Path) -> Slot:
                 engine=manifest.engine_hash)  # fmt: skip
 
 
-def measure(builds: list[Path], fps: float, rounds: int, swaps: int) -> list[dict[str, object]]:
+def measure(builds: list[Path], fps: float, rounds: int, swaps: int) -> list[Row]:
     """Returns the rows."""
     with tempfile.TemporaryDirectory() as scratch:
         store = BlobStore(Path(scratch))
@@ -192,14 +195,10 @@ def measure(builds: list[Path], fps: float, rounds: int, swaps: int) -> list[dic
     ]  # fmt: skip
 
 
-def row(
-    name: str, value: float, unit: str, target: float, against: float | None
-) -> dict[str, object]:
+def row(name: str, value: float, unit: str, target: float, against: float | None) -> Row:
     """Returns one row; ``against`` is the simpler way, in the same run."""
-    return {
-        "name": name, "value": round(value, 2), "unit": unit, "target": round(target, 2),
-        "holds": value <= target, "against": None if against is None else round(against, 2),
-    }  # fmt: skip
+    return Row(name=name, value=value, unit=unit, target=target, holds=value <= target,
+               against=against)  # fmt: skip
 
 
 def main() -> int:
@@ -217,13 +216,9 @@ def main() -> int:
         return 2
     rows = measure(builds, given.fps, given.rounds, given.swaps)
     if given.json:
-        print(json.dumps({"machine": platform.platform(), "rows": rows}))
+        print(as_object(platform.platform(), rows))
         return 0
-    print(f"{'':32}{'value':>10}{'target':>10}  holds   against the simpler way")
-    for each in rows:
-        against = "" if each["against"] is None else each["against"]
-        print(f"{each['name']!s:32}{each['value']!s:>10}{each['target']!s:>10}  "
-              f"{'yes' if each['holds'] else 'MISSED':8}{against} {each['unit']}")  # fmt: skip
+    print(as_table(rows, "the simpler way"))
     return 0
 
 

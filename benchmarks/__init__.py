@@ -1,0 +1,1 @@
+"""What Kedge claims, measured: each module is one run with a table and JSON."""

@@ -1,0 +1,94 @@
+"""What a whole ``kedge build`` costs, and what an earlier one with ``--tune`` brought."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+from benchmarks.common import Row
+from benchmarks.contest import claims, measured
+from kedge_builder.judge.acceptance import EXIT
+from kedge_builder.measure.engines import EngineFile
+from kedge_builder.measure.evaluate import drop_interval
+from kedge_builder.models.weights import load
+from kedge_builder.quantize.quantizer import engine_files
+from kedge_builder.recipe import BuildOptions
+from kedge_builder.workshop import Workshop
+from kedge_shared.device_classes import find_class
+from kedge_shared.errors import InputError
+
+#: Both classes without tuning, two cores, 128 images.
+BUILD_SECONDS, BUILD_MIB = 240.0, 4096.0
+#: With pruning and search, against the unpruned model that was trained equally long.
+TUNED_SPEED, TUNED_DROP = 3.0, 1.0
+TUNED_TITLE = "tuned"
+_RUN = "from kedge_shared.cli import main; main()"
+
+
+def build_rows(title: str, options: BuildOptions, scratch: Path) -> list[Row]:
+    """Builds in a process of its own with an empty cache; returns time and peak memory.
+
+    Raises:
+        InputError: The build refused its input.
+    """
+    command = [
+        sys.executable, "-c", _RUN, "build", str(options.weights), "--data", str(options.data),
+        "--out", str(scratch / "built"), "--cache", str(scratch / "empty"),
+        "--input-size", str(options.input_size),
+        "--calibration-images", str(options.calibration_images),
+    ]  # fmt: skip
+    for each in options.classes:
+        command += ["--device-class", each.name]
+    started = time.monotonic()
+    running = subprocess.Popen(command, stdout=sys.stderr)
+    _, status, usage = os.wait4(running.pid, 0)
+    took = time.monotonic() - started
+    running.returncode = os.waitstatus_to_exitcode(status)
+    if running.returncode not in EXIT.values():
+        raise InputError(f"kedge build of {options.weights} ended with {running.returncode}")
+    peak = usage.ru_maxrss / 1024
+    return [
+        Row(name=f"{title}: kedge build, {len(options.classes)} classes", value=took, unit="s",
+            target=BUILD_SECONDS, holds=took <= BUILD_SECONDS),
+        Row(name=f"{title}: its peak memory", value=peak, unit="MiB", target=BUILD_MIB,
+            holds=peak < BUILD_MIB),
+    ]  # fmt: skip
+
+
+def tuned_rows(title: str, shop: Workshop, folder: Path, equal: Path) -> list[Row]:
+    """Measures the engine of an earlier build afresh, beside the float model of ``equal``.
+
+    Args:
+        title: Of the rows.
+        shop: With the data that both are judged on; its input size is the unpruned model's.
+        folder: One class of ``kedge build --tune``: its engine and ``report.json``.
+        equal: The unpruned model, fine-tuned for as many epochs as the pruned one.
+
+    Raises:
+        InputError: The folder holds no build.
+    """
+    try:
+        report = json.loads((folder / "report.json").read_bytes())
+        device_class = find_class(report["device_class"])
+        size = int(report["input"]["height"])
+    except (OSError, ValueError, KeyError):
+        raise InputError(f"{folder} holds no report of a build", "name DIR/CLASS") from None
+    trained = load(equal)
+    reference = shop.source(shop.options.size(device_class), trained)
+    files = engine_files(folder)
+    tuned = replace(reference, given=replace(reference.given, height=size, width=size))
+    floats, small = measured(
+        shop,
+        device_class,
+        {"unpruned float": ((EngineFile("engine", reference.path),), reference),
+         "tuned": (files, tuned)},
+    )  # fmt: skip
+    drop = drop_interval(floats.accuracy, small.accuracy, seed=shop.options.seed)
+    rows = claims(title, floats, small, drop, TUNED_SPEED, TUNED_DROP)
+    saved = 100 * (1 - small.mib / floats.mib)
+    return [*rows, Row(name=f"{title}: bytes saved", value=saved, unit="%")]
