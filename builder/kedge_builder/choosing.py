@@ -133,7 +133,7 @@ class Chooser:
         frames = [each.frame() for each in self._shop.data.select[:_TIMED_FRAMES]]
         pair = [self._timed(each) for each in (base, other)]
         before, after = interleaved(pair, frames, seconds=_BLOCK_SECONDS)
-        return max(0.0, after.engine_p50 - before.engine_p50)
+        return after.engine_p50 - before.engine_p50
 
     def _timed(self, candidate: Candidate) -> Timed:
         engine = engines.load(self._class.runtime.name, candidate.files, self._class.threads)
