@@ -102,7 +102,11 @@ def entrants(shop: Workshop, device_class: DeviceClass) -> list[Entrant]:
     """Makes and measures float, Kedge's choice and every peer of the class's runtime."""
     source = shop.source(shop.options.size(device_class))
     made: dict[str, tuple[EngineFile, ...]] = {"float": (EngineFile("engine", source.path),)}
-    made[OURS] = Chooser(shop, device_class, source, shop.trained).choose().candidate.files
+    made[OURS] = (
+        Chooser(shop, device_class, source, shop.trained, shop.options.rungs)
+        .choose()
+        .candidate.files
+    )
     for name in PEERS[device_class.runtime.name]:
         made[name] = _peer(shop, device_class, source, name)
     return measured(shop, device_class, {name: (files, source) for name, files in made.items()})

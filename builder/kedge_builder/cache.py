@@ -137,7 +137,12 @@ class Cache:
             entry = Entry(step=step, inputs=inputs, files=made)
             (scratch / _INDEX).write_bytes(wire.encode_pretty(entry))
             shutil.rmtree(place, ignore_errors=True)
-            scratch.rename(place)
+            try:
+                scratch.rename(place)
+            except OSError:
+                # Another process made the same entry meanwhile: as good as ours.
+                if not self._whole(place):
+                    raise
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
 

@@ -57,12 +57,19 @@ class Chooser:
         device_class: What is chosen for.
         source: The float model; drops count from it.
         trained: The same in torch, for QAT.
+        rungs: What may be tried when plain INT8 loses too much.
     """
 
     def __init__(
-        self, workshop: Workshop, device_class: DeviceClass, source: Source, trained: Trained
+        self,
+        workshop: Workshop,
+        device_class: DeviceClass,
+        source: Source,
+        trained: Trained,
+        rungs: Sequence[Rung],
     ) -> None:
         self._shop, self._class, self._trained = workshop, device_class, trained
+        self._allowed = rungs
         self._source = source
         self._survey = workshop.surveyor(device_class, source)
         self._quantizer = workshop.quantizer(device_class, source)
@@ -70,14 +77,14 @@ class Chooser:
 
     def choose(self) -> Chosen:
         """Measures plain INT8, then climbs while it loses too much and the recipe allows."""
-        options, seed = self._shop.options, self._shop.options.seed
+        seed = self._shop.options.seed
         aim = aim_for(self._class.budgets.accuracy_drop)
         pick = choose([self._try(each) for each in plans_for(self._class)], seed=seed)
         taken, source, reason = pick.taken, self._source, pick.reason
         rungs: list[Rung] = []
         mixed = None
         while rung := next_rung(
-            options.rungs, rungs, drop=taken.drop.estimate, low=taken.drop.low, aim=aim
+            self._allowed, rungs, drop=taken.drop.estimate, low=taken.drop.low, aim=aim
         ):
             rungs.append(rung)
             if rung == "mixed":
@@ -126,7 +133,7 @@ class Chooser:
         frames = [each.frame() for each in self._shop.data.select[:_TIMED_FRAMES]]
         pair = [self._timed(each) for each in (base, other)]
         before, after = interleaved(pair, frames, seconds=_BLOCK_SECONDS)
-        return max(0.0, after.engine_p50 - before.engine_p50)
+        return after.engine_p50 - before.engine_p50
 
     def _timed(self, candidate: Candidate) -> Timed:
         engine = engines.load(self._class.runtime.name, candidate.files, self._class.threads)

@@ -173,7 +173,10 @@ class Tuner:
 
 def choose(workshop: Workshop, device_class: DeviceClass, source: Source) -> Tuned:
     """Returns what a class gets: plain INT8 or what the ladder says, then the search if asked."""
-    plain = Chooser(workshop, device_class, source, workshop.trained).choose()
-    if workshop.options.tune is None:
+    options = workshop.options
+    # A search has models of its own, the steps of the pruning chain; an adapted one is none.
+    rungs = [each for each in options.rungs if options.tune is None or each != "qat"]
+    plain = Chooser(workshop, device_class, source, workshop.trained, rungs).choose()
+    if options.tune is None:
         return Tuned(plain, {})
-    return Tuner(workshop, device_class, workshop.options.tune, plain).tune()
+    return Tuner(workshop, device_class, options.tune, plain).tune()

@@ -207,3 +207,31 @@ def test_the_longest_unused_go_first_and_no_more_than_needed(tmp_path: Path) -> 
 def test_nothing_to_trim(tmp_path: Path) -> None:
     Cache(tmp_path / "none").trim()
     assert entries(tmp_path) == []
+
+
+def test_two_builds_may_make_the_same_entry_at_once(tmp_path: Path) -> None:
+    """The other one is done first, between our look and our rename."""
+    folder = tmp_path / "cache"
+
+    def slow(out: Path) -> None:
+        Cache(folder).files("step", {}, Maker())
+        Maker()(out)
+
+    place, _ = Cache(folder).files("step", {}, slow)
+    assert (place / "model.bin").read_bytes() == b"weights"
+    assert len(entries(folder)) == 1
+
+
+def test_an_entry_that_comes_back_behind_our_back_is_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "cache"
+
+    def other(place: Path, **_: object) -> None:
+        if not place.name.startswith(".making-") and not place.exists():
+            place.mkdir()
+            (place / "entry.json").write_bytes(b'{"step": "step", "inputs": {}, "files": {}}')
+
+    monkeypatch.setattr(module.shutil, "rmtree", other)
+    place, _ = Cache(folder).files("step", {}, Maker())
+    assert (place / "entry.json").is_file()

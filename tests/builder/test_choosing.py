@@ -369,7 +369,7 @@ def climb(shop: Workshop, source: Source, monkeypatch: pytest.MonkeyPatch) -> Cl
         monkeypatch.setattr(Chooser, "_added_ms", lambda *_: 1.0)
         monkeypatch.setattr(qat, "adapt", lambda trained, *_: replace(trained, sha256="qat"))
         asked = replace(shop, options=replace(shop.options, rungs=rungs))
-        chooser = Chooser(asked, shop.options.classes[0], few, shop.trained)
+        chooser = Chooser(asked, shop.options.classes[0], few, shop.trained, asked.options.rungs)
         return chooser.choose(), world
 
     return run

@@ -47,6 +47,7 @@ class SimBoard:
         runner: Its live loop.
         preflight: What the child will have measured.
         preflights: Jobs the child was given.
+        patience: Seconds of probation at the most; a busy machine needs some to see any frame.
     """
 
     world: World
@@ -57,7 +58,7 @@ class SimBoard:
     runner: SimRunner = field(default_factory=SimRunner)
     preflight: PreflightResult = GOOD
     preflights: list[PreflightJob] = field(default_factory=list)
-    patience: float = 0.3
+    patience: float = 1.5
 
     def __post_init__(self) -> None:
         token = self.world.operator.enrolment_tokens(api.TokenRequest())[0].token

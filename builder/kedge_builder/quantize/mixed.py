@@ -94,12 +94,13 @@ def measure_blocks(
     for block in blocks:
         other = measured(replace(base.plan, float_blocks=(block,)))
         before, after = base.survey, other.survey
+        added = added_ms(base, other)
         rows.append(
             Sensitivity(
                 block=block,
                 distortion_saved=before.distortion - after.distortion,
                 points_gained=100 * (after.accuracy.map50_95 - before.accuracy.map50_95),
-                ms_added=added_ms(base, other),
+                ms_added=None if added is None else max(0.0, added),
             )
         )
         tick()
