@@ -6,6 +6,7 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
+import anyio
 import msgspec
 
 from kedge_agent.errors import RunnerGone
@@ -40,11 +41,14 @@ class RunnerLink:
             RunnerGone: It does not listen, ended meanwhile, is too slow or of another version.
         """
         try:
-            return await asyncio.wait_for(self._exchange(request), timeout_seconds)
+            # Not asyncio.wait_for: see server_client.within.
+            with anyio.fail_after(timeout_seconds):
+                answer = await self._exchange(request)
+            return answer
+        except TimeoutError:
+            raise RunnerGone(f"runner does not answer within {timeout_seconds:.0f} s") from None
         except (OSError, asyncio.IncompleteReadError, msgspec.MsgspecError, ValueError) as error:
             raise RunnerGone(f"runner does not answer ({type(error).__name__})") from None
-        except asyncio.TimeoutError:
-            raise RunnerGone(f"runner does not answer within {timeout_seconds:.0f} s") from None
 
     async def state(self, timeout_seconds: float = 5.0) -> RunnerState:
         """Returns where the runner stands.

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, TypeVar
 
+import anyio
 import httpx
 
 from kedge_shared import bench, protocol, wire
@@ -169,12 +169,17 @@ class ServerClient:
 async def within(seconds: float, work: Awaitable[T]) -> T:
     """Waits so long and no longer.
 
+    Not by ``asyncio.wait_for``: before Python 3.12 it swallows a cancellation that comes together
+    with the answer (cpython issue 86296), and an updater that was told to end went on.
+
     Raises:
         httpx.ReadTimeout: It took longer.
     """
     try:
-        return await asyncio.wait_for(work, seconds)
-    except asyncio.TimeoutError:
+        with anyio.fail_after(seconds):
+            answer = await work
+        return answer
+    except TimeoutError:
         raise httpx.ReadTimeout(f"no whole answer within {seconds:g} s") from None
 
 

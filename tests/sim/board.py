@@ -111,9 +111,7 @@ class SimBoard:
                 await asyncio.sleep(0.1)
             finally:
                 self.state = updater.state
-                task.cancel()
-                with contextlib.suppress(asyncio.CancelledError):
-                    await task
+                await _ended(task)
                 updater.close()
                 listening.close()
         return self.state
@@ -134,3 +132,15 @@ class SimBoard:
         assert state.active is not None
         assert state.active.release == release
         self.world.tick()
+
+
+async def _ended(task: asyncio.Future[None]) -> None:
+    """Ends the updater, asking again as people do: a library below may lose one cancellation."""
+    for _ in range(10):
+        task.cancel()
+        done, _pending = await asyncio.wait({task}, timeout=1)
+        if done:
+            with contextlib.suppress(asyncio.CancelledError):
+                task.result()
+            return
+    raise AssertionError("the updater does not end when it is told to")
