@@ -89,7 +89,7 @@ class SimBoard:
             probation=ProbationSettings(seconds=0.1, max_seconds=self.patience, min_frames=30),
         )
 
-    def run(self, until: Condition = settled, seconds: float = 15.0) -> State:
+    def run(self, until: Condition = settled, seconds: float = 60.0) -> State:
         """Runs the updater until its state is as wanted; it ends as by SIGTERM."""
         return asyncio.run(self._run(until, seconds))
 
