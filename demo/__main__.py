@@ -43,7 +43,7 @@ def main() -> int:
     size = given.input_size or (160 if given.weights == FIXTURE else 320)
     settings = DemoSettings(
         out=given.out.resolve(), summary=HERE / "summary.json", weights=given.weights,
-        data=given.data, input_size=size, large_size=int(size * 2.6) // 32 * 32,
+        data=given.data, input_size=size, large_size=int(size * 3.2) // 32 * 32,
     )  # fmt: skip
     try:
         return _run(settings)

@@ -37,7 +37,7 @@ class DemoSettings:
     weights: Path
     data: Path | None = None
     input_size: int = 160
-    large_size: int = 416
+    large_size: int = 512
     fps: float = 12.0
     train_images: int = 240
     gate_images: int = 200
