@@ -80,7 +80,7 @@ class Chooser:
         seed = self._shop.options.seed
         aim = aim_for(self._class.budgets.accuracy_drop)
         pick = choose([self._try(each) for each in plans_for(self._class)], seed=seed)
-        taken, source, reason = pick.taken, self._source, pick.reason
+        taken, source, reason = self._refitted(pick.taken), self._source, pick.reason
         rungs: list[Rung] = []
         mixed = None
         while rung := next_rung(
@@ -88,8 +88,8 @@ class Chooser:
         ):
             rungs.append(rung)
             if rung == "mixed":
-                mixed = self._mix(taken, aim)
-                found, of = mixed.taken, source
+                mixed = self._mix(pick.taken, aim)
+                found, of = self._refitted(mixed.taken), source
             elif rung == "qat":
                 found, of = self._adapted(taken.plan)
             else:
@@ -109,6 +109,13 @@ class Chooser:
         if not any(found.files == each.files for each in self._tried):
             self._tried.append(found)
         return found
+
+    def _refitted(self, taken: Candidate) -> Candidate:
+        """Returns the candidate with its last convolutions refitted, where that is the better."""
+        if self._class.form == "qdq-s8s8" or taken.plan.precision == "float":
+            return taken
+        found = self._try(replace(taken.plan, refit=True))
+        return choose([taken, found], seed=self._shop.options.seed).taken
 
     def _mix(self, base: Candidate, aim: float) -> Mixed:
         blocks = [each.name for each in self._source.blocks]
@@ -158,7 +165,9 @@ class Chooser:
         }
         folder, _ = shop.cache.files("adapted", inputs, train)
         source = shop.source(size, load_weights(folder / "adapted.pt"))
-        found = self._try(replace(plan, float_blocks=()), shop.quantizer(self._class, source))
+        found = self._try(
+            replace(plan, float_blocks=(), refit=False), shop.quantizer(self._class, source)
+        )
         return found, source
 
 

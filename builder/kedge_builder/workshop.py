@@ -58,7 +58,8 @@ class Workshop:
                     graph = prepare_float(export.to_onnx(model.model, size, head))
                     (out / "float.onnx").write_bytes(graph.SerializeToString())
 
-            inputs = {"weights": model.sha256, "size": size, "head": head, "opset": export.OPSET}
+            inputs = {"weights": model.sha256, "size": size, "head": head, "opset": export.OPSET,
+                      "method": export.METHOD}  # fmt: skip
             folder, _ = self.cache.files("exported", inputs, make)
             path = folder / "float.onnx"
             graph = onnx.load(str(path))

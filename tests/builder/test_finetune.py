@@ -11,7 +11,7 @@ import torch
 from kedge_builder.compress import channels
 from kedge_builder.compress.finetune import FinetuneOptions, finetune
 from kedge_builder.compress.response import distance
-from kedge_builder.compress.split import prunable
+from kedge_builder.compress.split import split_csp
 from kedge_builder.data.datasets import read_data
 from kedge_builder.models.weights import Trained, load
 from kedge_builder.progress import Progress
@@ -27,7 +27,7 @@ LONGER = replace(SHORT, epochs=4, lr=5e-4, distil=10.0)
 def pruned() -> Trained:
     """The fixture without its weaker channels."""
     trained = load(FIXTURE)
-    model = prunable(trained.model)
+    model = split_csp(trained.model)
     macs = channels.macs_and_parameters(model, 64)[0]
     channels.take_away(model, torch.rand(2, 3, 64, 64), 0.6 * macs, lambda: None)
     return replace(trained, model=model.eval())

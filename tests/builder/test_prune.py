@@ -15,7 +15,7 @@ from kedge_builder.compress import channels
 from kedge_builder.compress.chain import PruneOptions, collapsed
 from kedge_builder.compress.prune import prune
 from kedge_builder.compress.response import distance, last_convolutions
-from kedge_builder.compress.split import SplitC2f, SplitC2PSA, prunable
+from kedge_builder.compress.split import SplitC2f, SplitC2PSA, split_csp
 from kedge_builder.data.datasets import Data, read_data
 from kedge_builder.models import checkpoint, export
 from kedge_builder.models.weights import Trained, load
@@ -57,7 +57,7 @@ def from_yaml(name: str) -> Any:
 @pytest.mark.parametrize("name", ["yolov8n.yaml", "yolo11n.yaml", "yolo26n.yaml"])
 def test_split_blocks_compute_the_same_bits_and_can_be_pruned(name: str) -> None:
     model = from_yaml(name)
-    split = prunable(model)
+    split = split_csp(model)
     assert any(isinstance(each, SplitC2f) for each in split.modules())
     assert any(isinstance(each, SplitC2PSA) for each in split.modules()) == ("v8" not in name)
     images = pictures(1, 64)
@@ -82,7 +82,7 @@ def test_measured_damage_beats_norms_alone(
     apart = []
     for scales in (channels._scales, lambda *_: {}):
         monkeypatch.setattr(channels, "_scales", scales)
-        model = prunable(trained.model)
+        model = split_csp(trained.model)
         macs = channels.macs_and_parameters(model, SIZE)[0]
         channels.take_away(model, seen, 0.9 * macs, lambda: None)
         with torch.no_grad():
@@ -93,7 +93,7 @@ def test_measured_damage_beats_norms_alone(
 def test_a_pruned_model_survives_a_file_and_exports_the_same_bytes(
     trained: Trained, tmp_path: Path
 ) -> None:
-    model = prunable(trained.model)
+    model = split_csp(trained.model)
     macs = channels.macs_and_parameters(model, 64)[0]
     channels.take_away(model, pictures(size=64), 0.8 * macs, lambda: None)
     fixed = {id(each) for each in channels.fixed_layers(model)}

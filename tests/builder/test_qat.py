@@ -11,7 +11,7 @@ import torch
 from kedge_builder.compress import qat
 from kedge_builder.compress.qat import QatOptions, adapt, quantized_convolutions, rounded
 from kedge_builder.compress.response import last_convolutions
-from kedge_builder.compress.split import prunable
+from kedge_builder.compress.split import split_csp
 from kedge_builder.data.datasets import Data, read_data
 from kedge_builder.models import checkpoint, export
 from kedge_builder.models.weights import Trained, load
@@ -68,7 +68,7 @@ def test_training_that_does_not_help_changes_nothing(trained: Trained, data: Dat
 def test_the_float_zone_is_never_rounded(name: str) -> None:
     from ultralytics.nn.tasks import DetectionModel
 
-    model = prunable(DetectionModel(name, nc=4, verbose=False).eval())
+    model = split_csp(DetectionModel(name, nc=4, verbose=False).eval())
     branches = 12 if "26" in name else 6
     zone = last_convolutions(model)
     assert len(zone) == branches

@@ -37,7 +37,7 @@ def take_away(model: Any, images: Any, target_macs: float, tick: Callable[[], No
     """Removes channels, in place, until the model needs no more than ``target_macs``.
 
     Args:
-        model: From :func:`kedge_builder.compress.split.prunable`.
+        model: From :func:`kedge_builder.compress.split.split_csp`.
         images: (n, 3, size, size) to measure damage on.
         target_macs: For one image of that size.
         tick: Called after each group that was measured.

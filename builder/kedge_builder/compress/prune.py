@@ -119,10 +119,10 @@ class _Chain:
         return f"step to {step.target:.0%} of the MACs: {why}" if why else ""
 
     def _start(self) -> PruneStep:
-        from kedge_builder.compress.split import prunable
+        from kedge_builder.compress.split import split_csp
 
         began = time.monotonic()
-        model = prunable(self.trained.model)
+        model = split_csp(self.trained.model)
         path = self.folder / "start.pt"
         checkpoint.save(model, path, size=self.options.size)
         return self._recorded("start", 1.0, None, began, self._score(load(path)))

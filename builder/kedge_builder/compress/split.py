@@ -1,4 +1,4 @@
-"""CSP blocks that a dependency graph can follow.
+"""CSP blocks with a convolution for each half: a dependency graph can follow them, and INT8 too.
 
 Ultralytics' C2f, C3k2 and C2PSA make both halves of their input with one convolution and cut its
 result in two. A dependency graph does not see which channel went to which half, and pruning
@@ -56,7 +56,7 @@ class SplitC2PSA(nn.Module):  # type: ignore[misc]
         return self.cv2(torch.cat((self.cv0(x), self.m(self.cv1(x))), 1))
 
 
-def prunable(model: Any) -> Any:
+def split_csp(model: Any) -> Any:
     """Returns a copy of a detector whose CSP blocks are split; outputs are bit-equal.
 
     Args:

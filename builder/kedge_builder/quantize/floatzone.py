@@ -25,7 +25,7 @@ from kedge_shared.errors import InputError
 #: What can multiply weights: where INT8 pays, and where the walk stops.
 WEIGHTED = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 #: Moves numbers without changing them.
-_MOVES = frozenset({"Transpose", "Reshape", "Split", "Slice", "Squeeze", "Unsqueeze", "Identity",
+MOVES = frozenset({"Transpose", "Reshape", "Split", "Slice", "Squeeze", "Unsqueeze", "Identity",
                     "Cast", "Flatten", "Gather"})  # fmt: skip
 
 _REASONS = {
@@ -133,6 +133,6 @@ class _Graph:
     def follows_softmax(self, node: Any) -> bool:
         """Says whether a convolution reads a Softmax, moved about at the most."""
         current = next(self.producers(node.input[:1]), None)
-        while current is not None and current.op_type in _MOVES:
+        while current is not None and current.op_type in MOVES:
             current = next(self.producers(current.input[:1]), None)
         return current is not None and current.op_type == "Softmax"

@@ -16,12 +16,15 @@ class Plan:
             (NNCF), and for float.
         bias_correction: Whether the shift that rounded weights cause is taken out of the biases.
         float_blocks: Blocks that stay float besides the float zone.
+        refit: Whether the last convolutions, which stay float, are fitted to what the quantized
+            layers give them.
         precision: ``int8``, or ``float`` for the model as it is.
     """
 
     calibrator: Calibrator | None = None
     bias_correction: bool = True
     float_blocks: tuple[str, ...] = ()
+    refit: bool = False
     precision: str = "int8"
 
     @property
@@ -32,6 +35,8 @@ class Plan:
         words: list[str] = [self.calibrator or "nncf"]
         if self.calibrator and self.bias_correction:
             words.append("bias-corrected")
+        if self.refit:
+            words.append("head refitted")
         if self.float_blocks:
             words.append(f"float: {' '.join(self.float_blocks)}")
         return ", ".join(words)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 from kedge_builder.cache import Cache
@@ -12,6 +13,7 @@ from kedge_builder.progress import Progress
 from kedge_builder.quantize import openvino, qdq
 from kedge_builder.quantize.observe import Observations, observe
 from kedge_builder.quantize.plan import Plan
+from kedge_builder.quantize.refitting import refit_engine
 from kedge_builder.quantize.source import Source, digest_of
 from kedge_shared.device_classes import DeviceClass
 
@@ -55,6 +57,8 @@ class Quantizer:
             "method": _METHOD,
         }
         write = self._write_openvino if self.device_class.form == "nncf-mixed" else self._write_qdq
+        if plan.refit:
+            write = self._write_refitted
         folder, _ = self._cache.files("quantized", inputs, lambda out: write(plan, out))
         return engine_files(folder)
 
@@ -81,6 +85,12 @@ class Quantizer:
             keep_float=self.source.nodes_of(plan.float_blocks),
         )
         openvino.save(quantized, out / "model.xml")
+
+    def _write_refitted(self, plan: Plan, out: Path) -> None:
+        files = self.make(replace(plan, refit=False))
+        stage = f"{self.device_class.name}: refitting the head"
+        with self._progress.stage(stage, len(self.calibrate)) as tick:
+            refit_engine(files[0].path, self.source, self.source.batches(self.calibrate), out, tick)
 
     def _observed(self) -> Observations:
         if self._seen is None:

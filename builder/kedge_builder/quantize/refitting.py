@@ -1,0 +1,69 @@
+"""Gives the last convolutions of an engine's file new weights, whatever its runtime."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from kedge_builder.quantize import openvino
+from kedge_builder.quantize.refit import Fit, fit
+from kedge_builder.quantize.source import Source
+from kedge_builder.quantize.taps import (
+    OnnxTaps,
+    OpenVinoTaps,
+    Taps,
+    collect,
+    kinds,
+    refitted_onnx,
+    refitted_openvino,
+)
+from kedge_shared.detections import Array
+
+
+def refit_engine(
+    path: Path, source: Source, batches: Iterable[Array], out: Path, tick: Callable[[], None]
+) -> None:
+    """Writes ``model.onnx``, or ``model.xml`` and ``.bin``, with a head that is refitted.
+
+    Args:
+        path: The quantized engine, ``.onnx`` or ``.xml``.
+        source: The float model that it was made from.
+        batches: Calibration inputs (1, 3, h, w).
+        out: Folder.
+        tick: Called after each input.
+    """
+    if path.suffix == ".onnx":
+        import onnx
+
+        graph = onnx.load(str(path))
+        fits = _fits(source, lambda edges: OnnxTaps(graph, _inputs(graph, edges)), batches, tick)
+        (out / "model.onnx").write_bytes(refitted_onnx(graph, fits))
+    else:
+        fits = _fits(source, lambda edges: OpenVinoTaps(path, edges), batches, tick)
+        openvino.save(refitted_openvino(path, fits), out / "model.xml")
+
+
+def _fits(
+    source: Source,
+    tapped: Callable[[list[str]], Taps],
+    batches: Iterable[Array],
+    tick: Callable[[], None],
+) -> dict[str, Fit]:
+    from onnx import numpy_helper
+
+    fed = kinds(source.onnx, source.zone)
+    nodes = {each.name: each for each in source.onnx.graph.node if each.name in fed}
+    weights = {each.name: each for each in source.onnx.graph.initializer}
+    floats = OnnxTaps(source.onnx, [nodes[each].output[0] for each in fed])
+    seen = collect(fed, floats, tapped(list(fed)), batches, tick)
+    fits = {}
+    for edge, positions in seen.items():
+        kernel, bias = (numpy_helper.to_array(weights[n]) for n in nodes[edge].input[1:3])
+        fits[edge] = fit(fed[edge], kernel[:, :, 0, 0], bias, positions)
+    return fits
+
+
+def _inputs(graph: Any, edges: list[str]) -> list[str]:
+    found = {each.name: str(each.input[0]) for each in graph.graph.node}
+    return [found[each] for each in edges]
