@@ -39,6 +39,7 @@ def counts(monkeypatch: pytest.MonkeyPatch) -> Counts:
     watch(export, "to_onnx", "export")
     watch(quantizer, "observe", "observe")
     watch(quantizer.qdq, "quantize", "quantize")
+    watch(quantizer, "refit_engine", "refit")
     watch(surveys, "evaluate", "survey")
     watch(tune.Tuner, "_measure", "point")
 
@@ -63,8 +64,9 @@ def test_a_repeated_build_does_no_step_again_and_other_inputs_do(
     }  # fmt: skip
     (first,) = build("2.0", **common)
     done = counts()
-    # Four calibrators and float on the images that choose, the chosen and float on the verdict's.
-    assert done == {"export": 1, "observe": 1, "quantize": 4, "survey": 7}
+    # Four calibrators, the best of them refitted and float on the images that choose; the chosen
+    # and float on the verdict's.
+    assert done == {"export": 1, "observe": 1, "quantize": 4, "refit": 1, "survey": 8}
     (again,) = build("2.0", **common)
     assert counts() == {}
     assert engine(again) == engine(first)
@@ -72,7 +74,7 @@ def test_a_repeated_build_does_no_step_again_and_other_inputs_do(
         for figure in ("map50", "map50_95", "size_bytes"):
             assert again.report[name][figure] == first.report[name][figure]
     (other,) = build("2.0", **common | {"seed": 1})
-    assert counts() == {"observe": 1, "quantize": 4, "survey": 7}
+    assert counts() == {"observe": 1, "quantize": 4, "refit": 1, "survey": 8}
     assert engine(other) != engine(first)
 
 
