@@ -33,7 +33,7 @@ from kedge_agent.local_protocol import (
 from kedge_agent.local_protocol import Telemetry as TelemetryAnswer
 from kedge_agent.pipeline import Loop
 from kedge_agent.runtimes.base import Runtime
-from kedge_agent.shadow import EvidenceBook, Shadow
+from kedge_agent.shadow import Shadow
 from kedge_agent.slots import read_slots
 from kedge_agent.sources.base import SourceThread
 from kedge_agent.start import forget_starts
@@ -113,7 +113,7 @@ class Control:
             candidate=self.hot.slot("candidate"),
             previous=self.hot.slot("previous"),
             fell_back=self.hot.fell_back or self.fell_back,
-            evidence=shadow.book.evidence(live) if shadow else None,
+            evidence=shadow.evidence(live) if shadow else None,
             frames=self.telemetry.frames,
             dropped=self.frames.dropped,
             errors=self.telemetry.errors,
@@ -166,8 +166,8 @@ class Control:
         slot = self.hot.slot(newer)
         if slot is None:
             return
-        book = EvidenceBook(open_slot(slot, self.store).manifest)
-        shadow = Shadow(self.hot, run, book, self._share)
+        manifest = open_slot(slot, self.store).manifest
+        shadow = Shadow(self.hot, run, manifest, self._share)
         shadow.start()
         self.loop.shadow = shadow
 

@@ -39,7 +39,7 @@ class Budget:
         earned = self._share * min(period_ms, _LONGEST_MS)
         self._earnings += _NEW_COST * (earned - self._earnings) if self._earnings else earned
         # What is saved up is one shadow frame: a quiet night does not pay for a busy morning.
-        self._earned = min(self._earned + earned, max(self._cost, earned))
+        self._earned = min(self._earned + earned, self._cost + earned)
         if not shadowed:
             self._alone.append(live_ms)
         elif self._alone:

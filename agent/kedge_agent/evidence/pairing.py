@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 
 from kedge_agent.detector import Detections
 from kedge_shared.detections import Array, Score, empty, iou_matrix, match
 from kedge_shared.manifest import Manifest
 
+Floats: TypeAlias = npt.NDArray[np.float32]
 _IOU = 0.5
 #: Above the reporting threshold by this, an object is one that must be seen again; those right at
 #: the threshold flicker in any engine.
@@ -54,7 +57,8 @@ class Pairing:
         self._sure = new.output.conf + _SURE
         self._index = {name: at for at, name in enumerate(new.output.classes)}
         self._renamed = new.shadow.class_map
-        self._must = {self._index.get(each, UNKNOWN) for each in new.shadow.classes}
+        named = new.shadow.classes
+        self._must = [self._index[each] for each in named if each in self._index] if named else None
 
     def __call__(self, old: Detections, new: Detections) -> Sightings:
         """Pairs what both say of one frame.
@@ -77,25 +81,24 @@ class Pairing:
             tuple(b for rows, _, b in kept for _ in rows),
         )
 
-    def _classes(self, names: Sequence[str]) -> np.ndarray[tuple[int], np.dtype[np.float32]]:
+    def _classes(self, names: Sequence[str]) -> Floats:
         index = [self._index.get(self._renamed.get(name, name), UNKNOWN) for name in names]
         return np.array(index, dtype=np.float32)
 
-    def _gains(
-        self, extra: Array, lost: Array, known: np.ndarray[tuple[int], np.dtype[np.float32]]
-    ) -> Array:
+    def _gains(self, extra: Array, lost: Array, known: Floats) -> Array:
         fresh = extra[np.isin(extra[:, 5], known)]
         sure = lost[lost[:, 4] >= self._sure]
         if not len(fresh) or not len(sure):
             return fresh
-        return fresh[iou_matrix(fresh, sure).max(axis=1) < _IOU]
+        apart = iou_matrix(fresh, sure).max(axis=1) < _IOU
+        return np.asarray(fresh[apart], dtype=np.float32)
 
-    def _counts(self, rows: Array) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+    def _counts(self, rows: Array) -> npt.NDArray[np.bool_]:
         sure = rows[:, 4] >= self._sure
-        return sure & np.isin(rows[:, 5], list(self._must)) if self._must else sure
+        return sure if self._must is None else sure & np.isin(rows[:, 5], self._must)
 
 
-def _with_classes(rows: Array, index: np.ndarray[tuple[int], np.dtype[np.float32]]) -> Array:
+def _with_classes(rows: Array, index: Floats) -> Array:
     renamed: Array = rows.copy()
     if len(rows):
         renamed[:, 5] = index[rows[:, 5].astype(int)]

@@ -62,7 +62,7 @@ class _Object:
 
     def expected(self, at: float) -> Array:
         """Returns where it should be by now."""
-        box = self.box.copy()
+        box: Array = self.box.copy()
         box[:4] += np.tile(self.speed * (at - self.at), 2)
         return box
 
@@ -179,7 +179,7 @@ def _boxes(objects: list[_Object]) -> Array:
 
 
 def _centres(boxes: Array) -> Array:
-    return (boxes[:, :2] + boxes[:, 2:4]) / 2
+    return np.asarray((boxes[:, :2] + boxes[:, 2:4]) / 2, dtype=np.float32)
 
 
 def _diagonals(boxes: Array) -> Array:
@@ -188,7 +188,8 @@ def _diagonals(boxes: Array) -> Array:
 
 
 def _centre(box: Array) -> Array:
-    return _centres(box[None])[0]
+    centre: Array = _centres(box[None])[0]
+    return centre
 
 
 def _diagonal(box: Array) -> float:
