@@ -69,6 +69,7 @@ class Control:
         threads: Threads an engine may use.
         state_dir: Where starts are counted.
         fell_back: Why the start took the previous engine; empty if not.
+        stills: No two frames of the source show the same objects.
     """
 
     hot: HotEngine
@@ -81,6 +82,7 @@ class Control:
     threads: int
     state_dir: Path
     fell_back: str = ""
+    stills: bool = False
     _changing: threading.Lock = field(default_factory=threading.Lock)
     _begun: float = field(default_factory=time.monotonic)
     _healthy: bool = False
@@ -154,6 +156,7 @@ class Control:
 
     def _shadow(self, request: StartShadow) -> None:
         self._share = request.share
+        self.stills = self.stills or request.stills
         if self.hot.slot("candidate") is not None:
             self._start_shadow("candidate", "candidate")
         elif self.hot.slot("previous") is not None:
@@ -167,7 +170,7 @@ class Control:
         if slot is None:
             return
         manifest = open_slot(slot, self.store).manifest
-        shadow = Shadow(self.hot, run, manifest, self._share)
+        shadow = Shadow(self.hot, run, manifest, self._share, stills=self.stills)
         shadow.start()
         self.loop.shadow = shadow
 

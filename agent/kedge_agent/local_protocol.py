@@ -62,9 +62,11 @@ class StartShadow(msgspec.Struct, frozen=True, tag="start_shadow"):
 
     Attributes:
         share: Share of the frame time that the shadow may take, 0..1.
+        stills: No two frames show the same objects: each counts once, as a track would.
     """
 
     share: float = 0.1
+    stills: bool = False
 
 
 class Swap(msgspec.Struct, frozen=True, tag="swap"):

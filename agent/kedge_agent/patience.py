@@ -8,6 +8,9 @@ from typing import Annotated
 from msgspec import Meta
 
 Seconds = Annotated[float, Meta(gt=0, le=30 * 86400)]
+#: Bound on the chance that an equally good engine which disagrees more than its manifest states is
+#: taken for a worse one; ``harm_share`` bounds it where the manifest is right.
+UNSTATED_SHARE = 0.1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,10 +20,13 @@ class ShadowSettings:
     Attributes:
         seconds: How long.
         share: Share of the time it may take.
+        stills: No two frames show the same objects (a triggered camera): each frame counts once.
+            Always so for a folder of images.
     """
 
     seconds: Seconds = 60.0
     share: Annotated[float, Meta(gt=0, le=1)] = 0.1
+    stills: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -29,12 +29,15 @@ class Shadow(threading.Thread):
         name: Which of them to run: ``candidate`` before a swap, ``previous`` after it.
         new: Manifest of the newer of the two.
         share: Share of the time it may take, 0..1.
+        stills: No two frames show the same objects.
     """
 
-    def __init__(self, hot: HotEngine, name: SlotName, new: Manifest, share: float) -> None:
+    def __init__(
+        self, hot: HotEngine, name: SlotName, new: Manifest, share: float, *, stills: bool = False
+    ) -> None:
         super().__init__(name="shadow", daemon=True)
         self._hot, self._name_of = hot, name
-        self._book = EvidenceBook(new, time.monotonic())
+        self._book = EvidenceBook(new, time.monotonic(), stills=stills)
         self._budget = Budget(share)
         self._job: tuple[Frame, Answer, float] | None = None
         self._took: float | None = None

@@ -195,7 +195,7 @@ class Update:
         if board.journal.state.active is None:
             return Ruling(Event.PASSED, Verdict(code="ok", reason="first engine on this board"))
         patience = board.settings.shadow
-        await self._ask(StartShadow(patience.share), _SWITCH_SECONDS)
+        await self._ask(StartShadow(patience.share, patience.stills), _SWITCH_SECONDS)
         until = time.monotonic() + patience.seconds
         while True:
             await asyncio.sleep(_LOOK_SECONDS)

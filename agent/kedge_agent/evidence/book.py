@@ -9,7 +9,7 @@ from kedge_agent.detector import Detections
 from kedge_agent.evidence.loss import LossTest
 from kedge_agent.evidence.pace import PaceTest
 from kedge_agent.evidence.pairing import Pairing
-from kedge_agent.evidence.tracks import Tracker
+from kedge_agent.evidence.tracks import Stills, Tracker
 from kedge_agent.local_protocol import Evidence, Proof
 from kedge_shared.detections import Score
 from kedge_shared.manifest import Manifest
@@ -25,13 +25,14 @@ class EvidenceBook:
     Args:
         new: Manifest of the newer engine, whose ``shadow`` section says what must hold.
         began: Seconds, on the clock that :meth:`add` is told.
+        stills: No two frames show the same objects; each frame counts once.
     """
 
-    def __init__(self, new: Manifest, began: float) -> None:
+    def __init__(self, new: Manifest, began: float, *, stills: bool = False) -> None:
         self._pairing = Pairing(new)
         self._loss = LossTest(new.shadow)
         self._pace = PaceTest(new.budgets.latency_ratio)
-        self._tracker = Tracker()
+        self._tracker = Stills() if stills else Tracker()
         self._score = Score()
         self._frames = self._objects = self._answered = self._errors = 0
         self._missed: list[float] = [0.0, 0.0]

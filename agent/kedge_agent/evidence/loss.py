@@ -31,11 +31,9 @@ import numpy as np
 import numpy.typing as npt
 
 from kedge_agent.evidence.betting import Bet, Capital, Values
+from kedge_agent.patience import UNSTATED_SHARE
 from kedge_shared.manifest import Shadow
 
-#: Bound on the chance that an equally good engine which disagrees more than was stated is taken
-#: for a worse one.
-UNSTATED_SHARE = 0.1
 #: Chosen in benchmarks/shadow.py for a loss of 10 % in 60 tracks; a mixture, so that neither 5 %
 #: nor everything lost goes unseen.
 _MISSING = (Bet(0.06, 0.5), Bet(0.12, 0.5))

@@ -29,6 +29,8 @@ _PATIENCE = 5
 _STILL = 0.25
 #: So long the place of a still object is remembered: something drove past it.
 _PLACE_SECONDS = 10.0
+#: Still frames that are remembered.
+_STILLS = 4096
 
 
 @dataclass(frozen=True)
@@ -149,6 +151,35 @@ class Tracker:
         near = _nearest(expected[known], boxes[fresh])
         pairs += [(known[left], fresh[right]) for left, right in near]
         return [(self._objects[left], right) for left, right in pairs]
+
+
+class Stills:
+    """Counts frames where no two show the same objects: a triggered camera, a folder of images.
+
+    What is on one frame is one cluster, however many objects it holds. A frame that comes again
+    (a folder in a loop) is told by its boxes and proves nothing new.
+
+    Attributes:
+        total: Frames that were judged.
+    """
+
+    def __init__(self) -> None:
+        self.total = 0
+        self._known: dict[bytes, None] = {}
+
+    def see(self, seen: Sightings, at: float) -> list[Track]:  # noqa: ARG002 - as Tracker's
+        """Takes one frame; returns it as a track if it holds objects and is new."""
+        mark = seen.boxes[:, :4].round().astype(np.int32).tobytes()
+        if not len(seen) or mark in self._known:
+            return []
+        self._known[mark] = None
+        if len(self._known) > _STILLS:
+            del self._known[next(iter(self._known))]
+        self.total += 1
+        score = seen.score
+        old, new = score.hits + score.missed, score.hits + score.extra
+        missed = score.missed / old if old else float("nan")
+        return [Track(missed, score.extra / new if new else float("nan"), 1)]
 
 
 def _nearest(left: Array, right: Array) -> list[tuple[int, int]]:
