@@ -157,13 +157,20 @@ def test_still_frames_count_once_each() -> None:
     """Unrelated images: one cluster a frame, however full; a folder in a loop proves no more."""
     book = EvidenceBook(manifest(), began=0, stills=True)
     for at in range(3 * 40):
-        old = said(box(7 * (at % 40)), box(0, 1, y=90 + at % 40), box(200, y=5))
+        old = said(box(700 * (at % 40)), box(40 * (at % 40), 1, y=90 + 70 * (at % 40)), box(31 * (at % 40), y=500))
         new = said(*[tuple(each) for each in old.rows[: 2 if at % 40 == 0 else 3]])
         book.add(old, new, float(at))
         book.add(said(), said(), at + 0.5)
     found = book.evidence(0, 1, 120)
     assert (found.frames, found.objects, found.tracks) == (240, 120, 40)
     assert found.missed == pytest.approx(1 / 3 / 40)
+
+
+def test_a_video_is_no_stills() -> None:
+    book = EvidenceBook(manifest(), began=0, stills=True)
+    for at in range(100):
+        book.add(said(box(at), box(at, y=90)), said(box(at)), float(at))
+    assert book.evidence(0, 1, 100).tracks == 1
 
 
 def test_the_book_adds_up_a_loss() -> None:

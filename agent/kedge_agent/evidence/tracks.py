@@ -157,7 +157,8 @@ class Stills:
     """Counts frames where no two show the same objects: a triggered camera, a folder of images.
 
     What is on one frame is one cluster, however many objects it holds. A frame that comes again
-    (a folder in a loop) is told by its boxes and proves nothing new.
+    (a folder in a loop) is told by its boxes and proves nothing new; nor does one on which half
+    of the objects stand where they stood before, for that is a video after all.
 
     Attributes:
         total: Frames that were judged.
@@ -166,11 +167,16 @@ class Stills:
     def __init__(self) -> None:
         self.total = 0
         self._known: dict[bytes, None] = {}
+        self._before: Array = empty()
 
-    def see(self, seen: Sightings, at: float) -> list[Track]:  # noqa: ARG002 - as Tracker's
+    def see(self, seen: Sightings, at: float) -> list[Track]:
         """Takes one frame; returns it as a track if it holds objects and is new."""
+        if not len(seen):
+            return []
         mark = seen.boxes[:, :4].round().astype(np.int32).tobytes()
-        if not len(seen) or mark in self._known:
+        stayed = 2 * len(match(self._before, seen.boxes, _SAME_IOU)) >= len(seen)
+        self._before = seen.boxes
+        if stayed or mark in self._known:
             return []
         self._known[mark] = None
         if len(self._known) > _STILLS:
