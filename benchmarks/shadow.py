@@ -280,9 +280,24 @@ def main() -> int:
     """Measures and prints."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--json", action="store_true")
-    parser.add_argument("--runs", type=int, default=2000)
+    parser.add_argument("--runs", type=int, default=2000, help="simulated boards a row; 0: none")
+    parser.add_argument("--video", type=Path, nargs="+", help="files to replay")
+    parser.add_argument("--weights", type=Path, help="YOLOv8 checkpoint, the older engine")
+    parser.add_argument("--other", type=Path, help="another one, the newer")
+    parser.add_argument("--size", type=int, default=416, help="input pixels")
+    parser.add_argument("--stride", type=int, default=3, help="video frames a look")
+    parser.add_argument("--noise", type=float, nargs="*", default=[0.02, 0.1, 0.15, 0.2])
     given = parser.parse_args()
-    rows = [*power(given.runs), *false_alarms(given.runs), *decisions(given.runs)]
+    if bool(given.video) != bool(given.weights):
+        parser.error("a replay takes both --video and --weights")
+    rows: list[Row] = []
+    if given.runs:
+        rows += [*power(given.runs), *false_alarms(given.runs), *decisions(given.runs)]
+    if given.video:
+        from benchmarks.shadow_replay import replay
+
+        rows += replay(given.video, given.weights, given.other, given.size, given.stride,
+                       given.noise)  # fmt: skip
     if given.json:
         print(as_object(platform.platform(), rows))
     else:
