@@ -73,11 +73,13 @@ def damaged(model: Any, noise: float, seed: int) -> Any:
     with torch.no_grad():
         for name, weight in model.named_parameters():
             if weight.dim() == 4 and "dfl" not in name:
-                weight += noise * weight.std() * torch.randn_like(weight)
+                weight.add_(noise * weight.std() * torch.randn_like(weight))
     return model
 
 
-def watch(model: Any, names: tuple[str, ...], size: int, frames: Sequence[Frame]) -> list[Detections]:
+def watch(
+    model: Any, names: tuple[str, ...], size: int, frames: Sequence[Frame]
+) -> list[Detections]:
     """Exports a model and lets ONNX Runtime say what is on each frame."""
     import onnxruntime as ort
 

@@ -8,9 +8,6 @@ from typing import Annotated
 from msgspec import Meta
 
 Seconds = Annotated[float, Meta(gt=0, le=30 * 86400)]
-#: Bound on the chance that an equally good engine which disagrees more than its manifest states is
-#: taken for a worse one; ``harm_share`` bounds it where the manifest is right.
-UNSTATED_SHARE = 0.1
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -30,8 +30,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from kedge_agent.evidence import bars
 from kedge_agent.evidence.betting import Bet, Capital, Values
-from kedge_agent.patience import UNSTATED_SHARE
 from kedge_shared.manifest import Shadow
 
 #: Chosen in benchmarks/shadow.py for a loss of 10 % in 60 tracks; a mixture, so that neither 5 %
@@ -70,14 +70,12 @@ class Findings:
 
     def harm(self, share: float) -> npt.NDArray[np.bool_]:
         """Says whether harm is proven, with the chance ``share`` of a false alarm."""
-        bar = math.log(1 / share)
-        worse = self.worse >= math.log(1 / max(UNSTATED_SHARE, share))
-        return np.asarray(((self.missing >= bar) & worse) | (self.blind >= bar))
+        lost = bars.loses(self.missing, self.worse, share)
+        return np.asarray(lost | bars.proven(self.blind, share))
 
     def health(self, share: float) -> npt.NDArray[np.bool_]:
         """Says whether health is proven, each part of it with the chance ``share`` of error."""
-        bar = math.log(1 / share)
-        return np.asarray((self.safe >= bar) & (self.sighted >= bar))
+        return np.asarray(bars.healthy(self.safe, self.sighted, share))
 
 
 class LossTest:

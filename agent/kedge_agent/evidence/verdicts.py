@@ -6,9 +6,10 @@ import math
 from dataclasses import dataclass, field
 
 from kedge_agent.decisions import WATCH, Ruling, harm
+from kedge_agent.evidence import bars
 from kedge_agent.evidence.heat import Heat
 from kedge_agent.local_protocol import Evidence, Proof
-from kedge_agent.patience import UNSTATED_SHARE, ProbationSettings
+from kedge_agent.patience import ProbationSettings
 from kedge_shared.manifest import Manifest
 from kedge_shared.phases import Event, Phase
 from kedge_shared.policy import ModelPolicy
@@ -151,19 +152,15 @@ def _judge_loss(
         return harm("accuracy", said, phase, **_figures(evidence))
     if not _held(manifest):
         return None
-    proof, bar = evidence.proof, math.log(1 / settings.harm_share)
+    proof, share = evidence.proof, settings.harm_share
     said = f"misses {evidence.missed:.0%} of what the older engine sees on live frames"
-    if proof.blind >= bar:
+    if bars.proven(proof.blind, share):
         said += f", {1 - manifest.shadow.min_agreement:.0%} may be"
-    elif proof.missing >= bar and proof.worse >= _worse_bar(settings):
+    elif bars.loses(proof.missing, proof.worse, share):
         said += f", and sees {evidence.gained:.0%} that it does not"
     else:
         return None
     return harm("accuracy", f"{said}: {evidence.tracks} objects", phase, **_figures(evidence))
-
-
-def _worse_bar(settings: ProbationSettings) -> float:
-    return math.log(1 / max(UNSTATED_SHARE, settings.harm_share))
 
 
 def _judge_latency(
@@ -182,7 +179,7 @@ def _judge_latency(
             latency_p95_ms=evidence.new_p95_ms,
             limit=limit,
         )
-    if evidence.proof.slow >= math.log(1 / settings.harm_share):
+    if bars.proven(evidence.proof.slow, settings.harm_share):
         return harm(
             "latency",
             f"live frames take {evidence.new_ms:.1f} ms, the older engine {evidence.old_ms:.1f}",
@@ -214,8 +211,7 @@ def _held(manifest: Manifest) -> bool:
 
 
 def _healthy(proof: Proof, settings: ProbationSettings) -> bool:
-    bar = math.log(1 / settings.error_share)
-    return proof.safe >= bar and proof.sighted >= bar
+    return bool(bars.healthy(proof.safe, proof.sighted, settings.error_share))
 
 
 def _added(before: Proof, since: Proof) -> Proof:
