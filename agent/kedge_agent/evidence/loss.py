@@ -37,11 +37,11 @@ from kedge_shared.manifest import Shadow
 #: Chosen in benchmarks/shadow.py for a loss of 10 % in 60 tracks; a mixture, so that neither 5 %
 #: nor everything lost goes unseen.
 _MISSING = (Bet(0.06, 0.5), Bet(0.12, 0.5))
-_PLAIN = (Bet(0.9, 1.0),)
+_PLAIN = (Bet(0.95, 1.0),)
 _SHARP = (Bet(0.5, 1.0),)
 #: Differences are stretched so much before their sign counts in full: losses of a few looks on
 #: many tracks are as much of a loss as few tracks lost whole.
-_STRETCH = 6.0
+_STRETCH = 8.0
 _PLAIN_WEIGHT = 0.7
 _BLIND = (Bet(0.1, 0.25), Bet(0.3, 0.5), Bet(0.6, 0.25))
 _SAFE = (Bet(0.9, 0.5), Bet(0.5, 0.5))
