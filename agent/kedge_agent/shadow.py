@@ -46,19 +46,23 @@ class Shadow(threading.Thread):
         self._last: float | None = None
 
     def offer(self, frame: Frame, answer: Answer) -> None:
-        """Takes a live frame if the shadow is idle and within its share; else lets it go."""
+        """Takes a live frame if the shadow is idle and within its share; else lets it go.
+
+        Never waits: the shadow's thread is the nicest of the board and may hold the lock long.
+        """
         now = time.monotonic()
         period = now - self._last if self._last is not None else 0.0
         self._last = now
-        with self._wake:
-            busy = self._job is not None or self._took is not None
-            self._budget.frame(period * 1000, answer.found.ms, shadowed=busy)
-            if self._took is not None:
-                self._budget.ran(self._took)
-                self._took = None
-            if self._job is None and self._budget.may_run():
-                self._job = frame, answer, now
-                self._wake.notify()
+        # In this order: a shadow that is seen idle has said what it took.
+        idle = self._job is None
+        took, self._took = self._took, None
+        self._budget.frame(period * 1000, answer.found.ms, shadowed=not idle or took is not None)
+        if took is not None:
+            self._budget.ran(took)
+        if idle and self._budget.may_run() and self._wake.acquire(blocking=False):
+            self._job = frame, answer, now
+            self._wake.notify()
+            self._wake.release()
 
     def evidence(self, live_p95_ms: float) -> Evidence:
         """Returns what there is so far."""
@@ -83,9 +87,8 @@ class Shadow(threading.Thread):
                 frame, answer, at = self._job
             started = time.monotonic()
             self._compare(frame, answer, at)
-            with self._wake:
-                self._took = (time.monotonic() - started) * 1000
-                self._job = None
+            self._took = (time.monotonic() - started) * 1000
+            self._job = None
 
     def _compare(self, frame: Frame, answer: Answer, at: float) -> None:
         try:

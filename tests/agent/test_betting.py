@@ -114,6 +114,10 @@ BOTH, LOST, GAINED = (0.0, 0.0), (1.0, NONE), (NONE, 1.0)
         # Seeing more is harm only where the manifest says that neither may.
         ([GAINED] * 20, {}, False, False),
         ([GAINED] * 20, {"must_hold": "agreement"}, True, False),
+        ([(0.0, 0.5)] * 40, {}, False, True),
+        ([(0.0, 0.5)] * 40, {"must_hold": "agreement"}, True, False),
+        # Health is of the net loss.
+        ([(0.1, 0.1)] * 60, {}, False, True),
         # A wider margin is proven sooner.
         ([BOTH] * 13, {"max_loss": 0.3}, False, True),
         ([BOTH] * 13, {}, False, False),
@@ -165,6 +169,13 @@ def test_a_slow_engine_is_told_by_pairs(new_ms: float, pairs: int, slow: bool) -
     for _ in range(pairs * BLOCK):
         test.add(10.0, new_ms)
     assert (test.log >= math.log(100)) is slow
+
+
+def test_a_few_slow_frames_are_no_slow_engine() -> None:
+    test = PaceTest(1.5)
+    for at in range(2000):
+        test.add(10.0, 90.0 if at % 10 < 4 else 10.0)
+    assert test.log < 1
 
 
 def test_a_board_that_slows_down_both_is_no_slow_engine() -> None:

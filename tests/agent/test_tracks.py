@@ -124,6 +124,27 @@ def test_a_conveyor() -> None:
     assert tracker.total == 6
 
 
+def test_a_queue_is_not_shifted_by_one() -> None:
+    """One behind the other, nearer to the next one's last place than to their own."""
+    looks = [look(*[box(20 * at - 30 * number) for number in range(6)]) for at in range(12)]
+    tracker = Tracker()
+    # The first is alone at first, as at the edge of a picture; the others follow one by one.
+    shown = [
+        look(*[tuple(each) for each in one.boxes if each[0] >= 0])  # type: ignore[misc]
+        for one in looks
+    ]
+    watched(tracker, *shown, *[NOTHING] * 6)
+    assert tracker.total == 6
+
+
+def test_who_comes_where_another_left_is_another() -> None:
+    tracker = Tracker()
+    there = [look(box(15 * at)) for at in range(6)]
+    watched(tracker, *there, *[NOTHING] * 6)
+    watched(tracker, *reversed(there), *[NOTHING] * 6, at=12 * 0.4)
+    assert tracker.total == 2
+
+
 def test_what_a_track_says() -> None:
     looks = [look(box(0))] * 10 + [look(box(0), new=False)] * 6 + [look(box(0), old=False)] * 4
     (track,) = watched(Tracker(), *looks)
@@ -153,11 +174,26 @@ def test_the_book_counts_objects_not_frames() -> None:
     assert (passed.new_p95_ms, passed.stride, passed.seconds) == (7.0, 4.0, 320)
 
 
+def test_the_book_times_both_on_the_same_frames() -> None:
+    slow, fast = (EvidenceBook(manifest(), began=0) for _ in range(2))
+    for at in range(100):
+        slow.add(said(ms=10), said(ms=16), float(at))
+        fast.add(said(ms=16), said(ms=10), float(at))
+    found = slow.evidence(0, 1, 100)
+    assert (found.old_ms, found.new_ms) == (10, 16)
+    assert found.proof.slow >= math.log(100)
+    assert fast.evidence(0, 1, 100).proof.slow == 0
+
+
 def test_still_frames_count_once_each() -> None:
     """Unrelated images: one cluster a frame, however full; a folder in a loop proves no more."""
     book = EvidenceBook(manifest(), began=0, stills=True)
     for at in range(3 * 40):
-        old = said(box(700 * (at % 40)), box(40 * (at % 40), 1, y=90 + 70 * (at % 40)), box(31 * (at % 40), y=500))
+        old = said(
+            box(700 * (at % 40)),
+            box(40 * (at % 40), 1, y=90 + 70 * (at % 40)),
+            box(31 * (at % 40), y=500),
+        )
         new = said(*[tuple(each) for each in old.rows[: 2 if at % 40 == 0 else 3]])
         book.add(old, new, float(at))
         book.add(said(), said(), at + 0.5)

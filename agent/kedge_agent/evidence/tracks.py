@@ -31,6 +31,7 @@ _STILL = 0.25
 _PLACE_SECONDS = 10.0
 #: Still frames that are remembered.
 _STILLS = 4096
+_REST: Array = np.zeros(2, dtype=np.float32)
 
 
 @dataclass(frozen=True)
@@ -60,12 +61,13 @@ class _Object:
     looks: int = 0
     absent: int = 0
     judged: bool = False
-    speed: Array = field(default_factory=lambda: np.zeros(2, dtype=np.float32))
+    speed: Array = field(default_factory=lambda: _REST)
 
-    def expected(self, at: float) -> Array:
-        """Returns where it should be by now."""
+    def expected(self, at: float, flow: Array) -> Array:
+        """Returns where it should be by now; what was seen but once goes with the others."""
         box: Array = self.box.copy()
-        box[:4] += np.tile(self.speed * (at - self.at), 2)
+        speed = self.speed if self.looks > 1 else flow
+        box[:4] += np.tile(speed * (at - self.at), 2)
         return box
 
     def see(self, box: Array, at: float, old: bool, new: bool) -> None:
@@ -144,7 +146,11 @@ class Tracker:
         self._objects.append(entered)
 
     def _join(self, boxes: Array, at: float) -> list[tuple[_Object, int]]:
-        expected = np.concatenate([empty(), *(each.expected(at)[None] for each in self._objects)])
+        speeds = [each.speed for each in self._objects if each.looks > 1]
+        flow = np.median(speeds, axis=0) if speeds else _REST
+        expected = np.concatenate(
+            [empty(), *(each.expected(at, flow)[None] for each in self._objects)]
+        )
         pairs = match(expected, boxes, _SAME_IOU)
         known = _others(len(expected), [left for left, _ in pairs])
         fresh = _others(len(boxes), [right for _, right in pairs])
