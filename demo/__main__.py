@@ -15,7 +15,7 @@ from demo.fleet import Fleet
 from demo.processes import Processes
 from demo.releases import Releases
 from demo.settings import DEVICES, DemoSettings
-from demo.shapes import draw_video
+from demo.shapes import PACE, draw_video
 from demo.summary import measure, percentile, read_sink, release_row, spans_of
 from demo.train import FIXTURE
 from demo.view import View, summary_table
@@ -77,7 +77,7 @@ def _camera(settings: DemoSettings) -> dict[str, object]:
     if settings.data is not None:
         return {"kind": "folder", "path": str(settings.out / "data" / "val" / "images")}
     video = settings.out / "camera.mp4"
-    draw_video(video, seconds=60, fps=settings.fps, size=settings.input_size, seed=7)
+    draw_video(video, seconds=60, fps=settings.fps, size=settings.input_size, seed=7, pace=PACE)
     return {"kind": "video", "path": str(video)}
 
 

@@ -17,6 +17,8 @@ import numpy as np
 import numpy.typing as npt
 import yaml
 
+#: What the boards' camera sees moves so fast: a minute of probation holds enough objects.
+PACE = 4.0
 CLASSES = ("circle", "square", "triangle", "star")
 Image: TypeAlias = npt.NDArray[np.uint8]
 #: Radii of the demo's shapes as shares of the scene.
@@ -194,7 +196,9 @@ def _label_line(shape: Shape, size: int, swap: Mapping[int, int]) -> str:
     return f"{label} {(x1 + x2) / 2:.6f} {(y1 + y2) / 2:.6f} {x2 - x1:.6f} {y2 - y1:.6f}\n"
 
 
-def draw_video(path: Path, *, seconds: float, fps: float, size: int, seed: int) -> None:
+def draw_video(
+    path: Path, *, seconds: float, fps: float, size: int, seed: int, pace: float = 1.0
+) -> None:
     """Writes a video of shapes that drift through the picture, come in and go out.
 
     Args:
@@ -203,6 +207,7 @@ def draw_video(path: Path, *, seconds: float, fps: float, size: int, seed: int) 
         fps: Frames a second.
         size: Pixels, square.
         seed: Of everything.
+        pace: How many times as fast the shapes drift: what a board proves, it proves by objects.
 
     Raises:
         OSError: OpenCV cannot write the file.
@@ -214,7 +219,7 @@ def draw_video(path: Path, *, seconds: float, fps: float, size: int, seed: int) 
     if not writer.isOpened():
         raise OSError(f"{path} cannot be written")
     for _ in range(round(seconds * fps)):
-        writer.write(paint(ground, [lane.step(1 / fps) for lane in lanes], rng))
+        writer.write(paint(ground, [lane.step(pace / fps) for lane in lanes], rng))
     writer.release()
 
 
@@ -253,7 +258,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     folder: Path = parser.parse_args().folder
     draw_dataset(folder / "data", train=200, val=200, size=160, seed=101)
-    draw_video(folder / "camera.mp4", seconds=60, fps=12, size=160, seed=7)
+    draw_video(folder / "camera.mp4", seconds=60, fps=12, size=160, seed=7, pace=PACE)
     config = {
         "server": "http://127.0.0.1:8470",
         "root": "keys/repository/1.root.json",

@@ -12,6 +12,7 @@ import msgspec
 
 from kedge_agent.blobs import BlobStore
 from kedge_agent.downloads import Downloader
+from kedge_agent.evidence.heat import Heat
 from kedge_agent.journal import Journal
 from kedge_agent.local_client import RunnerLink
 from kedge_agent.local_protocol import Slot
@@ -39,6 +40,7 @@ class Board:
         pinned: What no server can change.
         facts: What the board is.
         send_reports: Sends what waits, if the server is there.
+        heat: Reads what the board says of its heat.
     """
 
     settings: AgentSettings
@@ -51,6 +53,7 @@ class Board:
     pinned: Pinned
     facts: DeviceFacts
     send_reports: Callable[[], Awaitable[None]]
+    heat: Callable[[], Heat] = Heat
 
     def remember(self, **changes: Any) -> None:
         """Saves changes of the deployment that are no change of phase."""

@@ -33,7 +33,7 @@ from kedge_agent.local_protocol import (
 from kedge_agent.local_protocol import Telemetry as TelemetryAnswer
 from kedge_agent.pipeline import Loop
 from kedge_agent.runtimes.base import Runtime
-from kedge_agent.shadow import EvidenceBook, Shadow
+from kedge_agent.shadow import Shadow
 from kedge_agent.slots import read_slots
 from kedge_agent.sources.base import SourceThread
 from kedge_agent.start import forget_starts
@@ -69,6 +69,7 @@ class Control:
         threads: Threads an engine may use.
         state_dir: Where starts are counted.
         fell_back: Why the start took the previous engine; empty if not.
+        stills: No two frames of the source show the same objects.
     """
 
     hot: HotEngine
@@ -81,6 +82,7 @@ class Control:
     threads: int
     state_dir: Path
     fell_back: str = ""
+    stills: bool = False
     _changing: threading.Lock = field(default_factory=threading.Lock)
     _begun: float = field(default_factory=time.monotonic)
     _healthy: bool = False
@@ -113,7 +115,7 @@ class Control:
             candidate=self.hot.slot("candidate"),
             previous=self.hot.slot("previous"),
             fell_back=self.hot.fell_back or self.fell_back,
-            evidence=shadow.book.evidence(live) if shadow else None,
+            evidence=shadow.evidence(live) if shadow else None,
             frames=self.telemetry.frames,
             dropped=self.frames.dropped,
             errors=self.telemetry.errors,
@@ -154,6 +156,7 @@ class Control:
 
     def _shadow(self, request: StartShadow) -> None:
         self._share = request.share
+        self.stills = self.stills or request.stills
         if self.hot.slot("candidate") is not None:
             self._start_shadow("candidate", "candidate")
         elif self.hot.slot("previous") is not None:
@@ -166,8 +169,8 @@ class Control:
         slot = self.hot.slot(newer)
         if slot is None:
             return
-        book = EvidenceBook(open_slot(slot, self.store).manifest)
-        shadow = Shadow(self.hot, run, book, self._share)
+        manifest = open_slot(slot, self.store).manifest
+        shadow = Shadow(self.hot, run, manifest, self._share, stills=self.stills)
         shadow.start()
         self.loop.shadow = shadow
 

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from msgspec import structs
 
-from kedge_agent.local_protocol import Evidence, PreflightResult
-from kedge_agent.patience import ProbationSettings
+from kedge_agent.local_protocol import PreflightResult
 from kedge_agent.state import Deployment, State
 from kedge_shared.manifest import Manifest
 from kedge_shared.phases import RESUME, Event, Phase
@@ -20,11 +17,6 @@ OK = Verdict(code="ok")
 #: Starts of an update that end without a verdict before the board gives it up: what takes the
 #: updater down each time must not be tried for ever.
 MAX_ATTEMPTS = 5
-#: Paired frames before the ratio of frame times says anything.
-_RATIO_FRAMES = 60
-#: Medians of two equal engines on a shared board differ by some per cent either way; so little does
-#: not explain a frame time over its budget.
-_AS_FAST = 1.15
 
 
 @dataclass(frozen=True)
@@ -152,179 +144,6 @@ def _judge_ratio(result: PreflightResult, manifest: Manifest) -> Ruling | None:
         stopped_in=Phase.PREFLIGHT,
     )  # fmt: skip
     return Ruling(Event.UNDECIDED, verdict)
-
-
-def judge_shadow(
-    evidence: Evidence, manifest: Manifest, settings: ProbationSettings, *, ended: bool
-) -> Ruling:
-    """Judges the candidate beside the active engine; called again and again.
-
-    Args:
-        evidence: So far.
-        manifest: Of the candidate.
-        settings: Share of errors borne.
-        ended: The time for shadowing is over.
-    """
-    if evidence.errors:
-        return harm("crash", f"failed on {evidence.errors} live frames in shadow", Phase.SHADOW)
-    low, high = agreement_bounds(evidence.blocks, settings.error_share)
-    if _held(manifest) and high < manifest.shadow.min_agreement:
-        return _disagrees(evidence.blocks, manifest, Phase.SHADOW)
-    if not ended:
-        return WATCH
-    if not _held(manifest) or low >= manifest.shadow.min_agreement:
-        return Ruling(Event.PASSED, Verdict(code="ok", reason="shadow holds"))
-    reason = f"{evidence.objects} frames with objects do not tell yet; probation goes on watching"
-    return Ruling(Event.UNDECIDED, Verdict(code="undecided", reason=reason))
-
-
-def judge_probation(
-    evidence: Evidence | None,
-    before: Sequence[float],
-    manifest: Manifest,
-    policy: ModelPolicy,
-    settings: ProbationSettings,
-    *,
-    frames: int,
-    elapsed: float,
-) -> Ruling:
-    """Judges the new engine in service; called again and again.
-
-    Args:
-        evidence: Of the reverse shadow; ``None`` where there is no older engine.
-        before: Agreement by block from the shadow before the swap: the same comparison.
-        manifest: Of the new engine.
-        policy: Of the model.
-        settings: Times and error share.
-        frames: Live frames of the new engine.
-        elapsed: Seconds in probation.
-    """
-    phase = Phase.PROBATION
-    if frames >= settings.min_frames and evidence is not None:
-        slow = _judge_live_latency(evidence, manifest)
-        if slow is not None:
-            return slow
-    if evidence is not None and evidence.errors:
-        return harm("crash", f"failed on {evidence.errors} live frames", phase)
-    own = evidence.blocks if evidence else ()
-    blocks = (*before, *own)
-    low, _ = agreement_bounds(blocks, settings.error_share)
-    compared = evidence is not None and _held(manifest)
-    # Harm is judged on what the engine does in service alone: that it agreed in shadow excuses
-    # nothing. Health may count both, it is the same comparison on the same scene.
-    if compared and agreement_bounds(own, settings.error_share)[1] < manifest.shadow.min_agreement:
-        return _disagrees(own, manifest, phase)
-    busy = evidence is not None and _over_budget(evidence, manifest)
-    ripe = elapsed >= settings.seconds and frames >= settings.min_frames and not busy
-    if ripe and (not compared or low >= manifest.shadow.min_agreement):
-        said = f"served {frames} frames"
-        if compared:
-            said += f", sees at least {low:.2f} of what the older engine sees"
-        return Ruling(Event.HEALTHY, Verdict(code="ok", reason=said, evidence={"frames": frames}))
-    if elapsed < settings.max_seconds:
-        return WATCH
-    reason = f"{len(blocks)} blocks of evidence and {frames} frames do not tell"
-    if evidence is not None and busy:
-        reason += f": {evidence.new_p95_ms:.1f} ms a frame is over budget, on a board that is busy"
-    return _exhausted(reason, frames, policy)
-
-
-def _exhausted(reason: str, frames: int, policy: ModelPolicy) -> Ruling:
-    if policy.on_undecided == "confirm" and frames:
-        kept = f"{reason}; kept, as the policy says"
-        return Ruling(Event.HEALTHY, Verdict(code="undecided", reason=kept))
-    verdict = Verdict(
-        code="undecided", reason=reason, cause="undecided", stopped_in=Phase.PROBATION
-    )
-    return Ruling(Event.UNDECIDED, verdict)
-
-
-def _judge_live_latency(evidence: Evidence, manifest: Manifest) -> Ruling | None:
-    told = evidence.frames >= _RATIO_FRAMES and not _only_busy(evidence)
-    if _over_budget(evidence, manifest) and told:
-        limit = manifest.budgets.latency_p95_ms
-        return harm(
-            "latency",
-            f"live frame time {evidence.new_p95_ms:.1f} ms (95th percentile) is over the budget "
-            f"of {limit:.1f} ms",
-            Phase.PROBATION,
-            latency_p95_ms=evidence.new_p95_ms,
-            limit=limit,
-        )
-    ratio = manifest.budgets.latency_ratio
-    if ratio is not None and _paired(evidence) and evidence.new_ms > ratio * evidence.old_ms:
-        return harm(
-            "latency",
-            f"live frames take {evidence.new_ms:.1f} ms, the older engine {evidence.old_ms:.1f}",
-            Phase.PROBATION,
-            ratio=evidence.new_ms / evidence.old_ms,
-            limit=ratio,
-        )
-    return None
-
-
-def _over_budget(evidence: Evidence, manifest: Manifest) -> bool:
-    limit = manifest.budgets.latency_p95_ms
-    return limit is not None and evidence.new_p95_ms > limit
-
-
-def _paired(evidence: Evidence) -> bool:
-    return evidence.frames >= _RATIO_FRAMES and evidence.old_ms > 0
-
-
-def _only_busy(evidence: Evidence) -> bool:
-    """Says whether the older engine is hardly faster on the same frames: then it is the board.
-
-    An engine that is over its budget for that is not healthy and does no harm: it is watched on,
-    and undecided if the board stays so.
-    """
-    return _paired(evidence) and evidence.new_ms <= _AS_FAST * evidence.old_ms
-
-
-def _held(manifest: Manifest) -> bool:
-    return manifest.shadow.must_hold != "nothing"
-
-
-def _disagrees(blocks: Sequence[float], manifest: Manifest, phase: Phase) -> Ruling:
-    seen = sum(blocks) / len(blocks)
-    return harm(
-        "accuracy",
-        f"sees {seen:.2f} of what the older engine sees on live frames, "
-        f"{manifest.shadow.min_agreement:.2f} must be",
-        phase,
-        agreement=seen,
-        blocks=len(blocks),
-    )
-
-
-def agreement_bounds(blocks: Sequence[float], error_share: float) -> tuple[float, float]:
-    """Returns a confidence sequence for the mean of block agreements.
-
-    Valid at every look at once, so it may be looked at after each block. Empirical-Bernstein
-    with predictable plug-in, Waudby-Smith and Ramdas, "Estimating means of bounded random
-    variables by betting" (JRSS B 2024), theorem 2, with c = 1/2. Each side bears ``error_share``.
-
-    Args:
-        blocks: Block means in 0..1, in the order they came.
-        error_share: Chance that a side is ever wrong.
-
-    Returns:
-        Lower and upper bound; (0, 1) without blocks.
-    """
-    log_term = math.log(1 / error_share)
-    weights = weighted = spread = 0.0
-    total, squares, low, high = 0.5, 0.25, 0.0, 1.0
-    for count, value in enumerate(blocks, start=1):
-        mean, variance = total / count, squares / count
-        rate = min(math.sqrt(2 * log_term / (variance * count * math.log(1 + count))), 0.5)
-        weights += rate
-        weighted += rate * value
-        spread += 4 * (value - mean) ** 2 * (-math.log(1 - rate) - rate) / 4
-        centre, radius = weighted / weights, (log_term + spread) / weights
-        low, high = max(low, centre - radius), min(high, centre + radius)
-        total += value
-        squares += (value - total / (count + 1)) ** 2
-    return low, high
 
 
 def resumed(deployment: Deployment) -> Deployment:

@@ -62,9 +62,11 @@ class StartShadow(msgspec.Struct, frozen=True, tag="start_shadow"):
 
     Attributes:
         share: Share of the frame time that the shadow may take, 0..1.
+        stills: No two frames show the same objects: each counts once, as a track would.
     """
 
     share: float = 0.1
+    stills: bool = False
 
 
 class Swap(msgspec.Struct, frozen=True, tag="swap"):
@@ -84,35 +86,65 @@ class Drop(msgspec.Struct, frozen=True, tag="drop"):
 Request = Hello | Status | TakeWindow | LoadCandidate | StartShadow | Swap | RollBack | Drop
 
 
+class Proof(msgspec.Struct, frozen=True, kw_only=True):
+    """What was won by betting against each null hypothesis, natural logarithms.
+
+    Reaching ``log(1 / a)`` refutes it with the chance ``a`` of an error, at all looks together
+    (kedge_agent.evidence). Those of harm are the highest so far, those of health the present ones.
+
+    Attributes:
+        missing: The newer misses no more than the manifest's ``disagreement`` grants it.
+        worse: Neither of the two is the better one.
+        blind: The newer misses no more than ``1 - min_agreement``.
+        slow: The newer takes no more than ``latency_ratio`` times as long.
+        safe: The net loss is ``max_loss`` or more.
+        sighted: The newer misses ``1 - min_agreement`` or more.
+    """
+
+    missing: float = 0.0
+    worse: float = 0.0
+    blind: float = 0.0
+    slow: float = 0.0
+    safe: float = 0.0
+    sighted: float = 0.0
+
+
 class Evidence(msgspec.Struct, frozen=True, kw_only=True):
-    """What shadowing has shown so far; ``serving`` answers, ``shadow`` is compared with it.
+    """What shadowing has shown so far, always told from the older to the newer engine.
 
     Attributes:
         frames: Sampled live frames on which both ran.
-        objects: Frames on which either of them saw something: what counts as evidence.
-        tracks: Distinct objects seen by either, by a simple tracker.
-        hits: Objects both saw.
+        objects: Frames on which either of them saw something.
+        answered: Frames on which the newer engine reported anything at all.
+        tracks: Distinct objects that were judged: what counts as evidence.
+        hits: Objects both saw, frame by frame.
         old_only: Objects only the older engine saw.
         new_only: Objects only the newer engine saw.
-        blocks: Per block of frames with objects: share of the older engine's objects that the
-            newer saw too. Blocks, because consecutive frames are not independent.
+        missed: Mean share of a track that only the older saw, 0..1.
+        gained: Mean share of a track that only the newer saw, 0..1.
+        proof: What follows from it.
         old_ms: Median time of the older engine on these frames, milliseconds, or 0.
         new_ms: Median time of the newer engine, milliseconds, or 0.
         new_p95_ms: 95th percentile of the newer engine's live frame time, milliseconds, or 0.
+        stride: Live frames for one shadow frame, as the budget allows.
         errors: Frames on which the newer engine failed or gave NaN.
         seconds: Since shadowing began.
     """
 
     frames: int = 0
     objects: int = 0
+    answered: int = 0
     tracks: int = 0
     hits: int = 0
     old_only: int = 0
     new_only: int = 0
-    blocks: tuple[float, ...] = ()
+    missed: float = 0.0
+    gained: float = 0.0
+    proof: Proof = Proof()
     old_ms: float = 0.0
     new_ms: float = 0.0
     new_p95_ms: float = 0.0
+    stride: float = 0.0
     errors: int = 0
     seconds: float = 0.0
 

@@ -17,10 +17,13 @@ class ShadowSettings:
     Attributes:
         seconds: How long.
         share: Share of the time it may take.
+        stills: No two frames show the same objects (a triggered camera): each frame counts once.
+            Always so for a folder of images.
     """
 
     seconds: Seconds = 60.0
     share: Annotated[float, Meta(gt=0, le=1)] = 0.1
+    stills: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,12 +32,14 @@ class ProbationSettings:
 
     Attributes:
         seconds: At least.
-        max_seconds: Until it is undecided.
+        max_seconds: Until it is undecided; the model's policy may grant more.
         min_frames: Live frames before anything is judged.
-        error_share: Chance of a wrong verdict that is borne, for each kind of verdict.
+        error_share: Chance that is borne of confirming an engine that is worse.
+        harm_share: Chance that is borne of taking back one that is not, at all looks together.
     """
 
     seconds: Seconds = 120.0
     max_seconds: Seconds = 1800.0
     min_frames: Annotated[int, Meta(ge=1)] = 100
     error_share: Annotated[float, Meta(gt=0, lt=0.5)] = 0.05
+    harm_share: Annotated[float, Meta(gt=0, lt=0.5)] = 0.01

@@ -19,10 +19,10 @@ from kedge_agent import limits
 from kedge_agent.blobs import BlobStore
 from kedge_agent.detector import Detections, Detector, golden_frames, load_detector, open_slot
 from kedge_agent.errors import EngineError
+from kedge_agent.evidence.pairing import Pairing
 from kedge_agent.local_protocol import PreflightJob, PreflightResult, Ratio
 from kedge_agent.racing import looks, paired_ratio, settled
 from kedge_agent.runtimes.registry import RUNTIMES
-from kedge_agent.shadow import compare_engines
 from kedge_shared.detections import Array, Score, compare, label_score
 from kedge_shared.errors import KedgeError
 from kedge_shared.golden import REFERENCES_LIMIT_BYTES, label_array, read_references
@@ -100,9 +100,9 @@ def agreement(
     old: Sequence[Detections], new: Sequence[Detections], manifest: Manifest
 ) -> float | None:
     """Returns the share of the active engine's golden objects that the candidate sees too."""
-    total = Score()
+    total, pairing = Score(), Pairing(manifest)
     for before, after in zip(old, new, strict=True):
-        total += compare_engines(before, after, manifest)[0]
+        total += pairing(before, after).score
     return total.recall
 
 

@@ -56,7 +56,7 @@ async def run(settings: RunnerSettings) -> int:
     control = Control(
         hot=hot, loop=loop, telemetry=telemetry, frames=frames, source=source, store=store,
         runtimes=RUNTIMES, threads=settings.threads, state_dir=settings.state_dir,
-        fell_back=begun.fell_back,
+        fell_back=begun.fell_back, stills=settings.source.kind == "folder",
     )  # fmt: skip
     server = await serve(settings.socket, control.handle)
     loop.start()

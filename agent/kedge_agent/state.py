@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from kedge_agent.local_protocol import Slot, Slots
+from kedge_agent.local_protocol import Proof, Slot, Slots
 from kedge_shared.phases import LIVE, Phase
 from kedge_shared.protocol import ManifestRef, Verdict
 
@@ -25,7 +25,8 @@ class Deployment(msgspec.Struct, frozen=True, kw_only=True):
         release: Version, once the manifest is known.
         slot: Its engine, once everything is fetched.
         verdict: Why it stands there.
-        blocks: Agreement by block, of the shadow before the swap.
+        proof: Of the shadow before the swap.
+        tracks: Its distinct objects.
         attempts: Starts of a step that a crash or the environment ended.
         probation_began: Unix seconds.
     """
@@ -40,7 +41,8 @@ class Deployment(msgspec.Struct, frozen=True, kw_only=True):
     release: str = ""
     slot: Slot | None = None
     verdict: Verdict = Verdict(code="ok")
-    blocks: tuple[float, ...] = ()
+    proof: Proof = Proof()
+    tracks: int = 0
     attempts: int = 0
     probation_began: float = 0.0
 

@@ -23,10 +23,9 @@ from kedge_agent.decisions import (
     Ruling,
     harm,
     judge_preflight,
-    judge_probation,
-    judge_shadow,
 )
 from kedge_agent.errors import RunnerGone
+from kedge_agent.evidence.verdicts import Served, judge_probation, judge_shadow
 from kedge_agent.local_protocol import (
     Done,
     Drop,
@@ -196,7 +195,7 @@ class Update:
         if board.journal.state.active is None:
             return Ruling(Event.PASSED, Verdict(code="ok", reason="first engine on this board"))
         patience = board.settings.shadow
-        await self._ask(StartShadow(patience.share), _SWITCH_SECONDS)
+        await self._ask(StartShadow(patience.share, patience.stills), _SWITCH_SECONDS)
         until = time.monotonic() + patience.seconds
         while True:
             await asyncio.sleep(_LOOK_SECONDS)
@@ -206,7 +205,7 @@ class Update:
             ended = time.monotonic() >= until
             ruling = judge_shadow(evidence, manifest, board.settings.probation, ended=ended)
             if ruling.event is not None:
-                board.remember(blocks=evidence.blocks)
+                board.remember(proof=evidence.proof, tracks=evidence.tracks)
                 return ruling
 
     async def _armed(self) -> Ruling:
@@ -231,8 +230,8 @@ class Update:
             frames_before = runner.frames if frames_before is None else frames_before
             ruling = judge_probation(
                 runner.evidence if board.journal.state.previous else None,
-                self._deployment.blocks, manifest, policy, board.settings.probation,
-                frames=runner.frames - frames_before, elapsed=max(0.0, time.time() - began),
+                self._deployment.proof, manifest, policy, board.settings.probation,
+                Served(runner.frames - frames_before, max(0.0, time.time() - began), board.heat()),
             )  # fmt: skip
             if ruling.event is not None:
                 return ruling

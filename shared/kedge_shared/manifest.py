@@ -131,16 +131,27 @@ class Golden:
 class Shadow:
     """What must hold between candidate and active engine on the same live frames.
 
+    The default: of the objects that the active engine sees, the candidate loses none on balance,
+    and none of its classes. That it sees more, or knows further classes, is no harm.
+
     Attributes:
         must_hold: ``recall``: what the active engine sees, the candidate sees too; it may see
             more (the default). ``agreement``: neither may see what the other does not.
-        min_agreement: Share of matched objects that must hold.
+        min_agreement: Share of the active engine's objects that must be seen whatever is gained.
         class_map: Class name of the active engine → class name of the candidate, where renamed.
+        classes: Classes that must hold, by their names in the candidate; empty is: every class of
+            the active engine, also one that the candidate has no more.
+        disagreement: Share of objects on which two equally good engines may differ, both ways
+            together: half of it may be missed.
+        max_loss: Net loss of recall that must be ruled out before the candidate is confirmed.
     """
 
     must_hold: Literal["recall", "agreement", "nothing"] = "recall"
     min_agreement: Share = 0.7
     class_map: dict[str, str] = field(default_factory=dict)
+    classes: tuple[str, ...] = ()
+    disagreement: Share = 0.05
+    max_loss: Share = 0.1
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -67,6 +67,8 @@ class ModelPolicy:
         allowed_runtimes: Empty is: any.
         on_undecided: What a board does when probation ends without enough evidence:
             ``keep-old`` rolls back (not quarantined), ``confirm`` keeps the new engine.
+        extend_seconds: So much longer than the board's own limit a probation may go on before
+            that; both engines stay in memory meanwhile.
         publish_undecided: Whether a build may be published that its builder could not decide.
         allow_gap: Whether a board without room for two engines may unload the old one first.
     """
@@ -80,6 +82,7 @@ class ModelPolicy:
     min_release_counter: Count = 0
     allowed_runtimes: tuple[str, ...] = ()
     on_undecided: Literal["keep-old", "confirm"] = "keep-old"
+    extend_seconds: Annotated[float, Meta(ge=0, le=30 * 86400)] = 0.0
     publish_undecided: bool = False
     allow_gap: bool = False
 

@@ -4,21 +4,16 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import numpy as np
 import pytest
 from msgspec import structs
 
 from kedge_agent.decisions import (
     MAX_ATTEMPTS,
-    agreement_bounds,
     judge_preflight,
-    judge_probation,
-    judge_shadow,
     quarantined,
     resumed,
 )
-from kedge_agent.local_protocol import Evidence, Ratio
-from kedge_agent.patience import ProbationSettings
+from kedge_agent.local_protocol import Ratio
 from kedge_agent.state import Deployment, State
 from kedge_shared.device_classes import Budgets
 from kedge_shared.manifest import Shadow
@@ -33,9 +28,6 @@ POLICY = samples.policy()
 
 def ratio(median: float, low: float, high: float | None) -> Ratio:
     return Ratio(median=median, low=low, high=high, rounds=40)
-
-
-PATIENCE = ProbationSettings(seconds=60, max_seconds=600, min_frames=100, error_share=0.05)
 
 
 @pytest.mark.parametrize(
@@ -88,116 +80,6 @@ def test_renamed_work_is_not_compared() -> None:
     free = replace(MANIFEST, shadow=Shadow(must_hold="nothing"))
     other = structs.replace(GOOD, agreement=0.0, label_score=0.9)
     assert judge_preflight(other, free, POLICY).event is Event.PASSED
-
-
-def evidence(*blocks: float, **more: float) -> Evidence:
-    return Evidence(frames=len(blocks) * 10, objects=len(blocks) * 10, blocks=blocks, **more)  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize(
-    ("found", "ended", "event"),
-    [
-        (evidence(), False, None),
-        (evidence(), True, Event.UNDECIDED),
-        (evidence(*[1.0] * 3), True, Event.UNDECIDED),
-        (evidence(*[1.0] * 60), False, None),
-        (evidence(*[1.0] * 60), True, Event.PASSED),
-        (evidence(*[0.1] * 40), False, Event.HARM),
-        (evidence(*[0.1] * 40), True, Event.HARM),
-        (evidence(*[1.0] * 60, errors=1), False, Event.HARM),
-    ],
-)
-def test_shadow(found: Evidence, ended: bool, event: Event | None) -> None:
-    assert judge_shadow(found, MANIFEST, PATIENCE, ended=ended).event is event
-
-
-SURE = (1.0,) * 60
-SLOW = {"new_p95_ms": 51.0}
-
-
-@pytest.mark.parametrize(
-    ("found", "before", "frames", "elapsed", "event", "code"),
-    [
-        (evidence(*SURE), SURE, 500, 61, Event.HEALTHY, "ok"),
-        (evidence(*SURE), SURE, 500, 59, None, "ok"),
-        (evidence(*SURE), SURE, 99, 61, None, "ok"),
-        # Evidence of the shadow counts for health …
-        (evidence(), SURE, 500, 61, Event.HEALTHY, "ok"),
-        # … and excuses no harm.
-        (evidence(*[0.1] * 40), SURE, 500, 5, Event.HARM, "accuracy"),
-        (evidence(*[0.1] * 40), SURE, 500, 61, Event.HARM, "accuracy"),
-        (evidence(*SURE, errors=1), SURE, 500, 61, Event.HARM, "crash"),
-        (evidence(*SURE, new_ms=16.0, old_ms=10.0), SURE, 500, 5, Event.HARM, "latency"),
-        (evidence(*SURE, new_ms=14.0, old_ms=10.0), SURE, 500, 61, Event.HEALTHY, "ok"),
-        (evidence(*SURE, new_p95_ms=51.0), SURE, 500, 5, Event.HARM, "latency"),
-        (evidence(*SURE, new_p95_ms=51.0), SURE, 99, 5, None, "ok"),
-        (evidence(*SURE, **SLOW, new_ms=11.6, old_ms=10.0), SURE, 500, 5, Event.HARM, "latency"),
-        # Equal engines' medians differ by some per cent on a shared board; that is no harm.
-        (evidence(*SURE, **SLOW, new_ms=11.4, old_ms=10.0), SURE, 500, 61, None, "ok"),
-        # Too few paired frames to tell whose fault it is.
-        (evidence(*[1.0] * 5, **SLOW), SURE, 500, 61, None, "ok"),
-        # Over the budget, and the older engine no faster on the same frames: the board is busy.
-        (evidence(*SURE, **SLOW, new_ms=9.9, old_ms=10.0), SURE, 500, 61, None, "ok"),
-        (
-            evidence(*SURE, **SLOW, new_ms=9.9, old_ms=10.0),
-            SURE,
-            500,
-            601,
-            Event.UNDECIDED,
-            "undecided",
-        ),
-        (evidence(), (), 500, 599, None, "ok"),
-        (evidence(), (), 500, 601, Event.UNDECIDED, "undecided"),
-        # A first install: nothing to compare with, frames are the proof.
-        (None, (), 500, 61, Event.HEALTHY, "ok"),
-        (None, (), 0, 61, None, "ok"),
-        (None, (), 0, 601, Event.UNDECIDED, "undecided"),
-    ],
-)
-def test_probation(
-    found: Evidence | None,
-    before: tuple[float, ...],
-    frames: int,
-    elapsed: float,
-    event: Event | None,
-    code: str,
-) -> None:
-    budgets = Budgets(latency_ratio=1.5, latency_p95_ms=50)
-    ruling = judge_probation(
-        found, before, replace(MANIFEST, budgets=budgets), POLICY, PATIENCE,
-        frames=frames, elapsed=elapsed,
-    )  # fmt: skip
-    assert (ruling.event, ruling.verdict.code) == (event, code)
-
-
-def test_the_owners_may_have_undecided_engines_kept() -> None:
-    keep = replace(POLICY, on_undecided="confirm")
-    ruling = judge_probation(evidence(), (), MANIFEST, keep, PATIENCE, frames=500, elapsed=601)
-    assert (ruling.event, ruling.verdict.code) == (Event.HEALTHY, "undecided")
-    silent = judge_probation(evidence(), (), MANIFEST, keep, PATIENCE, frames=0, elapsed=601)
-    assert silent.event is Event.UNDECIDED, "an engine that answered nothing is never kept"
-
-
-@pytest.mark.parametrize("mean", [0.5, 0.8, 0.95])
-def test_bounds_hold_at_every_look(mean: float) -> None:
-    """Peeking after each block must not raise the share of errors: at most 5 % a side."""
-    rng = np.random.default_rng(11)
-    wrong = {"low": 0, "high": 0}
-    runs = 300
-    for _ in range(runs):
-        blocks = rng.beta(mean * 6, (1 - mean) * 6, 60).tolist()
-        low, high = agreement_bounds(blocks, 0.05)  # running: the worst of all looks
-        wrong["low"] += low > mean
-        wrong["high"] += high < mean
-    assert max(wrong.values()) / runs <= 0.05
-
-
-def test_bounds_close_in_and_tell_good_from_bad() -> None:
-    assert agreement_bounds([], 0.05) == (0.0, 1.0)
-    low, high = agreement_bounds([0.97] * 60, 0.05)
-    assert low > 0.85
-    assert high > 0.97
-    assert agreement_bounds([0.2] * 30, 0.05)[1] < 0.5
 
 
 def deployment(phase: Phase, attempts: int = 0) -> Deployment:

@@ -11,7 +11,7 @@ import pytest
 
 from kedge_agent.decisions import MAX_ATTEMPTS
 from kedge_agent.journal import Journal
-from kedge_agent.local_protocol import Failed, LoadCandidate, Ratio, Swap
+from kedge_agent.local_protocol import Failed, LoadCandidate, Proof, Ratio, Swap
 from kedge_agent.state import State
 from kedge_shared import api
 from kedge_shared.phases import Phase
@@ -160,9 +160,9 @@ def test_disagreement_in_shadow(running: World, board: SimBoard) -> None:
 @pytest.mark.parametrize(
     ("after", "code", "said"),
     [
-        (DISAGREE, "accuracy", "sees 0.20 of what the older engine sees"),
+        (DISAGREE, "accuracy", "misses 80% of what the older engine sees"),
         ({"new_p95_ms": 900.0, "new_ms": 6.0}, "latency", None),
-        ({"new_ms": 20.0}, "latency", "live frames take 20.0 ms"),
+        ({"new_ms": 20.0, "proof": Proof(slow=5.0)}, "latency", "live frames take 20.0 ms"),
         ({"errors": 1}, "crash", "failed on 1 live frames"),
     ],
 )
@@ -240,7 +240,7 @@ def test_trouble_of_the_board_is_not_the_engines(
 
 def test_too_little_evidence_keeps_the_old_engine(running: World, board: SimBoard) -> None:
     board.install()
-    thin = msgspec.structs.replace(board.runner.after, blocks=(1.0,))
+    thin = msgspec.structs.replace(board.runner.after, tracks=3, proof=Proof(safe=0.2, sighted=0.9))
     board.runner.before = board.runner.after = thin
     state = follow(running, board)
     row = told(running)

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from demo.processes import Processes, free_port, run, wait_for_server
-from demo.shapes import draw_video
+from demo.shapes import PACE, draw_video
 from demo.summary import SinkFrame, read_sink
 from kedge_agent.settings import read_settings
 from kedge_agent.status import AgentStatus, gather
@@ -27,7 +27,7 @@ FPS = 25.0
 @pytest.fixture(scope="session")
 def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("video") / "camera.mp4"
-    draw_video(path, seconds=20, fps=FPS, size=SIZE, seed=7)
+    draw_video(path, seconds=20, fps=FPS, size=SIZE, seed=7, pace=PACE)
     return path
 
 

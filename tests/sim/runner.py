@@ -13,6 +13,7 @@ from kedge_agent.local_protocol import (
     Failed,
     Hello,
     LoadCandidate,
+    Proof,
     RollBack,
     RunnerState,
     Slot,
@@ -24,11 +25,13 @@ from kedge_agent.local_protocol import (
 )
 from kedge_shared.protocol import Window
 
-#: Both engines see the same, for long enough to be sure of it.
-AGREE = Evidence(frames=400, objects=400, hits=400, blocks=(1.0,) * 40, old_ms=5, new_ms=5,
-                 new_p95_ms=6)  # fmt: skip
-DISAGREE = Evidence(frames=400, objects=400, hits=80, old_only=320, blocks=(0.2,) * 40,
-                    old_ms=5, new_ms=5, new_p95_ms=6)  # fmt: skip
+#: Both engines see the same, on enough objects to be sure of it.
+AGREE = Evidence(frames=400, objects=400, answered=400, tracks=80, hits=400, old_ms=5, new_ms=5,
+                 new_p95_ms=6, proof=Proof(safe=7.0, sighted=40.0))  # fmt: skip
+#: The newer misses four in five.
+DISAGREE = Evidence(frames=400, objects=400, answered=80, tracks=40, hits=80, old_only=320,
+                    missed=0.8, old_ms=5, new_ms=5, new_p95_ms=6,
+                    proof=Proof(missing=90.0, worse=20.0, blind=30.0))  # fmt: skip
 
 
 @dataclass

@@ -1,0 +1,18 @@
+"""What the board says of its own heat: facts that others read, so that decisions stay pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Heat:
+    """Readings of one moment; ``None``: this board does not say.
+
+    Attributes:
+        throttled: Its clocks are held down for heat or want of power.
+        celsius: Hottest zone.
+    """
+
+    throttled: bool | None = None
+    celsius: float | None = None
