@@ -4,24 +4,34 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 
 from kedge_agent.blobs import BlobStore
+from kedge_agent.clock import lower_bound
 from kedge_agent.downloads import Downloader
 from kedge_agent.journal import Journal
 from kedge_agent.local_client import RunnerLink
 from kedge_agent.local_protocol import Slot
+from kedge_agent.network.window import window_open, zone_of
 from kedge_agent.reporting import Reporter
 from kedge_agent.settings import AgentSettings
 from kedge_agent.tuf_client import ImageRepository
 from kedge_shared.manifest import MANIFEST_LIMIT_BYTES, read_manifest
+from kedge_shared.phases import Phase
 from kedge_shared.policy import POLICY_LIMIT_BYTES, read_policy
 from kedge_shared.protocol import DeviceFacts
 from kedge_shared.trust import Pinned
+
+#: Where an update stops and waits for the maintenance window. Trial and shadow take the loop's
+#: time: they belong to the work that the window is for.
+_HELD: Mapping[str, frozenset[Phase]] = {
+    "swap": frozenset({Phase.VERIFYING, Phase.ARMED}),
+    "download": frozenset({Phase.DOWNLOADING, Phase.VERIFYING, Phase.ARMED}),
+}
 
 
 @dataclass(frozen=True)
@@ -59,6 +69,20 @@ class Board:
             raise RuntimeError("there is no deployment")
         deployment = msgspec.structs.replace(state.deployment, **changes)
         self.journal.save(msgspec.structs.replace(state, deployment=deployment))
+
+    def held(self, phase: Phase) -> str:
+        """Says why a phase may not begin now; empty if it may.
+
+        What takes harm back, and a board that has no engine yet, wait for no window.
+        """
+        window, state = self.settings.maintenance, self.journal.state
+        if window is None or state.active is None or phase not in _HELD[window.holds]:
+            return ""
+        if state.deployment is not None and state.deployment.intent == "revert":
+            return ""
+        past = lower_bound(state.newest_time)
+        opening = window_open(window, time.time(), past, zone_of(window))
+        return "" if opening.open else opening.reason
 
     def log(self, line: str) -> None:
         """Writes a line for whoever looks after this board."""

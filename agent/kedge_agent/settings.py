@@ -12,6 +12,7 @@ from typing import Annotated, Any, Protocol, TypeVar, get_type_hints
 import msgspec
 from msgspec import Meta
 
+from kedge_agent.network.window import WindowSettings, zone_of
 from kedge_agent.patience import ProbationSettings, Seconds, ShadowSettings
 from kedge_agent.specs import SinkSpec, SourceSpec
 from kedge_shared import wire
@@ -41,6 +42,8 @@ class AgentSettings:
         threads: Threads an engine may use.
         poll_seconds: Between polls until the server says otherwise.
         telemetry_seconds: Between windows of telemetry.
+        download_kib_per_second: No more than that on average; ``None`` is no limit.
+        maintenance: When this board may be worked on; ``None`` is always.
         preflight_seconds: After them a candidate hangs.
         preflight_rounds: Timing rounds of the preflight.
         shadow: Before the swap.
@@ -61,6 +64,8 @@ class AgentSettings:
     threads: Annotated[int, Meta(ge=1, le=64)] = 1
     poll_seconds: Annotated[float, Meta(ge=0.2, le=86400)] = 60.0
     telemetry_seconds: Annotated[float, Meta(ge=1, le=86400)] = 300.0
+    download_kib_per_second: Annotated[float, Meta(ge=1, le=10_000_000)] | None = None
+    maintenance: WindowSettings | None = None
     preflight_seconds: Seconds = 120.0
     preflight_rounds: Annotated[int, Meta(ge=4, le=10_000)] = 40
     shadow: ShadowSettings = field(default_factory=ShadowSettings)
@@ -70,6 +75,12 @@ class AgentSettings:
     def serves(self) -> bool:
         """A board with an agent is in rollouts."""
         return True
+
+    @property
+    def download_bytes_per_second(self) -> float | None:
+        """The limit on bandwidth, or ``None``."""
+        limit = self.download_kib_per_second
+        return None if limit is None else limit * 1024
 
     @property
     def blobs(self) -> Path:
@@ -86,9 +97,13 @@ def read_settings(path: Path) -> AgentSettings:
     """Reads a configuration file; relative paths in it are relative to the file.
 
     Raises:
-        InputError: Unreadable, an unknown or wrong setting, or plain HTTP beyond this machine.
+        InputError: Unreadable, an unknown or wrong setting, a zone that is none, or plain HTTP
+            beyond this machine.
     """
-    return _absolute(read_config(path, AgentSettings), path.resolve().parent)
+    settings = _absolute(read_config(path, AgentSettings), path.resolve().parent)
+    if settings.maintenance is not None:
+        zone_of(settings.maintenance)
+    return settings
 
 
 class _Connects(Protocol):

@@ -21,11 +21,13 @@ from securesystemslib.signer import Key
 from kedge_agent import enrolment, facts, limits
 from kedge_agent.blobs import BlobStore
 from kedge_agent.board import Board
+from kedge_agent.clock import trusted_now
 from kedge_agent.decisions import resumed
-from kedge_agent.downloads import Downloader, backoff_seconds
+from kedge_agent.downloads import Downloader
 from kedge_agent.identity import Identity
 from kedge_agent.journal import Journal
 from kedge_agent.local_client import RunnerLink
+from kedge_agent.network.backoff import Meaning, meaning, next_poll
 from kedge_agent.reporting import Reporter
 from kedge_agent.server_client import ServerClient
 from kedge_agent.settings import AgentSettings, read_settings
@@ -57,6 +59,8 @@ class Updater:
         self._open.callback(self._journal.close)
         self._etag = ""
         self._failures = 0
+        #: Failures of the download at hand, and when it is taken up again.
+        self._stalls, self._not_before = 0, 0.0
         self._director: tuple[int, Key] | None = None
         self._last_window = time.monotonic()
 
@@ -84,11 +88,12 @@ class Updater:
                 await self._telemetry()
                 await self._board.reporter.send(self._server, me)
                 self._failures = 0
+                wait *= random.uniform(1 - _JITTER, 1 + _JITTER)  # noqa: S311
             except KedgeError as error:
                 self._failures += 1
                 self._board.log(str(error))
-                wait = max(min(wait, 5.0), backoff_seconds(self._failures))
-            await asyncio.sleep(wait * random.uniform(1 - _JITTER, 1 + _JITTER))  # noqa: S311
+                wait = _pause(error, wait, self._failures)
+            await asyncio.sleep(wait)
 
     def _make_board(self, me: Identity) -> Board:
         settings, journal = self._settings, self._journal
@@ -103,7 +108,11 @@ class Updater:
             store=store,
             repository=repository,
             downloader=Downloader(
-                self._server.http, store, settings.state_dir / "partial", self._count
+                self._server.http,
+                store,
+                settings.state_dir / "partial",
+                self._count,
+                bytes_per_second=settings.download_bytes_per_second,
             ),
             runner=RunnerLink(settings.socket),
             reporter=Reporter(settings, journal, journal.name),
@@ -136,9 +145,15 @@ class Updater:
         deployment = self._journal.state.deployment
         if deployment is None or deployment.phase in TERMINAL | {Phase.IDLE}:
             return
+        if time.monotonic() < self._not_before:
+            return
         try:
             await Update(self._board).drive()
+            self._stalls = 0
         except ServiceError as error:
+            self._stalls += 1
+            pause = _pause(error, self._settings.poll_seconds, self._stalls)
+            self._not_before = time.monotonic() + pause
             self._board.log(str(error))
 
     async def _poll(self) -> float | None:
@@ -161,7 +176,7 @@ class Updater:
             envelope, ASSIGNMENT_TYPE, Assignment, key, limit_bytes=ASSIGNMENT_LIMIT_BYTES
         )
         state = self._journal.state
-        now = max(int(time.time()), state.newest_time)
+        now = trusted_now(time.time(), state.newest_time)
         seen = Seen(epoch=max(state.epoch, epoch), counter=state.counter)
         check_assignment(assignment, self._board.pinned, seen, now)
         accepted = msgspec.structs.replace(
@@ -199,6 +214,7 @@ class Updater:
         deployment = msgspec.structs.replace(deployment, phase=phase)
         following = msgspec.structs.replace(state, deployment=deployment)
         self._journal.save(following, self._board.reporter.about(following))
+        self._stalls, self._not_before = 0, 0.0
         self._board.log(f"{assignment.intent} {manifest.path} ({assignment.deployment})")
 
     async def _director_key(self, envelope: dict[str, Any]) -> tuple[int, Key]:
@@ -233,6 +249,15 @@ class Updater:
         self._journal.state = msgspec.structs.replace(
             state, bytes_downloaded=state.bytes_downloaded + count
         )
+
+
+def _pause(error: KedgeError, interval: float, failures: int) -> float:
+    """Returns how long to leave the server alone after an error."""
+    means: Meaning = "refused" if isinstance(error, TrustError) else "busy"
+    after = None
+    if isinstance(error, ServiceError):
+        means, after = meaning(error.status), error.retry_after
+    return next_poll(interval, failures, means, random.random(), after)  # noqa: S311
 
 
 async def _main(settings: AgentSettings) -> None:

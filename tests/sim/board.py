@@ -14,6 +14,7 @@ import pytest
 from kedge_agent import facts, update
 from kedge_agent.local_protocol import PreflightJob, PreflightResult, Ratio
 from kedge_agent.local_server import serve
+from kedge_agent.network.window import WindowSettings
 from kedge_agent.patience import ProbationSettings, ShadowSettings
 from kedge_agent.server_client import ServerClient
 from kedge_agent.settings import AgentSettings
@@ -48,6 +49,7 @@ class SimBoard:
         preflight: What the child will have measured.
         preflights: Jobs the child was given.
         patience: Seconds of probation at the most; a busy machine needs some to see any frame.
+        maintenance: Window, if any.
     """
 
     world: World
@@ -59,6 +61,7 @@ class SimBoard:
     preflight: PreflightResult = GOOD
     preflights: list[PreflightJob] = field(default_factory=list)
     patience: float = 1.5
+    maintenance: WindowSettings | None = None
 
     def __post_init__(self) -> None:
         token = self.world.operator.enrolment_tokens(api.TokenRequest())[0].token
@@ -85,6 +88,7 @@ class SimBoard:
             source=SourceSpec(kind="video", path=self.folder / "none.mp4"),
             enrolment_token_file=self.folder / "token",
             poll_seconds=0.2,
+            maintenance=self.maintenance,
             shadow=ShadowSettings(seconds=0.1),
             probation=ProbationSettings(seconds=0.1, max_seconds=self.patience, min_frames=30),
         )
