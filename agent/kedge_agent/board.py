@@ -13,16 +13,14 @@ import msgspec
 from kedge_agent.blobs import BlobStore
 from kedge_agent.clock import lower_bound
 from kedge_agent.downloads import Downloader
+from kedge_agent.housekeeping import Housekeeping
 from kedge_agent.journal import Journal
 from kedge_agent.local_client import RunnerLink
-from kedge_agent.local_protocol import Slot
 from kedge_agent.network.window import window_open, zone_of
 from kedge_agent.reporting import Reporter
 from kedge_agent.settings import AgentSettings
 from kedge_agent.tuf_client import ImageRepository
-from kedge_shared.manifest import MANIFEST_LIMIT_BYTES, read_manifest
 from kedge_shared.phases import Phase
-from kedge_shared.policy import POLICY_LIMIT_BYTES, read_policy
 from kedge_shared.protocol import DeviceFacts
 from kedge_shared.trust import Pinned
 
@@ -43,24 +41,28 @@ class Board:
         journal: What the board remembers.
         store: Blobs.
         repository: Signed targets.
+        housekeeping: What may stay on the disk.
         downloader: Artifacts by hash.
         runner: The live loop.
         reporter: Reports.
         pinned: What no server can change.
         facts: What the board is.
         send_reports: Sends what waits, if the server is there.
+        clock: Tells Unix seconds, by this board.
     """
 
     settings: AgentSettings
     journal: Journal
     store: BlobStore
     repository: ImageRepository
+    housekeeping: Housekeeping
     downloader: Downloader
     runner: RunnerLink
     reporter: Reporter
     pinned: Pinned
     facts: DeviceFacts
     send_reports: Callable[[], Awaitable[None]]
+    clock: Callable[[], float] = time.time
 
     def remember(self, **changes: Any) -> None:
         """Saves changes of the deployment that are no change of phase."""
@@ -81,7 +83,7 @@ class Board:
         if state.deployment is not None and state.deployment.intent == "revert":
             return ""
         past = lower_bound(state.newest_time)
-        opening = window_open(window, time.time(), past, zone_of(window))
+        opening = window_open(window, self.clock(), past, zone_of(window))
         return "" if opening.open else opening.reason
 
     def log(self, line: str) -> None:
@@ -92,25 +94,13 @@ class Board:
         )
 
     def collect_garbage(self) -> None:
-        """Removes blobs that neither active, previous nor the deployment at hand needs."""
-        state = self.journal.state
-        slots = [state.active, state.previous, state.deployment.slot if state.deployment else None]
-        kept: set[str] = set()
-        for slot in slots:
-            if slot is not None:
-                kept |= self._needed(slot)
-        for path in self.store.root.iterdir():
-            if path.name not in kept:
-                path.unlink(missing_ok=True)
+        """Removes files that neither active, previous nor the deployment at hand needs."""
+        self.housekeeping.collect(self.journal.state)
 
-    def _needed(self, slot: Slot) -> set[str]:
-        """Returns every hash that a slot stands on.
+    def make_room(self, coming: Mapping[str, int]) -> None:
+        """Makes room for files, hash → length.
 
         Raises:
-            KedgeError: A document cannot be read: then nothing is known to be needless.
+            StorageError: They do not fit.
         """
-        store = self.store
-        manifest = read_manifest(store.read_verified(slot.manifest, MANIFEST_LIMIT_BYTES))
-        policy = read_policy(store.read_verified(slot.policy, POLICY_LIMIT_BYTES))
-        files = {each.sha256 for each in manifest.files}
-        return {slot.manifest, slot.policy} | files | {each.sha256 for each in policy.golden}
+        self.housekeeping.make_room(self.journal.state, coming)

@@ -84,7 +84,10 @@ class Downloader:
         self._bucket = full_bucket(bytes_per_second, clock()) if bytes_per_second else None
 
     async def fetch(self, sha256: str, length: int) -> None:
-        """Brings one artifact; does nothing if it is there.
+        """Brings one artifact; does nothing if it is there whole.
+
+        What is there is hashed once more: a disk that lost a block must not keep a board from
+        ever having this file again.
 
         Args:
             sha256: Its hash.
@@ -96,7 +99,9 @@ class Downloader:
             StorageError: The disk is full or cannot be written.
         """
         if self._store.has(sha256):
-            return
+            if await asyncio.to_thread(self._is_whole, sha256, length):
+                return
+            self._store.path(sha256).unlink(missing_ok=True)
         path = self._partial / sha256
         left_behind = path.exists()
         await self._persist(path, sha256, length)
@@ -189,20 +194,34 @@ class Downloader:
             if wait:
                 await self._sleep(wait)
 
+    def _is_whole(self, sha256: str, length: int) -> bool:
+        return _hashed(self._store.path(sha256)) == (sha256, length)
+
     def _finish(self, path: Path, sha256: str, length: int) -> None:
-        digest = hashlib.sha256()
         try:
-            with path.open("rb") as file:
-                while chunk := file.read(_CHUNK_BYTES):
-                    digest.update(chunk)
-                size = file.tell()
-            if digest.hexdigest() != sha256 or size != length:
+            if _hashed(path) != (sha256, length):
                 path.unlink()
                 raise TrustError("hash", f"artifact {sha256[:12]} was altered on the way or there")
             self._store.root.mkdir(parents=True, exist_ok=True)
             settle(path, self._store.path(sha256))
         except OSError as error:
             raise disk_error(path, error) from None
+
+
+def _hashed(path: Path) -> tuple[str, int]:
+    """Returns hash and length of a file.
+
+    Raises:
+        StorageError: It cannot be read.
+    """
+    digest = hashlib.sha256()
+    try:
+        with path.open("rb") as file:
+            while chunk := file.read(_CHUNK_BYTES):
+                digest.update(chunk)
+            return digest.hexdigest(), file.tell()
+    except OSError as error:
+        raise disk_error(path, error) from None
 
 
 def _size(path: Path) -> int:

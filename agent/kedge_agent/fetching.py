@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from kedge_agent.blobs import BlobStore
@@ -54,6 +55,7 @@ async def fetch_all(
     store: BlobStore,
     pinned: Pinned,
     facts: DeviceFacts,
+    make_room: Callable[[Mapping[str, int]], None],
 ) -> Fetched:
     """Fetches a build by both repositories' word.
 
@@ -63,7 +65,7 @@ async def fetch_all(
         TrustError: A check failed.
         Unfit: It does not fit the board, or the board threw it out before.
         ServiceError: The server is down; what was fetched stays.
-        StorageError: The disk is full.
+        StorageError: There is no room for it, or the disk is full.
     """
     manifest_bytes, policy_bytes, slot_hashes = await asyncio.to_thread(
         _documents, deployment, repository, store
@@ -76,10 +78,12 @@ async def fetch_all(
     known = quarantined(manifest.engine_hash, state, retry=deployment.retry)
     if known is not None:
         raise Unfit(known)
-    for file in manifest.files:
-        await downloader.fetch(file.sha256, file.length)
-    for frame in policy.golden:
-        await downloader.fetch(frame.sha256, frame.length)
+    wanted = {file.sha256: file.length for file in manifest.files}
+    wanted |= {frame.sha256: frame.length for frame in policy.golden}
+    documents = {slot_hashes[0]: len(manifest_bytes), slot_hashes[1]: len(policy_bytes)}
+    await asyncio.to_thread(make_room, wanted | documents)
+    for sha256, length in wanted.items():
+        await downloader.fetch(sha256, length)
     slot = Slot(
         release=manifest.release,
         manifest=slot_hashes[0],

@@ -43,6 +43,8 @@ class AgentSettings:
         poll_seconds: Between polls until the server says otherwise.
         telemetry_seconds: Between windows of telemetry.
         download_kib_per_second: No more than that on average; ``None`` is no limit.
+        disk_budget_mb: MiB that engines and downloads may take; ``None`` is what the disk has.
+        disk_reserve_mb: MiB of the disk that the agent leaves to others.
         maintenance: When this board may be worked on; ``None`` is always.
         preflight_seconds: After them a candidate hangs.
         preflight_rounds: Timing rounds of the preflight.
@@ -65,6 +67,8 @@ class AgentSettings:
     poll_seconds: Annotated[float, Meta(ge=0.2, le=86400)] = 60.0
     telemetry_seconds: Annotated[float, Meta(ge=1, le=86400)] = 300.0
     download_kib_per_second: Annotated[float, Meta(ge=1, le=10_000_000)] | None = None
+    disk_budget_mb: Annotated[float, Meta(ge=1)] | None = None
+    disk_reserve_mb: Annotated[float, Meta(ge=0)] = 64.0
     maintenance: WindowSettings | None = None
     preflight_seconds: Seconds = 120.0
     preflight_rounds: Annotated[int, Meta(ge=4, le=10_000)] = 40

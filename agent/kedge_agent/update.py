@@ -181,7 +181,7 @@ class Update:
         board = self._board
         fetched = await fetching.fetch_all(
             self._deployment, board.journal.state, board.repository, board.downloader,
-            board.store, board.pinned, board.facts,
+            board.store, board.pinned, board.facts, board.make_room,
         )  # fmt: skip
         board.remember(slot=fetched.slot, release=fetched.manifest.release)
         return Ruling(Event.FETCHED, Verdict(code="ok"))

@@ -12,6 +12,7 @@ import random
 import signal
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from kedge_agent.board import Board
 from kedge_agent.clock import trusted_now
 from kedge_agent.decisions import resumed
 from kedge_agent.downloads import Downloader
+from kedge_agent.housekeeping import Housekeeping
 from kedge_agent.identity import Identity
 from kedge_agent.journal import Journal
 from kedge_agent.local_client import RunnerLink
@@ -50,10 +52,16 @@ class Updater:
     Args:
         settings: Configuration.
         server: Connection.
+        clock: Tells Unix seconds, by this board.
     """
 
-    def __init__(self, settings: AgentSettings, server: ServerClient) -> None:
-        self._settings, self._server = settings, server
+    def __init__(
+        self,
+        settings: AgentSettings,
+        server: ServerClient,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._settings, self._server, self._clock = settings, server, clock
         self._open = contextlib.ExitStack()
         self._journal = Journal(settings.state_dir)
         self._open.callback(self._journal.close)
@@ -97,7 +105,7 @@ class Updater:
 
     def _make_board(self, me: Identity) -> Board:
         settings, journal = self._settings, self._journal
-        store = BlobStore(settings.blobs)
+        store, partial = BlobStore(settings.blobs), settings.state_dir / "partial"
         repository = ImageRepository(
             self._server.base, me.token, settings.state_dir / "tuf", settings.root
         )
@@ -107,6 +115,9 @@ class Updater:
             journal=journal,
             store=store,
             repository=repository,
+            housekeeping=Housekeeping(
+                store, partial, settings.disk_budget_mb, settings.disk_reserve_mb
+            ),
             downloader=Downloader(
                 self._server.http,
                 store,
@@ -125,6 +136,7 @@ class Updater:
             ),
             facts=facts.gather(),
             send_reports=self._send_quietly,
+            clock=self._clock,
         )
 
     def _resume(self) -> None:
@@ -176,7 +188,7 @@ class Updater:
             envelope, ASSIGNMENT_TYPE, Assignment, key, limit_bytes=ASSIGNMENT_LIMIT_BYTES
         )
         state = self._journal.state
-        now = trusted_now(time.time(), state.newest_time)
+        now = trusted_now(self._clock(), state.newest_time)
         seen = Seen(epoch=max(state.epoch, epoch), counter=state.counter)
         check_assignment(assignment, self._board.pinned, seen, now)
         accepted = msgspec.structs.replace(

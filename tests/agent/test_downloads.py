@@ -131,6 +131,13 @@ def test_a_torn_rest_of_an_earlier_run_is_fetched_anew(tmp_path: Path) -> None:
     assert origin.asked == ["bytes=500000-", "bytes=0-"]
 
 
+@pytest.mark.parametrize("rotten", [bytes(len(BODY)), BODY[:-1], b"", BODY + b"x"])
+def test_a_stored_file_that_the_disk_lost_is_fetched_anew(tmp_path: Path, rotten: bytes) -> None:
+    (tmp_path / "blobs").mkdir()
+    (tmp_path / "blobs" / NAME).write_bytes(rotten)
+    assert stored(fetch(tmp_path, Origin())) == BODY
+
+
 def test_altered_bytes_are_never_stored(tmp_path: Path) -> None:
     body = bytearray(BODY)
     body[12345] ^= 1

@@ -442,3 +442,32 @@ def test_a_board_that_waits_for_its_window_still_goes_back_at_once(
     running.operator.change_rollout(running.operator.rollouts()[0].id, "halt")
     board.run(lambda s: s.active is not None and s.active.release == "1.0" and settled(s))
     assert serves(board) == "1.0"
+
+
+def test_a_build_without_room_is_refused_before_a_byte_is_fetched(
+    running: World, board: SimBoard
+) -> None:
+    board.install()
+    before = {each.name for each in (board.folder / "state" / "blobs").iterdir()}
+    board.disk_budget_mb = 1.0
+    running.publish("1.1", 11, engine=bytes(2**21))
+    running.roll_out("1.1")
+    state = board.run(lambda s: s.deployment is not None and s.deployment.phase is Phase.REFUSED)
+    assert state.deployment is not None
+    verdict = state.deployment.verdict
+    assert (verdict.code, verdict.cause) == ("disk", "environment")
+    assert "does not fit: 1.0 MiB are wanting" in verdict.reason
+    assert before <= {each.name for each in (board.folder / "state" / "blobs").iterdir()}
+    assert not list((board.folder / "state").glob("partial/*"))
+    assert serves(board) == "1.0"
+    assert state.quarantine == {}
+
+
+def test_what_broke_off_leaves_the_disk_with_the_next_confirmation(
+    running: World, board: SimBoard
+) -> None:
+    board.install()
+    (board.folder / "state" / "partial").mkdir(exist_ok=True)
+    (board.folder / "state" / "partial" / ("e" * 64)).write_bytes(b"of a build that was halted")
+    follow(running, board)
+    assert list((board.folder / "state" / "partial").iterdir()) == []

@@ -50,6 +50,8 @@ class SimBoard:
         preflights: Jobs the child was given.
         patience: Seconds of probation at the most; a busy machine needs some to see any frame.
         maintenance: Window, if any.
+        disk_budget_mb: Budget, if any.
+        clock: Tells Unix seconds, by this board.
     """
 
     world: World
@@ -62,6 +64,8 @@ class SimBoard:
     preflights: list[PreflightJob] = field(default_factory=list)
     patience: float = 1.5
     maintenance: WindowSettings | None = None
+    disk_budget_mb: float | None = None
+    clock: Callable[[], float] = time.time
 
     def __post_init__(self) -> None:
         token = self.world.operator.enrolment_tokens(api.TokenRequest())[0].token
@@ -89,6 +93,8 @@ class SimBoard:
             enrolment_token_file=self.folder / "token",
             poll_seconds=0.2,
             maintenance=self.maintenance,
+            disk_budget_mb=self.disk_budget_mb,
+            disk_reserve_mb=0,
             shadow=ShadowSettings(seconds=0.1),
             probation=ProbationSettings(seconds=0.1, max_seconds=self.patience, min_frames=30),
         )
@@ -107,7 +113,7 @@ class SimBoard:
         settings.state_dir.mkdir(exist_ok=True)
         listening = await serve(settings.socket, self.runner.handle)
         async with ServerClient(settings.server) as server:
-            updater = Updater(settings, server)
+            updater = Updater(settings, server, self.clock)
             task = asyncio.ensure_future(updater.run())
             try:
                 await asyncio.wait_for(self._wait(updater, task, until), seconds)
