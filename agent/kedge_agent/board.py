@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from kedge_agent.blobs import BlobStore
-from kedge_agent.clock import lower_bound
+from kedge_agent.clock import lower_bound, trusted_now
 from kedge_agent.downloads import Downloader
 from kedge_agent.housekeeping import Housekeeping
 from kedge_agent.journal import Journal
@@ -71,6 +71,10 @@ class Board:
             raise RuntimeError("there is no deployment")
         deployment = msgspec.structs.replace(state.deployment, **changes)
         self.journal.save(msgspec.structs.replace(state, deployment=deployment))
+
+    def now(self) -> int:
+        """Returns the time by which expiry is judged, Unix seconds."""
+        return trusted_now(self.clock(), self.journal.state.newest_time)
 
     def held(self, phase: Phase) -> str:
         """Says why a phase may not begin now; empty if it may.

@@ -56,10 +56,22 @@ async def fetch_all(
     pinned: Pinned,
     facts: DeviceFacts,
     make_room: Callable[[Mapping[str, int]], None],
+    now: float,
 ) -> Fetched:
     """Fetches a build by both repositories' word.
 
     Order matters: nothing is downloaded that is not listed, nothing large that does not fit.
+
+    Args:
+        deployment: What to fetch.
+        state: Of the board.
+        repository: What the builders signed.
+        downloader: Brings files.
+        store: Where they go.
+        pinned: What no server can change.
+        facts: What the board is.
+        make_room: Called with hash → length of everything before any of it is fetched.
+        now: Unix seconds by which expiry is judged.
 
     Raises:
         TrustError: A check failed.
@@ -68,7 +80,7 @@ async def fetch_all(
         StorageError: There is no room for it, or the disk is full.
     """
     manifest_bytes, policy_bytes, slot_hashes = await asyncio.to_thread(
-        _documents, deployment, repository, store
+        _documents, deployment, repository, store, now
     )
     manifest, policy = read_manifest(manifest_bytes), read_policy(policy_bytes)
     check_manifest(manifest, policy, deployment.manifest.path, pinned)
@@ -94,9 +106,9 @@ async def fetch_all(
 
 
 def _documents(
-    deployment: Deployment, repository: ImageRepository, store: BlobStore
+    deployment: Deployment, repository: ImageRepository, store: BlobStore, now: float
 ) -> tuple[bytes, bytes, tuple[str, str]]:
-    repository.refresh()
+    repository.refresh(now)
     ref = deployment.manifest
     listed = repository.find(ref.path)
     check_agreement(ref, listed.length, listed.sha256)

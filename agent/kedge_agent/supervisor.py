@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import sys
 import time
@@ -14,6 +15,7 @@ from kedge_agent import limits
 from kedge_agent.children import clean_environment
 from kedge_agent.disk import write_whole
 from kedge_agent.downloads import backoff_seconds
+from kedge_agent.local_protocol import STARTS_ENV
 from kedge_agent.settings import AgentSettings, read_settings
 from kedge_agent.slots import read_slots
 from kedge_agent.specs import RunnerSettings
@@ -35,7 +37,7 @@ class Child:
     Args:
         name: For people.
         command: What to start.
-        env: Its environment; ``None`` is this process's.
+        env: Its environment; ``None`` is this process's. Starts in a row are added to it.
         may_end: Says whether the board may be given up when there is no mending it.
     """
 
@@ -56,7 +58,9 @@ class Child:
         while not self._stopping.is_set():
             started = time.monotonic()
             self._process = await asyncio.create_subprocess_exec(
-                *self._command, env=self._env, preexec_fn=limits.die_with_parent
+                *self._command,
+                env={**(self._env or os.environ), STARTS_ENV: str(failures + 1)},
+                preexec_fn=limits.die_with_parent,
             )
             if self._stopping.is_set():  # while it was being started
                 self._process.terminate()

@@ -182,6 +182,7 @@ class Update:
         fetched = await fetching.fetch_all(
             self._deployment, board.journal.state, board.repository, board.downloader,
             board.store, board.pinned, board.facts, board.make_room,
+            board.now(),
         )  # fmt: skip
         board.remember(slot=fetched.slot, release=fetched.manifest.release)
         return Ruling(Event.FETCHED, Verdict(code="ok"))

@@ -22,7 +22,6 @@ from securesystemslib.signer import Key
 from kedge_agent import enrolment, facts, limits
 from kedge_agent.blobs import BlobStore
 from kedge_agent.board import Board
-from kedge_agent.clock import trusted_now
 from kedge_agent.decisions import resumed
 from kedge_agent.downloads import Downloader
 from kedge_agent.housekeeping import Housekeeping
@@ -188,12 +187,11 @@ class Updater:
             envelope, ASSIGNMENT_TYPE, Assignment, key, limit_bytes=ASSIGNMENT_LIMIT_BYTES
         )
         state = self._journal.state
-        now = trusted_now(self._clock(), state.newest_time)
         seen = Seen(epoch=max(state.epoch, epoch), counter=state.counter)
-        check_assignment(assignment, self._board.pinned, seen, now)
+        check_assignment(assignment, self._board.pinned, seen, self._board.now())
         accepted = msgspec.structs.replace(
             state, epoch=assignment.epoch, counter=assignment.counter, accepted=envelope,
-            newest_time=max(state.newest_time, assignment.issued),
+            newest_time=max(state.newest_time, self._board.repository.proves(assignment.issued)),
         )  # fmt: skip
         known = state.deployment is not None and state.deployment.id == assignment.deployment
         if assignment.manifest is None or assignment.intent == "hold" or known:
@@ -240,7 +238,7 @@ class Updater:
 
     def _fetch_director(self) -> tuple[int, Key]:
         repository, store = self._board.repository, self._board.store
-        repository.refresh()
+        repository.refresh(self._board.now())
         director = repository.director(store.root)
         if director.epoch < self._journal.state.epoch:
             raise TrustError("rollback", f"director of epoch {director.epoch} is an older one")

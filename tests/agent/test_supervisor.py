@@ -54,6 +54,18 @@ async def stopped(one: Child, keeping: asyncio.Future[int]) -> float:
     return time.monotonic() - started
 
 
+def test_a_process_is_told_how_often_it_was_started_in_a_row(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        said = tmp_path / "said"
+        script = f"import os; open({str(said)!r}, 'a').write(os.environ['KEDGE_STARTS'])"
+        one = child(script + "; raise SystemExit(1)")
+        keeping = asyncio.ensure_future(one.keep())
+        await until(lambda: said.is_file() and said.read_text()[:3] == "123")
+        await stopped(one, keeping)
+
+    asyncio.run(scenario())
+
+
 def test_a_process_that_ends_is_started_again(tmp_path: Path) -> None:
     async def scenario() -> None:
         one = child(noting(tmp_path / "marks", 1))
