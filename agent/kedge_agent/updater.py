@@ -30,13 +30,14 @@ from kedge_agent.journal import Journal
 from kedge_agent.local_client import RunnerLink
 from kedge_agent.network.backoff import Meaning, meaning, next_poll
 from kedge_agent.reporting import Reporter
+from kedge_agent.sensors.sampler import Sampler
 from kedge_agent.server_client import ServerClient
 from kedge_agent.settings import AgentSettings, read_settings
 from kedge_agent.state import Deployment, State
 from kedge_agent.tuf_client import ImageRepository
 from kedge_agent.update import Update
 from kedge_shared import signing
-from kedge_shared.errors import KedgeError, ServiceError, TrustError
+from kedge_shared.errors import KedgeError, ServiceError, StorageError, TrustError
 from kedge_shared.phases import TERMINAL, Event, Phase, advance
 from kedge_shared.protocol import ASSIGNMENT_LIMIT_BYTES, ASSIGNMENT_TYPE, Assignment, Verdict
 from kedge_shared.trust import Pinned, Seen, check_assignment
@@ -125,7 +126,9 @@ class Updater:
                 bytes_per_second=settings.download_bytes_per_second,
             ),
             runner=RunnerLink(settings.socket),
-            reporter=Reporter(settings, journal, journal.name),
+            reporter=Reporter(
+                settings, journal, journal.name, Sampler(settings.state_dir), self._clock
+            ),
             pinned=Pinned(
                 device=me.device,
                 key_id=me.signer.public_key.keyid,
@@ -245,9 +248,14 @@ class Updater:
         return director.epoch, signing.key_from_dict(dict(director.key))
 
     async def _telemetry(self) -> None:
-        if time.monotonic() - self._last_window >= self._settings.telemetry_seconds:
-            self._last_window = time.monotonic()
+        if time.monotonic() - self._last_window < self._settings.telemetry_seconds:
+            return
+        self._last_window = time.monotonic()
+        try:
             await self._board.reporter.collect(self._board.runner)
+        except StorageError as error:
+            # A full disk loses this window; what was queued before it is still sent.
+            self._board.log(str(error))
 
     async def _send_quietly(self) -> None:
         """Sends what waits if the server is there; offline, everything goes on without it."""

@@ -51,6 +51,7 @@ class SimBoard:
         patience: Seconds of probation at the most; a busy machine needs some to see any frame.
         maintenance: Window, if any.
         disk_budget_mb: Budget, if any.
+        telemetry_seconds: Between windows.
         clock: Tells Unix seconds, by this board.
     """
 
@@ -65,6 +66,7 @@ class SimBoard:
     patience: float = 1.5
     maintenance: WindowSettings | None = None
     disk_budget_mb: float | None = None
+    telemetry_seconds: float = 300.0
     clock: Callable[[], float] = time.time
 
     def __post_init__(self) -> None:
@@ -95,6 +97,7 @@ class SimBoard:
             maintenance=self.maintenance,
             disk_budget_mb=self.disk_budget_mb,
             disk_reserve_mb=0,
+            telemetry_seconds=self.telemetry_seconds,
             shadow=ShadowSettings(seconds=0.1),
             probation=ProbationSettings(seconds=0.1, max_seconds=self.patience, min_frames=30),
         )
