@@ -143,6 +143,16 @@ class Journal:
             self._count_lost(gone)
 
     @property
+    def count_waiting(self) -> int:
+        """Reports that wait to be sent.
+
+        Raises:
+            StorageError: The journal cannot be read.
+        """
+        with _told("read"):
+            return int(self._db.execute("SELECT COUNT(*) FROM outbox").fetchone()[0])
+
+    @property
     def lost(self) -> int:
         """Reports that were dropped unsent, ever.
 

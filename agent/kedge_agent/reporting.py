@@ -13,7 +13,8 @@ from kedge_agent.errors import RunnerGone
 from kedge_agent.identity import Identity
 from kedge_agent.journal import Journal
 from kedge_agent.local_client import RunnerLink
-from kedge_agent.local_protocol import TakeWindow, Telemetry
+from kedge_agent.local_protocol import RunnerState, TakeWindow, Telemetry
+from kedge_agent.metrics import Snapshot
 from kedge_agent.sensors.sampler import Sampler
 from kedge_agent.server_client import ServerClient
 from kedge_agent.settings import AgentSettings
@@ -96,6 +97,30 @@ class Reporter:
         self.latency_ms = merge([self.latency_ms, window.latency_ms])
         self.detections.update(window.detections)
         self._journal.queue(self.about(self._journal.state, window))
+
+    async def snapshot(self, runner: RunnerLink) -> Snapshot:
+        """Returns what there is to tell Prometheus now.
+
+        Raises:
+            StorageError: The journal cannot be read.
+        """
+        try:
+            loop: RunnerState | None = await runner.state(2)
+        except RunnerGone:
+            loop = None
+        state = self._journal.state
+        return Snapshot(
+            device=self._settings.device,
+            release=state.active.release if state.active else "",
+            phase=state.deployment.phase.value if state.deployment else "",
+            runner=loop,
+            latency_ms=self.latency_ms,
+            detections=dict(self.detections),
+            board=self.last.board if self.last else None,
+            waiting=self._journal.count_waiting,
+            lost=self._journal.lost,
+            downloaded=state.bytes_downloaded,
+        )
 
     async def send(self, server: ServerClient, identity: Identity) -> None:
         """Sends what waits, oldest first.

@@ -12,6 +12,8 @@ from typing import Annotated, Any, Protocol, TypeVar, get_type_hints
 import msgspec
 from msgspec import Meta
 
+from kedge_agent import metrics
+from kedge_agent.metrics import MetricsSettings
 from kedge_agent.network.window import WindowSettings, zone_of
 from kedge_agent.patience import ProbationSettings, Seconds, ShadowSettings
 from kedge_agent.specs import SinkSpec, SourceSpec
@@ -42,6 +44,7 @@ class AgentSettings:
         threads: Threads an engine may use.
         poll_seconds: Between polls until the server says otherwise.
         telemetry_seconds: Between windows of telemetry.
+        metrics: Local Prometheus endpoint; ``None`` is off.
         download_kib_per_second: No more than that on average; ``None`` is no limit.
         disk_budget_mb: MiB that engines and downloads may take; ``None`` is what the disk has.
         disk_reserve_mb: MiB of the disk that the agent leaves to others.
@@ -66,6 +69,7 @@ class AgentSettings:
     threads: Annotated[int, Meta(ge=1, le=64)] = 1
     poll_seconds: Annotated[float, Meta(ge=0.2, le=86400)] = 60.0
     telemetry_seconds: Annotated[float, Meta(ge=1, le=86400)] = 300.0
+    metrics: MetricsSettings | None = None
     download_kib_per_second: Annotated[float, Meta(ge=1, le=10_000_000)] | None = None
     disk_budget_mb: Annotated[float, Meta(ge=1)] | None = None
     disk_reserve_mb: Annotated[float, Meta(ge=0)] = 64.0
@@ -107,6 +111,8 @@ def read_settings(path: Path) -> AgentSettings:
     settings = _absolute(read_config(path, AgentSettings), path.resolve().parent)
     if settings.maintenance is not None:
         zone_of(settings.maintenance)
+    if settings.metrics is not None:
+        metrics.check(settings.metrics)
     return settings
 
 

@@ -19,7 +19,7 @@ from typing import Any
 import msgspec
 from securesystemslib.signer import Key
 
-from kedge_agent import enrolment, facts, limits
+from kedge_agent import enrolment, facts, limits, metrics
 from kedge_agent.blobs import BlobStore
 from kedge_agent.board import Board
 from kedge_agent.decisions import resumed
@@ -37,13 +37,14 @@ from kedge_agent.state import Deployment, State
 from kedge_agent.tuf_client import ImageRepository
 from kedge_agent.update import Update
 from kedge_shared import signing
-from kedge_shared.errors import KedgeError, ServiceError, StorageError, TrustError
+from kedge_shared.errors import InputError, KedgeError, ServiceError, StorageError, TrustError
 from kedge_shared.phases import TERMINAL, Event, Phase, advance
 from kedge_shared.protocol import ASSIGNMENT_LIMIT_BYTES, ASSIGNMENT_TYPE, Assignment, Verdict
 from kedge_shared.trust import Pinned, Seen, check_assignment
 
 #: Share of the interval by which polls are spread.
 _JITTER = 0.1
+_SNAPSHOT_SECONDS = 5.0
 
 
 class Updater:
@@ -88,6 +89,7 @@ class Updater:
         self._board = self._make_board(me)
         self._identity = me
         self._resume()
+        self._show_metrics()
         while True:
             wait = self._settings.poll_seconds
             try:
@@ -140,6 +142,22 @@ class Updater:
             send_reports=self._send_quietly,
             clock=self._clock,
         )
+
+    def _show_metrics(self) -> None:
+        """Answers Prometheus from now on, where the board's configuration asks for it."""
+        wanted, loop, board = self._settings.metrics, asyncio.get_running_loop(), self._board
+        if wanted is None:
+            return
+
+        def snapshot() -> metrics.Snapshot:
+            asked = board.reporter.snapshot(board.runner)
+            return asyncio.run_coroutine_threadsafe(asked, loop).result(_SNAPSHOT_SECONDS)
+
+        try:
+            self._open.callback(metrics.serve(wanted, snapshot))
+        except InputError as error:
+            # A port that is taken is no reason not to update.
+            board.log(str(error))
 
     def _resume(self) -> None:
         """Stands where the table says after a start, whatever the last one ended in."""

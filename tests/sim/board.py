@@ -14,6 +14,7 @@ import pytest
 from kedge_agent import facts, update
 from kedge_agent.local_protocol import PreflightJob, PreflightResult, Ratio
 from kedge_agent.local_server import serve
+from kedge_agent.metrics import MetricsSettings
 from kedge_agent.network.window import WindowSettings
 from kedge_agent.patience import ProbationSettings, ShadowSettings
 from kedge_agent.server_client import ServerClient
@@ -52,6 +53,7 @@ class SimBoard:
         maintenance: Window, if any.
         disk_budget_mb: Budget, if any.
         telemetry_seconds: Between windows.
+        metrics: Prometheus endpoint, if any.
         clock: Tells Unix seconds, by this board.
     """
 
@@ -67,6 +69,7 @@ class SimBoard:
     maintenance: WindowSettings | None = None
     disk_budget_mb: float | None = None
     telemetry_seconds: float = 300.0
+    metrics: MetricsSettings | None = None
     clock: Callable[[], float] = time.time
 
     def __post_init__(self) -> None:
@@ -98,6 +101,7 @@ class SimBoard:
             disk_budget_mb=self.disk_budget_mb,
             disk_reserve_mb=0,
             telemetry_seconds=self.telemetry_seconds,
+            metrics=self.metrics,
             shadow=ShadowSettings(seconds=0.1),
             probation=ProbationSettings(seconds=0.1, max_seconds=self.patience, min_frames=30),
         )
