@@ -48,7 +48,10 @@ class Board:
         pinned: What no server can change.
         facts: What the board is.
         send_reports: Sends what waits, if the server is there.
+        counted: Told of downloaded bytes.
         clock: Tells Unix seconds, by this board.
+        grace_seconds: How long after its expiry the online roles' metadata is taken; 0 unless a
+            bundle is installed and this board's configuration allows it.
     """
 
     settings: AgentSettings
@@ -62,7 +65,9 @@ class Board:
     pinned: Pinned
     facts: DeviceFacts
     send_reports: Callable[[], Awaitable[None]]
+    counted: Callable[[int], None]
     clock: Callable[[], float] = time.time
+    grace_seconds: float = 0.0
 
     def remember(self, **changes: Any) -> None:
         """Saves changes of the deployment that are no change of phase."""

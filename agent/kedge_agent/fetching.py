@@ -57,6 +57,7 @@ async def fetch_all(
     facts: DeviceFacts,
     make_room: Callable[[Mapping[str, int]], None],
     now: float,
+    grace_seconds: float,
 ) -> Fetched:
     """Fetches a build by both repositories' word.
 
@@ -72,6 +73,7 @@ async def fetch_all(
         facts: What the board is.
         make_room: Called with hash → length of everything before any of it is fetched.
         now: Unix seconds by which expiry is judged.
+        grace_seconds: How long after its expiry the online roles' metadata is still taken.
 
     Raises:
         TrustError: A check failed.
@@ -80,7 +82,7 @@ async def fetch_all(
         StorageError: There is no room for it, or the disk is full.
     """
     manifest_bytes, policy_bytes, slot_hashes = await asyncio.to_thread(
-        _documents, deployment, repository, store, now
+        _documents, deployment, repository, store, now, grace_seconds
     )
     manifest, policy = read_manifest(manifest_bytes), read_policy(policy_bytes)
     check_manifest(manifest, policy, deployment.manifest.path, pinned)
@@ -106,9 +108,13 @@ async def fetch_all(
 
 
 def _documents(
-    deployment: Deployment, repository: ImageRepository, store: BlobStore, now: float
+    deployment: Deployment,
+    repository: ImageRepository,
+    store: BlobStore,
+    now: float,
+    grace_seconds: float,
 ) -> tuple[bytes, bytes, tuple[str, str]]:
-    repository.refresh(now)
+    repository.refresh(now, grace_seconds)
     ref = deployment.manifest
     listed = repository.find(ref.path)
     check_agreement(ref, listed.length, listed.sha256)

@@ -26,6 +26,21 @@ _CONFIG_LIMIT_BYTES = 64 * 1024
 
 
 @dataclass(frozen=True, kw_only=True)
+class BundleSettings:
+    """What `kedge agent install` may do.
+
+    Attributes:
+        without_assignment: Take what the builders signed for this class without the director's
+            word, if it is not older than what serves.
+        grace_days: How long after its expiry a bundle's snapshot and timestamp are taken; root and
+            targets never are.
+    """
+
+    without_assignment: bool = False
+    grace_days: Annotated[float, Meta(ge=0, le=90)] = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
 class AgentSettings:
     """One board.
 
@@ -49,6 +64,7 @@ class AgentSettings:
         disk_budget_mb: MiB that engines and downloads may take; ``None`` is what the disk has.
         disk_reserve_mb: MiB of the disk that the agent leaves to others.
         maintenance: When this board may be worked on; ``None`` is always.
+        bundles: What may be installed from a stick.
         preflight_seconds: After them a candidate hangs.
         preflight_rounds: Timing rounds of the preflight.
         shadow: Before the swap.
@@ -74,6 +90,7 @@ class AgentSettings:
     disk_budget_mb: Annotated[float, Meta(ge=1)] | None = None
     disk_reserve_mb: Annotated[float, Meta(ge=0)] = 64.0
     maintenance: WindowSettings | None = None
+    bundles: BundleSettings = field(default_factory=BundleSettings)
     preflight_seconds: Seconds = 120.0
     preflight_rounds: Annotated[int, Meta(ge=4, le=10_000)] = 40
     shadow: ShadowSettings = field(default_factory=ShadowSettings)

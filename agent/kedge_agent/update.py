@@ -107,6 +107,11 @@ class Update:
         if self._deployment.phase is Phase.CONFIRMED:
             await self._tidy()
 
+    def give_up(self, reason: str) -> None:
+        """Ends a download whose source is gone and will not come back by itself."""
+        ruling = self._environment(self._deployment.phase, "network", reason)
+        self._move(self._deployment.phase, Event.ENVIRONMENT, ruling.verdict)
+
     async def _hold(self, why: str) -> None:
         """Stands where a restart would stand, says so once, and leaves the rest to a later drive.
 
@@ -182,7 +187,7 @@ class Update:
         fetched = await fetching.fetch_all(
             self._deployment, board.journal.state, board.repository, board.downloader,
             board.store, board.pinned, board.facts, board.make_room,
-            board.now(),
+            board.now(), board.grace_seconds,
         )  # fmt: skip
         board.remember(slot=fetched.slot, release=fetched.manifest.release)
         return Ruling(Event.FETCHED, Verdict(code="ok"))
