@@ -54,6 +54,7 @@ class SimBoard:
         preflight: What the child will have measured.
         preflights: Jobs the child was given.
         patience: Seconds of probation at the most; a busy machine needs some to see any frame.
+        watched_seconds: Of probation at the least.
         maintenance: Window, if any.
         disk_budget_mb: Budget, if any.
         telemetry_seconds: Between windows.
@@ -71,6 +72,7 @@ class SimBoard:
     preflight: PreflightResult = GOOD
     preflights: list[PreflightJob] = field(default_factory=list)
     patience: float = 1.5
+    watched_seconds: float = 0.1
     maintenance: WindowSettings | None = None
     disk_budget_mb: float | None = None
     telemetry_seconds: float = 300.0
@@ -110,7 +112,9 @@ class SimBoard:
             metrics=self.metrics,
             bundles=self.bundles,
             shadow=ShadowSettings(seconds=0.1),
-            probation=ProbationSettings(seconds=0.1, max_seconds=self.patience, min_frames=30),
+            probation=ProbationSettings(
+                seconds=self.watched_seconds, max_seconds=self.patience, min_frames=30
+            ),
         )
 
     def run(self, until: Condition = settled, seconds: float = 60.0) -> State:
@@ -143,7 +147,7 @@ class SimBoard:
         return self.state
 
     async def _command(self, command: Any, offline: bool, seconds: float) -> Any:
-        away = httpx.MockTransport(lambda _: httpx.Response(503)) if offline else None
+        away = httpx.MockTransport(_away) if offline else None
         async with self._running(away) as (updater, task):
             socket = self.settings.state_dir / SOCKET
 
@@ -199,6 +203,10 @@ class SimBoard:
         assert state.active is not None
         assert state.active.release == release
         self.world.tick()
+
+
+def _away(_: httpx.Request) -> httpx.Response:
+    raise httpx.ConnectError("away")
 
 
 async def _ended(task: asyncio.Future[None]) -> None:

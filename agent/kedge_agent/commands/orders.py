@@ -61,7 +61,8 @@ class Orders:
             else:
                 answered.set_result(Declined(error.exit_code, error.what, error.mend))
         finally:
-            answered.cancel()
+            if not answered.done():
+                answered.set_result(Declined(6, "the agent was interrupted", "try again"))
 
     async def _install(self, path: Path, answered: Answered) -> None:
         async with install.bundle_board(self._board, path) as (asking, files):
