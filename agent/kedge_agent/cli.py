@@ -54,6 +54,16 @@ def status(
 
 
 @app.command()
+def schema() -> None:
+    """Print the JSON schema of the configuration."""
+    import json
+
+    from kedge_agent.settings import schema as schema_of
+
+    print(json.dumps(schema_of(), indent=2))
+
+
+@app.command()
 def doctor(config: Config, as_json: Json = False) -> None:
     """Look for what would keep this board from updating, and say how to mend it.
 

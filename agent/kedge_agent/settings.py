@@ -5,9 +5,10 @@ Settings are read with msgspec instead of pydantic-settings, which alone takes 1
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass, field, is_dataclass
 from pathlib import Path
-from typing import Annotated, Any, Protocol, TypeVar, get_type_hints
+from typing import Annotated, Any, Protocol, TypeVar, get_args, get_type_hints
 
 import msgspec
 from msgspec import Meta
@@ -23,6 +24,8 @@ from kedge_shared.errors import InputError
 from kedge_shared.ids import Name
 
 _CONFIG_LIMIT_BYTES = 64 * 1024
+#: Of an attribute's line in a docstring of this package.
+_ATTRIBUTE_INDENT = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,13 +155,60 @@ def read_config(path: Path, kind: type[S]) -> S:
         raw: Any = msgspec.yaml.decode(data)
     except msgspec.MsgspecError as error:
         raise InputError(f"configuration {path} is no YAML: {error}") from None
-    known = set(get_type_hints(kind))
-    unknown = sorted(set(raw) - known) if isinstance(raw, dict) else []
+    unknown = sorted(_unknown(raw, kind))
     if unknown:
         raise InputError(f"configuration {path} has unknown settings: {', '.join(unknown)}")
     settings = wire.decode_yaml(data, kind, f"configuration {path}")
     check_url(settings.server)
     return settings
+
+
+def _unknown(raw: Any, kind: Any, prefix: str = "") -> Iterator[str]:
+    """Yields the settings that a dataclass does not have, by their dotted names."""
+    if not isinstance(raw, dict):
+        return
+    hints = get_type_hints(kind)
+    for name, value in raw.items():
+        if name not in hints:
+            yield f"{prefix}{name}"
+            continue
+        below = [each for each in (hints[name], *get_args(hints[name])) if is_dataclass(each)]
+        if len(below) == 1:
+            yield from _unknown(value, below[0], f"{prefix}{name}.")
+
+
+def schema() -> dict[str, Any]:
+    """Returns the JSON schema of the configuration, for editors and provisioning."""
+
+    def other(kind: type) -> dict[str, Any]:
+        if kind is Path:
+            return {"type": "string"}
+        raise NotImplementedError(kind)
+
+    found = msgspec.json.schema(AgentSettings, schema_hook=other)
+    for each in found["$defs"].values():
+        each["additionalProperties"] = False
+        about = each.get("description", "")
+        each["description"] = about.split("\n", 1)[0]
+        for name, said in _attributes(about):
+            if name in each["properties"]:
+                each["properties"][name].setdefault("description", said)
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **found}
+
+
+def _attributes(docstring: str) -> Iterator[tuple[str, str]]:
+    """Yields name and description of a docstring's attributes, continuation lines joined."""
+    name, said = "", ""
+    for line in docstring.partition("Attributes:")[2].splitlines():
+        indent = len(line) - len(line.lstrip())
+        if indent == _ATTRIBUTE_INDENT and ":" in line:
+            if name:
+                yield name, said
+            name, _, said = (part.strip() for part in line.partition(":"))
+        elif name:
+            said = f"{said} {line.strip()}".strip()
+    if name:
+        yield name, said
 
 
 def _absolute(settings: AgentSettings, base: Path) -> AgentSettings:

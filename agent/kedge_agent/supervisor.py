@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from kedge_agent import limits
+from kedge_agent import limits, watchdog
 from kedge_agent.children import clean_environment
 from kedge_agent.disk import write_whole
 from kedge_agent.downloads import backoff_seconds
@@ -135,15 +135,27 @@ async def supervise(config: Path) -> int:
                           str(config.resolve())], None, nothing_to_serve),
     ]  # fmt: skip
     kept = [asyncio.ensure_future(each.keep()) for each in children]
+    beating = asyncio.ensure_future(_beat())
     ended = asyncio.Event()
     for each in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(each, ended.set)
     waiting = asyncio.ensure_future(ended.wait())
     done, _ = await asyncio.wait([waiting, *kept], return_when=asyncio.FIRST_COMPLETED)
+    beating.cancel()
+    watchdog.notify("STOPPING=1")
     await asyncio.gather(*(each.stop() for each in children))
     statuses = await asyncio.gather(*kept)
     waiting.cancel()
     return 0 if waiting in done else max(abs(each) for each in statuses)
+
+
+async def _beat() -> None:
+    """Tells systemd that the agent is up, and goes on telling; a board without it hears nothing."""
+    watchdog.notify("READY=1")
+    every = watchdog.interval_seconds()
+    while every is not None:
+        watchdog.notify("WATCHDOG=1")
+        await asyncio.sleep(every)
 
 
 def _check(settings: AgentSettings) -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from kedge_agent.settings import AgentSettings, read_settings
+from kedge_agent.settings import AgentSettings, read_settings, schema
 from kedge_shared.errors import InputError
 
 BASE: dict[str, Any] = {
@@ -37,6 +39,8 @@ def test_paths_are_relative_to_the_file(tmp_path: Path) -> None:
     ("changes", "said"),
     [
         ({"pol_seconds": 5}, "unknown settings: pol_seconds"),
+        ({"source": {"kind": "video", "path": "x", "fsp": 5}}, "unknown settings: source.fsp"),
+        ({"maintenance": {"begins": "22:00", "ends": "04:00", "zon": ""}}, "maintenance.zon"),
         ({"poll_seconds": 0}, "$.poll_seconds"),
         ({"source": {"kind": "radio", "path": "x"}}, "$.source.kind"),
         ({"source": {"kind": "video"}}, "$.source"),
@@ -55,3 +59,24 @@ def test_errors_name_the_setting(tmp_path: Path, changes: dict[str, Any], said: 
         settings_of(tmp_path, **changes)
     assert said in str(wrong.value)
     assert "\n" not in str(wrong.value)
+
+
+def test_the_schema_knows_every_setting_its_bounds_and_what_it_is_for() -> None:
+    found = schema()
+    main = found["$defs"]["AgentSettings"]
+    assert set(main["properties"]) == {each.name for each in fields(AgentSettings)}
+    assert main["additionalProperties"] is False
+    assert {"server", "root", "state_dir", "device", "device_class", "source"} == set(
+        main["required"]
+    )
+    poll = main["properties"]["poll_seconds"]
+    assert (poll["minimum"], poll["default"]) == (0.2, 60.0)
+    for name, each in main["properties"].items():
+        assert each.get("description"), name
+    assert "pattern" in found["$defs"]["WindowSettings"]["properties"]["begins"]
+    assert json.dumps(found)
+
+
+def test_the_example_is_one(tmp_path: Path) -> None:
+    example = Path(__file__).parents[2] / "agent" / "agent.example.yaml"
+    assert read_settings(example).device == "cam-1"
