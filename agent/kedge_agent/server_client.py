@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import anyio
 import httpx
 
+from kedge_agent.network import tls
 from kedge_agent.network.backoff import retry_after_seconds
 from kedge_shared import __version__, bench, protocol, wire
 from kedge_shared.client import check_url, refusal
@@ -70,6 +71,7 @@ class ServerClient:
             timeout=TIMEOUT,
             transport=transport,
             limits=LIMITS,
+            verify=tls.context(),
             # Nothing is unpacked here: a few bytes could become very many.
             headers={"Accept-Encoding": "identity", "User-Agent": f"kedge-agent/{__version__}"},
         )

@@ -12,6 +12,7 @@ from tuf.api.metadata import TargetFile
 from tuf.ngclient import Updater, UpdaterConfig
 
 from kedge_agent.disk import write_whole
+from kedge_agent.network import tls
 from kedge_agent.server_client import TIMEOUT
 from kedge_shared import wire
 from kedge_shared.errors import ServiceError, StorageError, TrustError
@@ -62,7 +63,10 @@ class ImageRepository:
         self._server, self._folder = server, folder
         self._root = wire.read_limited(root, "pinned root", _ROOT_LIMIT_BYTES)
         self._http = httpx.Client(
-            headers={"Authorization": f"Bearer {token}"}, timeout=TIMEOUT, transport=transport
+            headers={"Authorization": f"Bearer {token}"},
+            timeout=TIMEOUT,
+            transport=transport,
+            verify=tls.context(),
         )
         self._updater: Updater | None = None
 

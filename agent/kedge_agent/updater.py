@@ -112,7 +112,8 @@ class Updater:
         return wait * random.uniform(1 - _JITTER, 1 + _JITTER)  # noqa: S311
 
     async def _rest(self, seconds: float) -> None:
-        """Waits so long, or until somebody rings."""
+        """Waits so long, or until somebody rings; what the turn has used goes back before."""
+        limits.give_memory_back()
         ringing = asyncio.ensure_future(self._desk.rung.wait())
         try:
             await asyncio.wait({ringing}, timeout=seconds)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from zoneinfo import ZoneInfo
@@ -10,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kedge_agent.network import tls
 from kedge_agent.network.backoff import (
     RETRY_AFTER_LIMIT_SECONDS,
     Backoff,
@@ -222,3 +224,19 @@ def test_zones(tmp_path: Path) -> None:
     (tmp_path / "localtime").write_bytes(system.read_bytes())
     tokyo = zone_of(plain, tmp_path / "localtime")
     assert datetime.fromtimestamp(0, tokyo).hour == 9
+
+
+def test_certificates_are_checked_by_the_systems_authorities_or_by_certifis(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    context = tls.context.__wrapped__()
+    assert (context.verify_mode, context.check_hostname) == (ssl.CERT_REQUIRED, True)
+    assert context.minimum_version >= ssl.TLSVersion.TLSv1_2
+    real = ssl.get_default_verify_paths()
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "none"))
+    monkeypatch.setenv("SSL_CERT_DIR", str(tmp_path))
+    bare = real._replace(capath=str(tmp_path), cafile=None)
+    monkeypatch.setattr(tls.ssl, "get_default_verify_paths", lambda: bare)
+    assert len(tls.context.__wrapped__().get_ca_certs()) > 50, "a bare system has certifi's"
+    (tmp_path / "0a1b2c3d.0").write_text("")
+    assert tls.context.__wrapped__().get_ca_certs() == [], "the system's own are enough"

@@ -9,7 +9,6 @@ from typing import Any
 
 from kedge_agent import fetching
 from kedge_agent.board import Board
-from kedge_agent.bundles import install
 from kedge_agent.commands.protocol import Accepted, Declined, GoBack, InstallBundle, Reply
 from kedge_agent.commands.rollback import check_floor, ended, gone_back
 from kedge_agent.update import Update
@@ -65,6 +64,9 @@ class Orders:
                 answered.set_result(Declined(6, "the agent was interrupted", "try again"))
 
     async def _install(self, path: Path, answered: Answered) -> None:
+        # What reads tar files is loaded on the day that somebody brings one.
+        from kedge_agent.bundles import install
+
         async with install.bundle_board(self._board, path) as (asking, files):
             deployment = await install.begin(asking, files)
             answered.set_result(Accepted(deployment.id))

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta, timezone, tzinfo
 from pathlib import Path
 from typing import Annotated, Literal
-from zoneinfo import ZoneInfo
 
 from msgspec import Meta
 
@@ -110,6 +109,8 @@ def zone_of(window: WindowSettings, localtime: Path = _LOCALTIME) -> tzinfo:
     Raises:
         InputError: There is no such zone.
     """
+    from zoneinfo import ZoneInfo
+
     if window.zone:
         try:
             return ZoneInfo(window.zone)
