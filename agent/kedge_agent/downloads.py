@@ -8,7 +8,7 @@ import os
 import random
 import time
 from collections.abc import Awaitable, Callable
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -183,6 +183,9 @@ class Downloader:
             path.unlink(missing_ok=True)
             raise
         except OSError as error:
+            # A full disk holds not even the journal's word of it: what came makes room.
+            with suppress(OSError):
+                path.unlink(missing_ok=True)
             raise disk_error(path, error) from None
         if have < length:
             raise _Restart

@@ -274,9 +274,7 @@ def test_a_range_beyond_the_end_begins_anew(tmp_path: Path) -> None:
     assert stored(fetch(tmp_path, lambda _: next(answers))) == BODY
 
 
-def test_a_full_disk_is_said_and_what_came_is_kept(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_full_disk_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real = Path.open
 
     def opened(self: Path, *arguments: Any, **options: Any) -> Any:

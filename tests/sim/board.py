@@ -175,9 +175,9 @@ class SimBoard:
     ) -> AsyncIterator[tuple[Updater, asyncio.Future[None]]]:
         settings = self.settings
         settings.state_dir.mkdir(exist_ok=True)
-        listening = await serve(settings.socket, self.runner.handle)
         async with ServerClient(settings.server, transport) as server:
             updater = Updater(settings, server, self.clock)
+            listening = await serve(settings.socket, self.runner.handle)
             task = asyncio.ensure_future(updater.run())
             try:
                 yield updater, task
