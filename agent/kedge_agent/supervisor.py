@@ -13,6 +13,7 @@ from pathlib import Path
 
 from kedge_agent import limits, watchdog
 from kedge_agent.children import clean_environment
+from kedge_agent.commands.protocol import SOCKET
 from kedge_agent.disk import write_whole
 from kedge_agent.downloads import backoff_seconds
 from kedge_agent.local_protocol import STARTS_ENV
@@ -25,6 +26,9 @@ from kedge_shared.errors import InputError, StorageError
 #: A process that ran so long was well; its next end is waited out shortly again, seconds.
 _WELL_SECONDS = 60.0
 _STOP_SECONDS = 4.0
+#: How often the updater is asked whether it is there, and how many silences in a row are enough: a
+#: slow disk may hold it for some.
+_LOOK_SECONDS, _SILENCES = 60.0, 3
 #: Exit status that a restart does not mend: bad input, no token.
 _HOPELESS = frozenset({2})
 #: A board that serves goes on serving; whoever looks after it may mend the rest meanwhile.
@@ -76,6 +80,12 @@ class Child:
     async def _pause(self, seconds: float) -> None:
         with suppress(asyncio.TimeoutError):
             await asyncio.wait_for(self._stopping.wait(), seconds)
+
+    def kill(self) -> None:
+        """Ends it by force; it is started again."""
+        if self._process is not None:
+            with suppress(ProcessLookupError):
+                self._process.kill()
 
     async def stop(self) -> None:
         """Ends it: asks first, then by force."""
@@ -135,13 +145,17 @@ async def supervise(config: Path) -> int:
                           str(config.resolve())], None, nothing_to_serve),
     ]  # fmt: skip
     kept = [asyncio.ensure_future(each.keep()) for each in children]
-    beating = asyncio.ensure_future(_beat())
+    beside = [
+        asyncio.ensure_future(_beat()),
+        asyncio.ensure_future(_watch(children[1], settings.state_dir / SOCKET)),
+    ]
     ended = asyncio.Event()
     for each in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(each, ended.set)
     waiting = asyncio.ensure_future(ended.wait())
     done, _ = await asyncio.wait([waiting, *kept], return_when=asyncio.FIRST_COMPLETED)
-    beating.cancel()
+    for task in beside:
+        task.cancel()
     watchdog.notify("STOPPING=1")
     await asyncio.gather(*(each.stop() for each in children))
     statuses = await asyncio.gather(*kept)
@@ -156,6 +170,35 @@ async def _beat() -> None:
     while every is not None:
         watchdog.notify("WATCHDOG=1")
         await asyncio.sleep(every)
+
+
+async def _watch(updater: Child, desk: Path, every: float = _LOOK_SECONDS) -> None:
+    """Starts an updater anew that lives and does nothing; a dead one is seen by :class:`Child`."""
+    silent = 0
+    while True:
+        await asyncio.sleep(every)
+        silent = silent + 1 if await _is_stuck(desk, every) else 0
+        if silent == _SILENCES:
+            print("agent: updater does not answer, starting again", file=sys.stderr)
+            updater.kill()
+            silent = 0
+
+
+async def _is_stuck(desk: Path, patience: float) -> bool:
+    """Says whether a process listens at the desk and answers nothing."""
+    try:
+        reader, writer = await asyncio.open_unix_connection(str(desk))
+    except OSError:
+        return False  # not enrolled yet, or just starting
+    try:
+        writer.write(b"\n")
+        return not await asyncio.wait_for(reader.readline(), patience)
+    except asyncio.TimeoutError:
+        return True
+    except OSError:
+        return False  # it ended meanwhile
+    finally:
+        writer.close()
 
 
 def _check(settings: AgentSettings) -> None:

@@ -73,7 +73,7 @@ def test_bombs(tmp_path: Path) -> None:
     claims.size = 2**40
     header = claims.tobuf(tarfile.GNU_FORMAT)
     (tmp_path / "claims").write_bytes(header + bytes(1024))
-    with pytest.raises(InputError, match="in the midst|no bundle"):
+    with pytest.raises(InputError, match="unexpected end of data"):
         open_bundle(tmp_path / "claims")
     (tmp_path / "empty").write_bytes(b"")
     with pytest.raises(InputError):

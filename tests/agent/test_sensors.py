@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
-from kedge_agent.sensors import load, thermal, throttling
+from kedge_agent.sensors import load, nvml, thermal, throttling
 from kedge_agent.sensors.nvml import GpuReading
 from kedge_agent.sensors.sampler import Sampler
 
@@ -131,3 +134,70 @@ def test_a_discrete_gpu_is_asked_where_sysfs_does_not_tell(tmp_path: Path) -> No
     assert found.throttled == ("GPU: power cap",)
     jetson = Sampler(tmp_path, tree(tmp_path, JETSON), lambda: gpu).take()
     assert jetson.gpu == 0.637
+
+
+class FakeNvml:
+    """NVIDIA's binding, as far as it is used; the names are checked against the real one."""
+
+    NVMLError = type("NVMLError", (Exception,), {})
+    NVML_TEMPERATURE_GPU = 0
+    nvmlClocksThrottleReasonSwPowerCap = 4
+    nvmlClocksThrottleReasonSwThermalSlowdown = 32
+    nvmlClocksThrottleReasonHwThermalSlowdown = 64
+    nvmlClocksThrottleReasonHwPowerBrakeSlowdown = 128
+
+    def __init__(self, bits: int, fails_at: str = "") -> None:
+        self.bits, self.fails_at, self.open = bits, fails_at, 0
+
+    def nvmlInit(self) -> None:
+        self._step("nvmlInit")
+        self.open += 1
+
+    def nvmlShutdown(self) -> None:
+        self.open -= 1
+
+    def nvmlDeviceGetHandleByIndex(self, index: int) -> str:
+        self._step("nvmlDeviceGetHandleByIndex")
+        return f"gpu{index}"
+
+    def nvmlDeviceGetCurrentClocksThrottleReasons(self, _: str) -> int:
+        return self.bits
+
+    def nvmlDeviceGetUtilizationRates(self, _: str) -> Any:
+        return SimpleNamespace(gpu=42)
+
+    def nvmlDeviceGetTemperature(self, _: str, __: int) -> int:
+        return 71
+
+    def _step(self, name: str) -> None:
+        if name == self.fails_at:
+            raise self.NVMLError
+
+
+def test_a_discrete_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake = FakeNvml(4 | 64)
+    monkeypatch.setitem(sys.modules, "pynvml", fake)
+    assert nvml.look() == GpuReading(
+        0.42, 71.0, ("GPU: thermal slowdown (hardware)", "GPU: power cap")
+    )
+    assert fake.open == 0
+
+
+@pytest.mark.parametrize("fails_at", ["nvmlInit", "nvmlDeviceGetHandleByIndex"])
+def test_without_driver_or_gpu_it_is_not_measured(
+    monkeypatch: pytest.MonkeyPatch, fails_at: str
+) -> None:
+    fake = FakeNvml(0, fails_at)
+    monkeypatch.setitem(sys.modules, "pynvml", fake)
+    assert nvml.look() is None
+    assert fake.open == 0
+    monkeypatch.setitem(sys.modules, "pynvml", None)
+    assert nvml.look() is None
+
+
+def test_the_real_binding_has_these_names() -> None:
+    real = pytest.importorskip("pynvml", reason="needs nvidia-ml-py")
+    for name in vars(FakeNvml):
+        if name.startswith(("nvml", "NVML")):
+            assert hasattr(real, name), name
+    assert real.nvmlClocksThrottleReasonHwThermalSlowdown == 64

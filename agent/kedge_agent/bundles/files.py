@@ -122,23 +122,20 @@ class _PlainInfo(tarfile.TarInfo):
 class _Tar:
     def __init__(self, path: Path) -> None:
         self._path, self._at = path, dict[str, tuple[int, int]]()
-        size = path.stat().st_size
         with tarfile.open(path, "r:", tarinfo=_PlainInfo, ignore_zeros=False) as archive:
             for count, info in enumerate(archive):
                 if count >= FILES_LIMIT:
                     raise InputError(f"{path} holds more than {FILES_LIMIT} files")
                 if info.isdir():
                     continue
-                self._add(info, size)
+                self._add(info)
 
-    def _add(self, info: tarfile.TarInfo, size: int) -> None:
+    def _add(self, info: tarfile.TarInfo) -> None:
         name = info.name.removeprefix("./")
         if not is_member(name):
             raise InputError(f"{self._path} holds {info.name[:80]!r}, which no bundle does")
         if name in self._at:
             raise InputError(f"{self._path} holds {name} twice")
-        if info.offset_data + info.size > size:
-            raise InputError(f"{self._path} ends in the midst of {name}", "copy it again")
         self._at[name] = (info.offset_data, info.size)
 
     def open(self, name: str) -> tuple[BinaryIO, int] | None:
