@@ -4,25 +4,33 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 
 from kedge_agent.blobs import BlobStore
+from kedge_agent.clock import lower_bound, trusted_now
 from kedge_agent.downloads import Downloader
 from kedge_agent.evidence.heat import Heat
+from kedge_agent.housekeeping import Housekeeping
 from kedge_agent.journal import Journal
 from kedge_agent.local_client import RunnerLink
-from kedge_agent.local_protocol import Slot
+from kedge_agent.network.window import window_open, zone_of
 from kedge_agent.reporting import Reporter
 from kedge_agent.settings import AgentSettings
 from kedge_agent.tuf_client import ImageRepository
-from kedge_shared.manifest import MANIFEST_LIMIT_BYTES, read_manifest
-from kedge_shared.policy import POLICY_LIMIT_BYTES, read_policy
+from kedge_shared.phases import Phase
 from kedge_shared.protocol import DeviceFacts
 from kedge_shared.trust import Pinned
+
+#: Where an update stops and waits for the maintenance window. Trial and shadow take the loop's
+#: time: they belong to the work that the window is for.
+_HELD: Mapping[str, frozenset[Phase]] = {
+    "swap": frozenset({Phase.VERIFYING, Phase.ARMED}),
+    "download": frozenset({Phase.DOWNLOADING, Phase.VERIFYING, Phase.ARMED}),
+}
 
 
 @dataclass(frozen=True)
@@ -34,6 +42,7 @@ class Board:
         journal: What the board remembers.
         store: Blobs.
         repository: Signed targets.
+        housekeeping: What may stay on the disk.
         downloader: Artifacts by hash.
         runner: The live loop.
         reporter: Reports.
@@ -41,19 +50,27 @@ class Board:
         facts: What the board is.
         send_reports: Sends what waits, if the server is there.
         heat: Reads what the board says of its heat.
+        counted: Told of downloaded bytes.
+        clock: Tells Unix seconds, by this board.
+        grace_seconds: How long after its expiry the online roles' metadata is taken; 0 unless a
+            bundle is installed and this board's configuration allows it.
     """
 
     settings: AgentSettings
     journal: Journal
     store: BlobStore
     repository: ImageRepository
+    housekeeping: Housekeeping
     downloader: Downloader
     runner: RunnerLink
     reporter: Reporter
     pinned: Pinned
     facts: DeviceFacts
     send_reports: Callable[[], Awaitable[None]]
+    counted: Callable[[int], None]
     heat: Callable[[], Heat] = Heat
+    clock: Callable[[], float] = time.time
+    grace_seconds: float = 0.0
 
     def remember(self, **changes: Any) -> None:
         """Saves changes of the deployment that are no change of phase."""
@@ -63,6 +80,24 @@ class Board:
         deployment = msgspec.structs.replace(state.deployment, **changes)
         self.journal.save(msgspec.structs.replace(state, deployment=deployment))
 
+    def now(self) -> int:
+        """Returns the time by which expiry is judged, Unix seconds."""
+        return trusted_now(self.clock(), self.journal.state.newest_time)
+
+    def held(self, phase: Phase) -> str:
+        """Says why a phase may not begin now; empty if it may.
+
+        What takes harm back, and a board that has no engine yet, wait for no window.
+        """
+        window, state = self.settings.maintenance, self.journal.state
+        if window is None or state.active is None or phase not in _HELD[window.holds]:
+            return ""
+        if state.deployment is not None and state.deployment.intent == "revert":
+            return ""
+        past = lower_bound(state.newest_time)
+        opening = window_open(window, self.clock(), past, zone_of(window))
+        return "" if opening.open else opening.reason
+
     def log(self, line: str) -> None:
         """Writes a line for whoever looks after this board."""
         stamp = time.strftime("%H:%M:%S")
@@ -71,25 +106,13 @@ class Board:
         )
 
     def collect_garbage(self) -> None:
-        """Removes blobs that neither active, previous nor the deployment at hand needs."""
-        state = self.journal.state
-        slots = [state.active, state.previous, state.deployment.slot if state.deployment else None]
-        kept: set[str] = set()
-        for slot in slots:
-            if slot is not None:
-                kept |= self._needed(slot)
-        for path in self.store.root.iterdir():
-            if path.name not in kept:
-                path.unlink(missing_ok=True)
+        """Removes files that neither active, previous nor the deployment at hand needs."""
+        self.housekeeping.collect(self.journal.state)
 
-    def _needed(self, slot: Slot) -> set[str]:
-        """Returns every hash that a slot stands on.
+    def make_room(self, coming: Mapping[str, int]) -> None:
+        """Makes room for files, hash → length.
 
         Raises:
-            KedgeError: A document cannot be read: then nothing is known to be needless.
+            StorageError: They do not fit.
         """
-        store = self.store
-        manifest = read_manifest(store.read_verified(slot.manifest, MANIFEST_LIMIT_BYTES))
-        policy = read_policy(store.read_verified(slot.policy, POLICY_LIMIT_BYTES))
-        files = {each.sha256 for each in manifest.files}
-        return {slot.manifest, slot.policy} | files | {each.sha256 for each in policy.golden}
+        self.housekeeping.make_room(self.journal.state, coming)

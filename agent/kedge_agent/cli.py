@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 app = typer.Typer(no_args_is_help=True, help="The agent on an edge board.")
-Config = Annotated[Path, typer.Option("--config", help="Configuration of the board (YAML).")]
+Config = Annotated[
+    Path,
+    typer.Option(
+        "--config", envvar="KEDGE_AGENT_CONFIG", help="Configuration of the board (YAML)."
+    ),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 
 
 @app.command()
@@ -28,7 +34,7 @@ def run(config: Config) -> None:
 @app.command()
 def status(
     config: Config,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for machines.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Show what the board runs and where its last update stands.
 
@@ -45,3 +51,83 @@ def status(
         typer.echo(found.line())
     if not found.running:
         raise typer.Exit(1)
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON schema of the configuration."""
+    import json
+
+    from kedge_agent.settings import schema as schema_of
+
+    print(json.dumps(schema_of(), indent=2))
+
+
+@app.command()
+def doctor(config: Config, as_json: Json = False) -> None:
+    """Look for what would keep this board from updating, and say how to mend it.
+
+    Exit status: 0 nothing found, 1 something would not work.
+    """
+    from kedge_agent import doctor as examination
+    from kedge_agent.settings import read_settings
+    from kedge_shared import wire
+
+    findings = examination.examine(read_settings(config))
+    if as_json:
+        print(wire.encode_pretty(findings).decode(), end="")
+    else:
+        for each in findings:
+            typer.echo(each.line())
+    if any(each.state == "bad" for each in findings):
+        raise typer.Exit(1)
+
+
+@app.command()
+def rollback(
+    config: Config,
+    reason: Annotated[str, typer.Option(help="Why; the server and the quarantine keep it.")] = (
+        "an operator at the board"
+    ),
+    as_json: Json = False,
+) -> None:
+    """Make the previous engine serve again; ends an update that is under way.
+
+    The engine that is left is not taken again by itself.
+    Exit status: 0 it serves, 2 there is none to go back to, 6 the agent is away.
+    """
+    from kedge_agent.commands.protocol import GoBack
+
+    _command(config, GoBack(reason[:300]), {"rolled_back", "refused"}, as_json=as_json)
+
+
+@app.command()
+def install(bundle: Path, config: Config, as_json: Json = False) -> None:
+    """Install a release from a bundle (a file or folder that `kedge release bundle` wrote).
+
+    It is verified, tried and watched like one from the server.
+    Exit status: 0 confirmed, 3 refused or rolled back, 5 not to be trusted, 6 the agent is away.
+    """
+    from kedge_agent.commands.protocol import InstallBundle
+
+    _command(config, InstallBundle(str(bundle.resolve())), {"confirmed"}, as_json=as_json)
+
+
+def _command(config: Path, command: Any, wanted: set[str], *, as_json: bool) -> None:
+    from kedge_agent.commands import client
+    from kedge_agent.settings import read_settings
+    from kedge_shared import wire
+    from kedge_shared.errors import BudgetError
+
+    state_dir = read_settings(config).state_dir
+    deployment = client.ask(state_dir, command)
+
+    def told(seen: Any) -> None:
+        if not as_json:
+            typer.echo(f"{seen.phase.value} {seen.verdict.reason}".rstrip())
+
+    final = client.follow(state_dir, deployment, told)
+    if as_json:
+        print(wire.encode_pretty(final).decode(), end="")
+    if final.phase.value not in wanted:
+        raise BudgetError(f"{final.release or final.id}: {final.phase.value}")

@@ -6,8 +6,9 @@ import asyncio
 import hashlib
 import os
 import random
-from collections.abc import Callable
-from contextlib import aclosing
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,15 +16,18 @@ import httpx
 
 from kedge_agent.blobs import BlobStore
 from kedge_agent.disk import disk_error, settle
-from kedge_agent.server_client import ANSWER_SECONDS, within
+from kedge_agent.network.backoff import BUSY, Backoff
+from kedge_agent.network.bandwidth import full_bucket
+from kedge_agent.server_client import ANSWER_SECONDS, asked_to_wait, check_encoding, within
 from kedge_shared.errors import ServiceError, TrustError
 from kedge_shared.pace import LEAST_RATE, LeastRate, Pace
 
-#: Full jitter: a random wait up to a cap that doubles (Brooker, "Exponential backoff and jitter",
-#: AWS Architecture Blog 2015), seconds.
-_FIRST_WAIT, _LONGEST_WAIT = 0.5, 60.0
+_BACKOFF = Backoff(first_seconds=0.5, longest_seconds=60.0)
+#: In a row without a byte between them.
 _TRIES = 6
-_RETRY_STATUS = frozenset({408, 425, 429, 500, 502, 503, 504})
+#: A server that wants to be left alone for longer is left to the updater's own rhythm, which
+#: hears of newer assignments meanwhile.
+_LONGEST_PAUSE_SECONDS = 60.0
 _CHUNK_BYTES = 256 * 1024
 
 
@@ -38,6 +42,9 @@ class Patience:
 
     headers_seconds: float = ANSWER_SECONDS
     body: LeastRate = LEAST_RATE
+
+
+Sleep = Callable[[float], Awaitable[None]]
 
 
 PATIENCE = Patience()
@@ -56,6 +63,9 @@ class Downloader:
         partial: Folder for what is not whole yet.
         counted: Told of bytes as they arrive.
         patience: How slow the server may be.
+        bytes_per_second: No more than that on average; ``None`` is no limit.
+        clock: Tells seconds, monotonic.
+        sleep: Waits.
     """
 
     def __init__(
@@ -65,12 +75,19 @@ class Downloader:
         partial: Path,
         counted: Callable[[int], None],
         patience: Patience = PATIENCE,
+        bytes_per_second: float | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Sleep = asyncio.sleep,
     ) -> None:
         self._http, self._store, self._partial, self._counted = http, store, partial, counted
-        self._patience = patience
+        self._patience, self._clock, self._sleep = patience, clock, sleep
+        self._bucket = full_bucket(bytes_per_second, clock()) if bytes_per_second else None
 
     async def fetch(self, sha256: str, length: int) -> None:
-        """Brings one artifact; does nothing if it is there.
+        """Brings one artifact; does nothing if it is there whole.
+
+        What is there is hashed once more: a disk that lost a block must not keep a board from
+        ever having this file again.
 
         Args:
             sha256: Its hash.
@@ -82,7 +99,9 @@ class Downloader:
             StorageError: The disk is full or cannot be written.
         """
         if self._store.has(sha256):
-            return
+            if await asyncio.to_thread(self._is_whole, sha256, length):
+                return
+            self._store.path(sha256).unlink(missing_ok=True)
         path = self._partial / sha256
         left_behind = path.exists()
         await self._persist(path, sha256, length)
@@ -97,24 +116,26 @@ class Downloader:
 
     async def _persist(self, path: Path, sha256: str, length: int) -> None:
         """Goes on until every byte is there, the server refuses or patience ends."""
-        for attempt in range(_TRIES):
+        failures = 0
+        while True:
+            before = _size(path)
             try:
                 return await self._resume(path, sha256, length)
             except (_Restart, httpx.TransportError) as error:
-                if attempt == _TRIES - 1:
-                    raise ServiceError(
-                        f"download of {sha256[:12]} broke off ({type(error).__name__})"
-                    ) from None
+                lost = ServiceError(f"download of {sha256[:12]} broke off ({type(error).__name__})")
             except ServiceError as error:
-                if error.status not in _RETRY_STATUS or attempt == _TRIES - 1:
+                if error.status not in BUSY:
                     raise
-            await asyncio.sleep(backoff_seconds(attempt))
-        raise RuntimeError("the last try returns or raises")
+                lost = error
+            failures = 1 if _size(path) > before else failures + 1
+            if failures == _TRIES or (lost.retry_after or 0.0) > _LONGEST_PAUSE_SECONDS:
+                raise lost
+            await self._sleep(_BACKOFF.wait(failures - 1, random.random(), lost.retry_after))  # noqa: S311
 
     async def _resume(self, path: Path, sha256: str, length: int) -> None:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            have = path.stat().st_size if path.exists() else 0
+            have = _size(path)
         except OSError as error:
             raise disk_error(path, error) from None
         if have >= length:
@@ -126,14 +147,18 @@ class Downloader:
         request = self._http.build_request("GET", f"/api/v1/artifacts/{sha256}", headers=headers)
         answer = self._http.send(request, stream=True)
         async with aclosing(await within(self._patience.headers_seconds, answer)) as body:
-            if body.status_code == httpx.codes.REQUESTED_RANGE_NOT_SATISFIABLE:
+            if _is_another_part(body, have):
                 path.unlink(missing_ok=True)
                 raise _Restart
             if not body.is_success:
                 raise ServiceError(
                     f"server answers {body.status_code} for artifact {sha256[:12]}",
                     status=body.status_code,
+                    retry_after=asked_to_wait(body),
                 )
+            check_encoding(body)
+            # 200 instead of 206: the server does not know these bytes by their hash any more, or
+            # no ranges at all. It sends everything.
             resumed = body.status_code == httpx.codes.PARTIAL_CONTENT
             await self._write(body, path, have if resumed else 0, length)
 
@@ -143,31 +168,41 @@ class Downloader:
             with path.open("r+b" if have else "wb") as file:
                 file.seek(have)
                 # In the pieces they come in: what is gathered up is lost when the line breaks.
-                async for chunk in body.aiter_bytes():
+                # Raw: what a server packs into few bytes is not unpacked before it is limited.
+                async for chunk in body.aiter_raw():
                     have += len(chunk)
                     if have > length:
                         raise TrustError("length", f"server sends more than {length} bytes")
                     file.write(chunk)
                     self._counted(len(chunk))
                     pace.take(len(chunk))
+                    await self._slow_down(len(chunk))
                 file.flush()
                 os.fsync(file.fileno())
         except TrustError:
             path.unlink(missing_ok=True)
             raise
         except OSError as error:
+            # A full disk holds not even the journal's word of it: what came makes room.
+            with suppress(OSError):
+                path.unlink(missing_ok=True)
             raise disk_error(path, error) from None
         if have < length:
             raise _Restart
 
+    async def _slow_down(self, count: int) -> None:
+        """Waits as the limit on bandwidth demands; meanwhile TCP's window holds the server."""
+        if self._bucket is not None:
+            self._bucket, wait = self._bucket.take(count, self._clock())
+            if wait:
+                await self._sleep(wait)
+
+    def _is_whole(self, sha256: str, length: int) -> bool:
+        return _hashed(self._store.path(sha256)) == (sha256, length)
+
     def _finish(self, path: Path, sha256: str, length: int) -> None:
-        digest = hashlib.sha256()
         try:
-            with path.open("rb") as file:
-                while chunk := file.read(_CHUNK_BYTES):
-                    digest.update(chunk)
-                size = file.tell()
-            if digest.hexdigest() != sha256 or size != length:
+            if _hashed(path) != (sha256, length):
                 path.unlink()
                 raise TrustError("hash", f"artifact {sha256[:12]} was altered on the way or there")
             self._store.root.mkdir(parents=True, exist_ok=True)
@@ -176,6 +211,39 @@ class Downloader:
             raise disk_error(path, error) from None
 
 
+def _hashed(path: Path) -> tuple[str, int]:
+    """Returns hash and length of a file.
+
+    Raises:
+        StorageError: It cannot be read.
+    """
+    digest = hashlib.sha256()
+    try:
+        with path.open("rb") as file:
+            while chunk := file.read(_CHUNK_BYTES):
+                digest.update(chunk)
+            return digest.hexdigest(), file.tell()
+    except OSError as error:
+        raise disk_error(path, error) from None
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
+
+
+def _is_another_part(answer: httpx.Response, have: int) -> bool:
+    """Says whether an answer is not the part that was asked for."""
+    if answer.status_code == httpx.codes.REQUESTED_RANGE_NOT_SATISFIABLE:
+        return True
+    began = answer.headers.get("Content-Range", "")
+    return answer.status_code == httpx.codes.PARTIAL_CONTENT and not (
+        began.startswith(f"bytes {have}-")
+    )
+
+
 def backoff_seconds(attempt: int) -> float:
     """Returns how long to wait before the next try: full jitter, capped."""
-    return random.uniform(0, min(_LONGEST_WAIT, _FIRST_WAIT * 2**attempt))  # noqa: S311
+    return _BACKOFF.wait(attempt, random.random())  # noqa: S311

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from kedge_agent.blobs import BlobStore
@@ -54,19 +55,34 @@ async def fetch_all(
     store: BlobStore,
     pinned: Pinned,
     facts: DeviceFacts,
+    make_room: Callable[[Mapping[str, int]], None],
+    now: float,
+    grace_seconds: float,
 ) -> Fetched:
     """Fetches a build by both repositories' word.
 
     Order matters: nothing is downloaded that is not listed, nothing large that does not fit.
 
+    Args:
+        deployment: What to fetch.
+        state: Of the board.
+        repository: What the builders signed.
+        downloader: Brings files.
+        store: Where they go.
+        pinned: What no server can change.
+        facts: What the board is.
+        make_room: Called with hash → length of everything before any of it is fetched.
+        now: Unix seconds by which expiry is judged.
+        grace_seconds: How long after its expiry the online roles' metadata is still taken.
+
     Raises:
         TrustError: A check failed.
         Unfit: It does not fit the board, or the board threw it out before.
         ServiceError: The server is down; what was fetched stays.
-        StorageError: The disk is full.
+        StorageError: There is no room for it, or the disk is full.
     """
     manifest_bytes, policy_bytes, slot_hashes = await asyncio.to_thread(
-        _documents, deployment, repository, store
+        _documents, deployment, repository, store, now, grace_seconds
     )
     manifest, policy = read_manifest(manifest_bytes), read_policy(policy_bytes)
     check_manifest(manifest, policy, deployment.manifest.path, pinned)
@@ -76,10 +92,12 @@ async def fetch_all(
     known = quarantined(manifest.engine_hash, state, retry=deployment.retry)
     if known is not None:
         raise Unfit(known)
-    for file in manifest.files:
-        await downloader.fetch(file.sha256, file.length)
-    for frame in policy.golden:
-        await downloader.fetch(frame.sha256, frame.length)
+    wanted = {file.sha256: file.length for file in manifest.files}
+    wanted |= {frame.sha256: frame.length for frame in policy.golden}
+    documents = {slot_hashes[0]: len(manifest_bytes), slot_hashes[1]: len(policy_bytes)}
+    await asyncio.to_thread(make_room, wanted | documents)
+    for sha256, length in wanted.items():
+        await downloader.fetch(sha256, length)
     slot = Slot(
         release=manifest.release,
         manifest=slot_hashes[0],
@@ -90,9 +108,13 @@ async def fetch_all(
 
 
 def _documents(
-    deployment: Deployment, repository: ImageRepository, store: BlobStore
+    deployment: Deployment,
+    repository: ImageRepository,
+    store: BlobStore,
+    now: float,
+    grace_seconds: float,
 ) -> tuple[bytes, bytes, tuple[str, str]]:
-    repository.refresh()
+    repository.refresh(now, grace_seconds)
     ref = deployment.manifest
     listed = repository.find(ref.path)
     check_agreement(ref, listed.length, listed.sha256)

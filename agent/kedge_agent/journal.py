@@ -25,9 +25,17 @@ _SCHEMA = """
 CREATE TABLE IF NOT EXISTS state (id INTEGER PRIMARY KEY CHECK (id = 1), body BLOB NOT NULL);
 CREATE TABLE IF NOT EXISTS name (id INTEGER PRIMARY KEY CHECK (id = 1), body TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS outbox (seq INTEGER PRIMARY KEY AUTOINCREMENT, body BLOB NOT NULL);
+CREATE TABLE IF NOT EXISTS lost (id INTEGER PRIMARY KEY CHECK (id = 1), count INTEGER NOT NULL);
+INSERT OR IGNORE INTO lost VALUES (1, 0);
 """
-#: Reports kept while the server is away; then the oldest go.
+#: Reports kept while the server is away: at five minutes a window, more than two weeks. Then the
+#: oldest go; windows of telemetry before reports of deployments, which gates wait for.
 OUTBOX_LIMIT = 5000
+_OLDEST = """
+DELETE FROM outbox WHERE seq IN (
+  SELECT seq FROM outbox ORDER BY json_extract(CAST(body AS TEXT), '$.window') IS NULL, seq LIMIT ?
+)
+"""
 
 
 class Journal:
@@ -64,20 +72,25 @@ class Journal:
         Raises:
             StorageError: The disk is full or read-only; the old state still holds.
         """
+        body = msgspec.json.encode(state)
+        with self._transaction():
+            self._db.execute("INSERT OR REPLACE INTO state VALUES (1, ?)", (body,))
+            if report is not None:
+                self._put(report)
+        self.state = state
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
         with _told():
             self._db.execute("BEGIN IMMEDIATE")
             try:
-                body = msgspec.json.encode(state)
-                self._db.execute("INSERT OR REPLACE INTO state VALUES (1, ?)", (body,))
-                if report is not None:
-                    self._put(report)
+                yield
                 self._db.execute("COMMIT")
             except BaseException:
                 # SQLite has rolled back by itself where it had to (a full disk, an I/O error).
                 if self._db.in_transaction:
                     self._db.execute("ROLLBACK")
                 raise
-        self.state = state
 
     def show_slots(self) -> None:
         """Writes the runner's view, where it has changed: a full disk is no reason not to start.
@@ -95,7 +108,7 @@ class Journal:
         Raises:
             StorageError: The disk is full or read-only.
         """
-        with _told():
+        with self._transaction():
             self._put(report)
 
     def waiting(self, most: int) -> list[tuple[int, Report]]:
@@ -116,8 +129,38 @@ class Journal:
             StorageError: The disk is full: they are sent again, and the server knows them.
         """
         query = "DELETE FROM outbox WHERE seq = ?"
-        with _told():
+        with self._transaction():
             self._db.executemany(query, [(each,) for each in numbers])
+
+    def give_up(self, number: int) -> None:
+        """Forgets a report that the server does not take, and counts it as lost.
+
+        Raises:
+            StorageError: The disk is full or read-only.
+        """
+        with self._transaction():
+            gone = self._db.execute("DELETE FROM outbox WHERE seq = ?", (number,)).rowcount
+            self._count_lost(gone)
+
+    @property
+    def count_waiting(self) -> int:
+        """Reports that wait to be sent.
+
+        Raises:
+            StorageError: The journal cannot be read.
+        """
+        with _told("read"):
+            return int(self._db.execute("SELECT COUNT(*) FROM outbox").fetchone()[0])
+
+    @property
+    def lost(self) -> int:
+        """Reports that were dropped unsent, ever.
+
+        Raises:
+            StorageError: The journal cannot be read.
+        """
+        with _told("read"):
+            return int(self._db.execute("SELECT count FROM lost").fetchone()[0])
 
     def close(self) -> None:
         """Closes the database."""
@@ -125,9 +168,12 @@ class Journal:
 
     def _put(self, report: Report) -> None:
         self._db.execute("INSERT INTO outbox (body) VALUES (?)", (msgspec.json.encode(report),))
-        self._db.execute(
-            "DELETE FROM outbox WHERE seq <= (SELECT MAX(seq) FROM outbox) - ?", (OUTBOX_LIMIT,)
-        )
+        (count,) = self._db.execute("SELECT COUNT(*) FROM outbox").fetchone()
+        if count > OUTBOX_LIMIT:
+            self._count_lost(self._db.execute(_OLDEST, (count - OUTBOX_LIMIT,)).rowcount)
+
+    def _count_lost(self, count: int) -> None:
+        self._db.execute("UPDATE lost SET count = count + ?", (count,))
 
     def _read(self) -> State:
         row = self._db.execute("SELECT body FROM state WHERE id = 1").fetchone()

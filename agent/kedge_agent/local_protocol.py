@@ -307,3 +307,5 @@ class Slots(msgspec.Struct, frozen=True, kw_only=True):
 
 SLOTS_FILE = "slots.json"
 STARTS_FILE = "runner-starts.json"
+#: Starts in a row without a long run between them, which the supervisor counts in memory.
+STARTS_ENV = "KEDGE_STARTS"

@@ -44,15 +44,17 @@ async def _converse(
     reader: asyncio.StreamReader, writer: asyncio.StreamWriter, handle: Handler
 ) -> None:
     # Boundary: the other end may go at any moment; that ends this conversation and nothing else.
-    with suppress(OSError, ValueError, asyncio.IncompleteReadError):
-        while line := await reader.readline():
-            answer: Answer
-            try:
-                request = _decoder.decode(line)
-            except msgspec.MsgspecError as error:
-                answer = Failed("version", f"request is not understood: {error}")
-            else:
-                answer = await asyncio.to_thread(handle, request)
-            writer.write(_encoder.encode(answer) + b"\n")
-            await writer.drain()
-    writer.close()
+    try:
+        with suppress(OSError, ValueError, asyncio.IncompleteReadError):
+            while line := await reader.readline():
+                answer: Answer
+                try:
+                    request = _decoder.decode(line)
+                except msgspec.MsgspecError as error:
+                    answer = Failed("version", f"request is not understood: {error}")
+                else:
+                    answer = await asyncio.to_thread(handle, request)
+                writer.write(_encoder.encode(answer) + b"\n")
+                await writer.drain()
+    finally:
+        writer.close()

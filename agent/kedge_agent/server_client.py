@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Awaitable
 from dataclasses import dataclass
 from types import TracebackType
@@ -10,7 +11,9 @@ from typing import Any, TypeVar
 import anyio
 import httpx
 
-from kedge_shared import bench, protocol, wire
+from kedge_agent.network import tls
+from kedge_agent.network.backoff import retry_after_seconds
+from kedge_shared import __version__, bench, protocol, wire
 from kedge_shared.client import check_url, refusal
 from kedge_shared.errors import ServiceError
 
@@ -21,6 +24,9 @@ TIMEOUT = httpx.Timeout(20.0, connect=10.0)
 #: From the first byte of a request to the last of its answer (of a download: to the end of its
 #: headers). A server that drips is never silent and still not waited for.
 ANSWER_SECONDS = 120.0
+#: One server, a request at a time: the connection is kept over an ordinary poll interval, so that
+#: a poll costs no handshake.
+LIMITS = httpx.Limits(max_connections=4, max_keepalive_connections=2, keepalive_expiry=300.0)
 #: A bench job with a thousand class names fits, as an assignment does.
 _ANSWER_LIMIT_BYTES = 256 * 1024
 
@@ -60,7 +66,15 @@ class ServerClient:
         answer_seconds: float = ANSWER_SECONDS,
     ) -> None:
         self.base, self._answer_seconds = check_url(server), answer_seconds
-        self.http = httpx.AsyncClient(base_url=self.base, timeout=TIMEOUT, transport=transport)
+        self.http = httpx.AsyncClient(
+            base_url=self.base,
+            timeout=TIMEOUT,
+            transport=transport,
+            limits=LIMITS,
+            verify=tls.context(),
+            # Nothing is unpacked here: a few bytes could become very many.
+            headers={"Accept-Encoding": "identity", "User-Agent": f"kedge-agent/{__version__}"},
+        )
 
     def authorise(self, token: str) -> None:
         """Sends ``token`` with every request from now on."""
@@ -155,7 +169,10 @@ class ServerClient:
             ) from None
         if answer.is_success or answer.status_code == httpx.codes.NOT_MODIFIED:
             return answer
-        raise refusal(self.base, answer)
+        refused = refusal(self.base, answer)
+        if isinstance(refused, ServiceError):
+            refused.retry_after = asked_to_wait(answer)
+        raise refused
 
     async def _exchange(self, request: httpx.Request) -> httpx.Response:
         answer = await self.http.send(request, stream=True)
@@ -185,13 +202,31 @@ async def within(seconds: float, work: Awaitable[T]) -> T:
 
 async def _read_limited(answer: httpx.Response) -> None:
     """Reads a body of bounded length; it stands in ``answer.content`` afterwards."""
+    check_encoding(answer)
     chunks, total = [], 0
-    async for chunk in answer.aiter_bytes():
+    async for chunk in answer.aiter_raw():
         total += len(chunk)
         if total > _ANSWER_LIMIT_BYTES:
             raise ServiceError("server's answer is too long")
         chunks.append(chunk)
     answer._content = b"".join(chunks)
+
+
+def check_encoding(answer: httpx.Response) -> None:
+    """Checks that a body comes as it is, so that its length is what is counted.
+
+    Raises:
+        ServiceError: It is packed, though nobody asked for that.
+    """
+    packed = answer.headers.get("Content-Encoding", "identity").strip().lower()
+    if packed not in {"", "identity"}:
+        raise ServiceError(f"server sends {packed[:20]} though nobody asked for it")
+
+
+def asked_to_wait(answer: httpx.Response) -> float | None:
+    """Returns how long the server wants to be left alone, seconds, or ``None``."""
+    headers = answer.headers
+    return retry_after_seconds(headers.get("Retry-After", ""), headers.get("Date", ""), time.time())
 
 
 def _seconds(text: str) -> float | None:

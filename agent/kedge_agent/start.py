@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -12,9 +13,10 @@ import msgspec
 
 from kedge_agent.blobs import BlobStore
 from kedge_agent.detector import Detector, load_detector
-from kedge_agent.local_protocol import STARTS_FILE, Slot, Slots
+from kedge_agent.disk import write_whole
+from kedge_agent.local_protocol import STARTS_ENV, STARTS_FILE, Slot, Slots
 from kedge_agent.runtimes.base import Runtime
-from kedge_shared.errors import KedgeError
+from kedge_shared.errors import KedgeError, StorageError
 
 #: Starts in probation without health in between after which the old engine is taken.
 CRASH_LOOP = 3
@@ -61,12 +63,19 @@ def choose_at_start(slots: Slots, starts: int) -> Literal["active", "previous", 
     return "previous" if slots.previous is not None else "nothing"
 
 
-def count_start(state_dir: Path, slots: Slots) -> int:
-    """Counts this start on disk, before anything is loaded, and returns the count."""
+def count_start(state_dir: Path, slots: Slots, in_a_row: int = 0) -> int:
+    """Counts this start on disk, before anything is loaded, and returns the count.
+
+    Args:
+        state_dir: Where the count lies.
+        slots: Whose probation it is.
+        in_a_row: Starts that the supervisor has counted; they are what is left to go by where the
+            disk cannot be written.
+    """
     before = _read_starts(state_dir)
     count = before.count + 1 if before.deployment == slots.deployment else 1
-    _write_starts(state_dir, Starts(slots.deployment, count))
-    return count
+    written = _write_starts(state_dir, Starts(slots.deployment, count))
+    return count if written else max(count, in_a_row)
 
 
 def forget_starts(state_dir: Path, deployment: str) -> None:
@@ -83,7 +92,8 @@ def load_at_start(
     threads: int,
 ) -> Begun:
     """Loads what :func:`choose_at_start` says; if that fails, the other one."""
-    starts = count_start(state_dir, slots) if slots.probation else 0
+    in_a_row = int(os.environ.get(STARTS_ENV, "0"))
+    starts = count_start(state_dir, slots, in_a_row) if slots.probation else 0
     choice = choose_at_start(slots, starts)
     if choice == "nothing":
         return Begun(None, None, "")
@@ -121,18 +131,12 @@ def _read_starts(state_dir: Path) -> Starts:
         return Starts()
 
 
-def _write_starts(state_dir: Path, starts: Starts) -> None:
-    path = state_dir / STARTS_FILE
-    scratch = path.with_suffix(".tmp")
-    try:
-        with scratch.open("wb") as file:
-            file.write(msgspec.json.encode(starts))
-            file.flush()
-            os.fsync(file.fileno())
-        scratch.replace(path)
-    except OSError:
-        # A full or read-only disk must not keep the loop from starting.
-        return
+def _write_starts(state_dir: Path, starts: Starts) -> bool:
+    """Says whether it could be written; a full or read-only disk keeps no loop from starting."""
+    with suppress(StorageError):
+        write_whole(state_dir / STARTS_FILE, msgspec.json.encode(starts))
+        return True
+    return False
 
 
 def same(left: Slot | None, right: Slot | None) -> bool:

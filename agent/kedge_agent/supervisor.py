@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import sys
 import time
@@ -10,10 +11,12 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from kedge_agent import limits
+from kedge_agent import limits, watchdog
 from kedge_agent.children import clean_environment
+from kedge_agent.commands.protocol import SOCKET
 from kedge_agent.disk import write_whole
 from kedge_agent.downloads import backoff_seconds
+from kedge_agent.local_protocol import STARTS_ENV
 from kedge_agent.settings import AgentSettings, read_settings
 from kedge_agent.slots import read_slots
 from kedge_agent.specs import RunnerSettings
@@ -23,6 +26,9 @@ from kedge_shared.errors import InputError, StorageError
 #: A process that ran so long was well; its next end is waited out shortly again, seconds.
 _WELL_SECONDS = 60.0
 _STOP_SECONDS = 4.0
+#: How often the updater is asked whether it is there, and how many silences in a row are enough: a
+#: slow disk may hold it for some.
+_LOOK_SECONDS, _SILENCES = 60.0, 3
 #: Exit status that a restart does not mend: bad input, no token.
 _HOPELESS = frozenset({2})
 #: A board that serves goes on serving; whoever looks after it may mend the rest meanwhile.
@@ -35,7 +41,7 @@ class Child:
     Args:
         name: For people.
         command: What to start.
-        env: Its environment; ``None`` is this process's.
+        env: Its environment; ``None`` is this process's. Starts in a row are added to it.
         may_end: Says whether the board may be given up when there is no mending it.
     """
 
@@ -56,7 +62,9 @@ class Child:
         while not self._stopping.is_set():
             started = time.monotonic()
             self._process = await asyncio.create_subprocess_exec(
-                *self._command, env=self._env, preexec_fn=limits.die_with_parent
+                *self._command,
+                env={**(self._env or os.environ), STARTS_ENV: str(failures + 1)},
+                preexec_fn=limits.die_with_parent,
             )
             if self._stopping.is_set():  # while it was being started
                 self._process.terminate()
@@ -72,6 +80,12 @@ class Child:
     async def _pause(self, seconds: float) -> None:
         with suppress(asyncio.TimeoutError):
             await asyncio.wait_for(self._stopping.wait(), seconds)
+
+    def kill(self) -> None:
+        """Ends it by force; it is started again."""
+        if self._process is not None:
+            with suppress(ProcessLookupError):
+                self._process.kill()
 
     async def stop(self) -> None:
         """Ends it: asks first, then by force."""
@@ -131,15 +145,60 @@ async def supervise(config: Path) -> int:
                           str(config.resolve())], None, nothing_to_serve),
     ]  # fmt: skip
     kept = [asyncio.ensure_future(each.keep()) for each in children]
+    beside = [
+        asyncio.ensure_future(_beat()),
+        asyncio.ensure_future(_watch(children[1], settings.state_dir / SOCKET)),
+    ]
     ended = asyncio.Event()
     for each in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(each, ended.set)
     waiting = asyncio.ensure_future(ended.wait())
     done, _ = await asyncio.wait([waiting, *kept], return_when=asyncio.FIRST_COMPLETED)
+    for task in beside:
+        task.cancel()
+    watchdog.notify("STOPPING=1")
     await asyncio.gather(*(each.stop() for each in children))
     statuses = await asyncio.gather(*kept)
     waiting.cancel()
     return 0 if waiting in done else max(abs(each) for each in statuses)
+
+
+async def _beat() -> None:
+    """Tells systemd that the agent is up, and goes on telling; a board without it hears nothing."""
+    watchdog.notify("READY=1")
+    every = watchdog.interval_seconds()
+    while every is not None:
+        watchdog.notify("WATCHDOG=1")
+        await asyncio.sleep(every)
+
+
+async def _watch(updater: Child, desk: Path, every: float = _LOOK_SECONDS) -> None:
+    """Starts an updater anew that lives and does nothing; a dead one is seen by :class:`Child`."""
+    silent = 0
+    while True:
+        await asyncio.sleep(every)
+        silent = silent + 1 if await _is_stuck(desk, every) else 0
+        if silent == _SILENCES:
+            print("agent: updater does not answer, starting again", file=sys.stderr)
+            updater.kill()
+            silent = 0
+
+
+async def _is_stuck(desk: Path, patience: float) -> bool:
+    """Says whether a process listens at the desk and answers nothing."""
+    try:
+        reader, writer = await asyncio.open_unix_connection(str(desk))
+    except OSError:
+        return False  # not enrolled yet, or just starting
+    try:
+        writer.write(b"\n")
+        return not await asyncio.wait_for(reader.readline(), patience)
+    except asyncio.TimeoutError:
+        return True
+    except OSError:
+        return False  # it ended meanwhile
+    finally:
+        writer.close()
 
 
 def _check(settings: AgentSettings) -> None:

@@ -8,7 +8,7 @@ from collections import deque
 
 from kedge_agent.detector import Detections
 from kedge_shared.histogram import Histogram, bucket
-from kedge_shared.protocol import Window
+from kedge_shared.protocol import CONFIDENCE_BINS, Window
 
 _RECENT = 600
 
@@ -32,6 +32,7 @@ class Telemetry:
         self._total = 0.0
         self._window_frames = self._window_errors = 0
         self._detections: dict[str, int] = {}
+        self._confidence = [0] * CONFIDENCE_BINS
 
     def frame(self, found: Detections) -> None:
         """Counts a frame that reached the sink."""
@@ -46,6 +47,7 @@ class Telemetry:
             for row in found.rows:
                 name = found.classes[int(row[5])]
                 self._detections[name] = self._detections.get(name, 0) + 1
+                self._confidence[confidence_bin(float(row[4]))] += 1
 
     def error(self) -> None:
         """Counts a frame on which the engine failed."""
@@ -79,7 +81,15 @@ class Telemetry:
                 errors=self._window_errors,
                 detections=self._detections,
                 latency_ms=Histogram(self._counts, self._total),
+                confidence=tuple(self._confidence),
             )
             self._dropped_before = dropped
             self._begin()
             return window
+
+
+def confidence_bin(confidence: float) -> int:
+    """Returns the bin of a confidence; what is no number in 0..1 counts at the nearer end."""
+    if not confidence > 0:
+        return 0
+    return min(CONFIDENCE_BINS - 1, int(confidence * CONFIDENCE_BINS))

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import httpx
-from tuf.api.exceptions import DownloadError, RepositoryError
+from tuf.api.exceptions import DownloadError, ExpiredMetadataError, RepositoryError
 from tuf.api.metadata import TargetFile
 from tuf.ngclient import Updater, UpdaterConfig
 
 from kedge_agent.disk import write_whole
+from kedge_agent.network import tls
 from kedge_agent.server_client import TIMEOUT
 from kedge_shared import wire
 from kedge_shared.errors import ServiceError, StorageError, TrustError
@@ -61,7 +63,10 @@ class ImageRepository:
         self._server, self._folder = server, folder
         self._root = wire.read_limited(root, "pinned root", _ROOT_LIMIT_BYTES)
         self._http = httpx.Client(
-            headers={"Authorization": f"Bearer {token}"}, timeout=TIMEOUT, transport=transport
+            headers={"Authorization": f"Bearer {token}"},
+            timeout=TIMEOUT,
+            transport=transport,
+            verify=tls.context(),
         )
         self._updater: Updater | None = None
 
@@ -69,14 +74,20 @@ class ImageRepository:
         """Closes the connection."""
         self._http.close()
 
-    def refresh(self) -> None:
+    def refresh(self, now: float, grace_seconds: float = 0.0) -> None:
         """Fetches and verifies the newest metadata (specification, section 5).
 
+        Args:
+            now: Unix seconds by which expiry is judged (kedge_agent.clock).
+            grace_seconds: How long after its expiry the online roles' metadata is still taken;
+                the offline roles', root and targets, is not.
+
         Raises:
-            TrustError: Unsigned, wrongly signed, expired or going back (``metadata``).
+            TrustError: Unsigned, wrongly signed or going back (``metadata``), or ``expired``.
             ServiceError: The server does not answer.
             StorageError: The disk is full or cannot be written.
         """
+        moment = datetime.fromtimestamp(now, timezone.utc)
         try:
             for name in ("metadata", "targets"):
                 (self._folder / name).mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -90,7 +101,16 @@ class ImageRepository:
                 config=UpdaterConfig(),
                 bootstrap=self._root,
             )
+            # python-tuf takes the clock's word; it has no other way to be told the time.
+            trusted = updater._trusted_set
+            trusted.reference_time = moment - timedelta(seconds=grace_seconds)
             updater.refresh()
+            for role in (trusted.root, trusted.targets):
+                if role.is_expired(moment):
+                    raise ExpiredMetadataError(f"{role.type} expired {role.expires:%Y-%m-%d}")
+        except ExpiredMetadataError as error:
+            said = f"metadata is not to be trusted on {moment:%Y-%m-%d}: {error}"
+            raise TrustError("expired", said, "check this board's clock") from None
         except RepositoryError as error:
             raise TrustError("metadata", f"metadata is not to be trusted: {error}") from None
         except DownloadError as error:
@@ -98,6 +118,23 @@ class ImageRepository:
         except OSError as error:
             raise StorageError(f"metadata cannot be written: {error}") from None
         self._updater = updater
+
+    def proves(self, claimed: int) -> int:
+        """Returns a time that the verified metadata proves to be past, Unix seconds.
+
+        The timestamp's version is the Unix time at which it was signed, as the server has it. It
+        is no proof beyond the expiry of root and targets: whoever holds the online keys must not
+        be able to put a board's time beyond everything that the builders signed.
+
+        Args:
+            claimed: Another signed time, of an assignment.
+        """
+        if self._updater is None:
+            raise RuntimeError("refresh() comes first")
+        trusted = self._updater._trusted_set
+        latest = min(trusted.root.expires, trusted.targets.expires).timestamp()
+        claims = (claimed, trusted.timestamp.version)
+        return max((each for each in claims if each < latest), default=0)
 
     def find(self, path: str) -> Target:
         """Returns a target that the verified metadata lists.

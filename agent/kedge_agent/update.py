@@ -43,7 +43,7 @@ from kedge_agent.preflight_process import run_preflight
 from kedge_agent.state import Deployment
 from kedge_shared.errors import InputError, KedgeError, ServiceError, StorageError, TrustError
 from kedge_shared.manifest import MANIFEST_LIMIT_BYTES, Manifest, read_manifest
-from kedge_shared.phases import TERMINAL, Cause, Event, Phase, advance
+from kedge_shared.phases import RESUME, TERMINAL, Cause, Event, Phase, advance
 from kedge_shared.policy import POLICY_LIMIT_BYTES, ModelPolicy, read_policy
 from kedge_shared.protocol import Verdict, VerdictCode
 
@@ -90,12 +90,14 @@ class Update:
         return deployment
 
     async def drive(self) -> None:
-        """Goes on until the deployment is final.
+        """Goes on until the deployment is final or has to wait for the maintenance window.
 
         Raises:
             ServiceError: The server went away while downloading; the phase stays.
         """
         while (phase := self._deployment.phase) not in TERMINAL and phase is not Phase.IDLE:
+            if why := self._board.held(phase):
+                return await self._hold(why)
             ruling = await self._guarded(phase)
             if ruling.event is None:
                 raise RuntimeError(f"{phase.value} ended without an event")
@@ -103,6 +105,27 @@ class Update:
             await self._board.send_reports()
         if self._deployment.phase is Phase.CONFIRMED:
             await self._tidy()
+
+    def give_up(self, reason: str) -> None:
+        """Ends a download whose source is gone and will not come back by itself."""
+        ruling = self._environment(self._deployment.phase, "network", reason)
+        self._move(self._deployment.phase, Event.ENVIRONMENT, ruling.verdict)
+
+    async def _hold(self, why: str) -> None:
+        """Stands where a restart would stand, says so once, and leaves the rest to a later drive.
+
+        Waiting here would keep the updater from polling: a board must hear of a recall meanwhile.
+        """
+        board, deployment = self._board, self._deployment
+        if deployment.phase is Phase.ARMED:
+            with suppress(KedgeError):
+                await self._ask(Drop("candidate"), _SWITCH_SECONDS)
+        verdict = Verdict(code="ok", reason=why)
+        if deployment.verdict == verdict:
+            return
+        board.remember(phase=RESUME[deployment.phase], verdict=verdict)
+        board.journal.queue(board.reporter.about(board.journal.state))
+        board.log(f"{deployment.release or deployment.id}: {why}")
 
     async def _guarded(self, phase: Phase) -> Ruling:
         """Runs a step; trouble of the board is the environment's, not the engine's."""
@@ -162,7 +185,8 @@ class Update:
         board = self._board
         fetched = await fetching.fetch_all(
             self._deployment, board.journal.state, board.repository, board.downloader,
-            board.store, board.pinned, board.facts,
+            board.store, board.pinned, board.facts, board.make_room,
+            board.now(), board.grace_seconds,
         )  # fmt: skip
         board.remember(slot=fetched.slot, release=fetched.manifest.release)
         return Ruling(Event.FETCHED, Verdict(code="ok"))

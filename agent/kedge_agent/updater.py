@@ -12,34 +12,34 @@ import random
 import signal
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import msgspec
-from securesystemslib.signer import Key
 
-from kedge_agent import enrolment, facts, limits
-from kedge_agent.blobs import BlobStore
-from kedge_agent.board import Board
+from kedge_agent import enrolment, limits, metrics
+from kedge_agent.commands.desk import Desk
+from kedge_agent.commands.orders import Orders
+from kedge_agent.commands.protocol import SOCKET
 from kedge_agent.decisions import resumed
-from kedge_agent.downloads import Downloader, backoff_seconds
-from kedge_agent.identity import Identity
+from kedge_agent.intake import Intake
 from kedge_agent.journal import Journal
-from kedge_agent.local_client import RunnerLink
-from kedge_agent.reporting import Reporter
+from kedge_agent.network.backoff import Meaning, meaning, next_poll
 from kedge_agent.server_client import ServerClient
 from kedge_agent.settings import AgentSettings, read_settings
-from kedge_agent.state import Deployment, State
-from kedge_agent.tuf_client import ImageRepository
+from kedge_agent.state import State
 from kedge_agent.update import Update
-from kedge_shared import signing
-from kedge_shared.errors import KedgeError, ServiceError, TrustError
-from kedge_shared.phases import TERMINAL, Event, Phase, advance
-from kedge_shared.protocol import ASSIGNMENT_LIMIT_BYTES, ASSIGNMENT_TYPE, Assignment, Verdict
-from kedge_shared.trust import Pinned, Seen, check_assignment
+from kedge_agent.wiring import make_board
+from kedge_shared.errors import InputError, KedgeError, ServiceError, StorageError, TrustError
+from kedge_shared.phases import TERMINAL, Phase
 
 #: Share of the interval by which polls are spread.
 _JITTER = 0.1
+_SNAPSHOT_SECONDS = 5.0
+
+
+class _Rung(Exception):
+    """Somebody at the board wants something: what is at hand is put down."""
 
 
 class Updater:
@@ -48,16 +48,23 @@ class Updater:
     Args:
         settings: Configuration.
         server: Connection.
+        clock: Tells Unix seconds, by this board.
     """
 
-    def __init__(self, settings: AgentSettings, server: ServerClient) -> None:
-        self._settings, self._server = settings, server
+    def __init__(
+        self,
+        settings: AgentSettings,
+        server: ServerClient,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._settings, self._server, self._clock = settings, server, clock
         self._open = contextlib.ExitStack()
         self._journal = Journal(settings.state_dir)
         self._open.callback(self._journal.close)
         self._etag = ""
         self._failures = 0
-        self._director: tuple[int, Key] | None = None
+        #: Failures of the download at hand, and when it is taken up again.
+        self._stalls, self._not_before = 0, 0.0
         self._last_window = time.monotonic()
 
     @property
@@ -71,52 +78,97 @@ class Updater:
 
     async def run(self) -> None:
         """Runs until cancelled."""
-        me = await enrolment.enrolled(self._settings, self._server)
+        me = self._identity = await enrolment.enrolled(self._settings, self._server)
         self._server.authorise(me.token)
-        self._board = self._make_board(me)
-        self._identity = me
+        self._board = make_board(
+            self._settings, self._server, self._journal, me, self._send_quietly, self._clock,
+            self._open,
+        )  # fmt: skip
+        self._intake = Intake(self._board)
+        self._orders = Orders(self._board, self._drive)
+        self._desk = Desk(self._orders.declines)
         self._resume()
+        self._show_metrics()
+        await self._listen()
         while True:
-            wait = self._settings.poll_seconds
-            try:
-                await self._go_on()
-                wait = await self._poll() or wait
-                await self._telemetry()
-                await self._board.reporter.send(self._server, me)
-                self._failures = 0
-            except KedgeError as error:
-                self._failures += 1
-                self._board.log(str(error))
-                wait = max(min(wait, 5.0), backoff_seconds(self._failures))
-            await asyncio.sleep(wait * random.uniform(1 - _JITTER, 1 + _JITTER))  # noqa: S311
+            await self._rest(await self._turn())
+            await self._obey()
 
-    def _make_board(self, me: Identity) -> Board:
-        settings, journal = self._settings, self._journal
-        store = BlobStore(settings.blobs)
-        repository = ImageRepository(
-            self._server.base, me.token, settings.state_dir / "tuf", settings.root
-        )
-        self._open.callback(repository.close)
-        return Board(
-            settings=settings,
-            journal=journal,
-            store=store,
-            repository=repository,
-            downloader=Downloader(
-                self._server.http, store, settings.state_dir / "partial", self._count
-            ),
-            runner=RunnerLink(settings.socket),
-            reporter=Reporter(settings, journal, journal.name),
-            pinned=Pinned(
-                device=me.device,
-                key_id=me.signer.public_key.keyid,
-                device_class=settings.device_class,
-                models=settings.models,
-                workload=settings.workload,
-            ),
-            facts=facts.gather(),
-            send_reports=self._send_quietly,
-        )
+    async def _turn(self) -> float:
+        """Does everything there is to do once; returns how long to rest after it."""
+        wait = self._settings.poll_seconds
+        try:
+            await self._go_on()
+            wait = await self._poll() or wait
+            await self._telemetry()
+            await self._board.reporter.send(self._server, self._identity)
+        except _Rung:
+            return 0.0
+        except KedgeError as error:
+            self._failures += 1
+            self._board.log(str(error))
+            return _pause(error, wait, self._failures)
+        self._failures = 0
+        return wait * random.uniform(1 - _JITTER, 1 + _JITTER)  # noqa: S311
+
+    async def _rest(self, seconds: float) -> None:
+        """Waits so long, or until somebody rings; what the turn has used goes back before."""
+        limits.give_memory_back()
+        ringing = asyncio.ensure_future(self._desk.rung.wait())
+        try:
+            await asyncio.wait({ringing}, timeout=seconds)
+        finally:
+            ringing.cancel()
+
+    async def _obey(self) -> None:
+        while (pending := self._desk.take()) is not None:
+            with contextlib.suppress(_Rung):
+                await self._orders.obey(*pending)
+
+    async def _drive(self, update: Update) -> None:
+        """Drives an update until it is final or waits for its window.
+
+        Raises:
+            _Rung: Somebody rang; the update stands where it stood, as after a crash.
+            ServiceError: The server went away while downloading; the phase stays.
+        """
+        driving = asyncio.ensure_future(update.drive())
+        ringing = asyncio.ensure_future(self._desk.rung.wait())
+        try:
+            await asyncio.wait({driving, ringing}, return_when=asyncio.FIRST_COMPLETED)
+            if not driving.done():
+                raise _Rung
+            driving.result()
+        finally:
+            ringing.cancel()
+            # Again and again: libraries below may lose one cancellation (cpython issue 86296).
+            while not driving.done():
+                driving.cancel()
+                await asyncio.wait({driving}, timeout=1)
+
+    async def _listen(self) -> None:
+        """Opens the desk; a disk that holds no socket is no reason not to update."""
+        try:
+            server = await self._desk.serve(self._settings.state_dir / SOCKET)
+            self._open.callback(server.close)
+        except StorageError as error:
+            self._board.log(str(error))
+
+    def _show_metrics(self) -> None:
+        """Answers Prometheus from now on, where the board's configuration asks for it."""
+        wanted, loop, board = self._settings.metrics, asyncio.get_running_loop(), self._board
+        if wanted is None:
+            return
+
+        def snapshot() -> metrics.Snapshot:
+            asked = board.reporter.snapshot(board.runner)
+            return asyncio.run_coroutine_threadsafe(asked, loop).result(_SNAPSHOT_SECONDS)
+
+        try:
+            self._open.callback(metrics.serve(wanted, snapshot))
+        except InputError as error:
+            # A port that is taken is no reason not to update.
+            board.log(str(error))
 
     def _resume(self) -> None:
         """Stands where the table says after a start, whatever the last one ended in."""
@@ -136,103 +188,53 @@ class Updater:
         deployment = self._journal.state.deployment
         if deployment is None or deployment.phase in TERMINAL | {Phase.IDLE}:
             return
+        if time.monotonic() < self._not_before:
+            return
         try:
-            await Update(self._board).drive()
+            await self._drive(Update(self._board))
+            self._stalls = 0
         except ServiceError as error:
+            self._stalls += 1
+            pause = _pause(error, self._settings.poll_seconds, self._stalls)
+            self._not_before = time.monotonic() + pause
             self._board.log(str(error))
 
     async def _poll(self) -> float | None:
         """Asks for news and takes up what it brings; returns when to ask again."""
         result = await self._server.poll(self._etag, self._journal.state.counter)
         if result.answer is not None and result.answer.assignment is not None:
-            await self._consider(result.answer.assignment)
+            accepted = await self._intake.accept(result.answer.assignment, self._board.repository)
+            if accepted is not None:
+                self._stalls, self._not_before = 0, 0.0
+                await self._send_quietly()
+                await self._drive(Update(self._board))
         # Only now: news that could not be taken up is asked for again.
         self._etag = result.etag
         return result.next_seconds
 
-    async def _consider(self, envelope: dict[str, Any]) -> None:
-        """Verifies an assignment and drives what it asks for.
-
-        Raises:
-            TrustError: It is not one this board may follow; it goes on as it was.
-        """
-        epoch, key = await self._director_key(envelope)
-        assignment = signing.unseal(
-            envelope, ASSIGNMENT_TYPE, Assignment, key, limit_bytes=ASSIGNMENT_LIMIT_BYTES
-        )
-        state = self._journal.state
-        now = max(int(time.time()), state.newest_time)
-        seen = Seen(epoch=max(state.epoch, epoch), counter=state.counter)
-        check_assignment(assignment, self._board.pinned, seen, now)
-        accepted = msgspec.structs.replace(
-            state, epoch=assignment.epoch, counter=assignment.counter, accepted=envelope,
-            newest_time=max(state.newest_time, assignment.issued),
-        )  # fmt: skip
-        known = state.deployment is not None and state.deployment.id == assignment.deployment
-        if assignment.manifest is None or assignment.intent == "hold" or known:
-            self._journal.save(accepted)
-            return
-        self._begin(assignment, accepted)
-        await self._send_quietly()
-        await Update(self._board).drive()
-
-    def _begin(self, assignment: Assignment, state: State) -> None:
-        manifest = assignment.manifest
-        if manifest is None:
-            raise RuntimeError("an assignment to install names a build")
-        deployment = Deployment(
-            id=assignment.deployment,
-            rollout=assignment.rollout,
-            intent=assignment.intent,
-            manifest=manifest,
-            counter=assignment.counter,
-            retry=assignment.retry_of is not None,
-        )
-        phase = advance(Phase.IDLE, Event.ASSIGNED)
-        if state.active is not None and state.active.manifest == manifest.sha256:
-            # It runs already and was confirmed: that is the proof, nothing is done again.
-            deployment = msgspec.structs.replace(
-                deployment, slot=state.active, release=state.active.release,
-                verdict=Verdict(code="ok", reason="runs already"),
-            )  # fmt: skip
-            phase = Phase.CONFIRMED
-        deployment = msgspec.structs.replace(deployment, phase=phase)
-        following = msgspec.structs.replace(state, deployment=deployment)
-        self._journal.save(following, self._board.reporter.about(following))
-        self._board.log(f"{assignment.intent} {manifest.path} ({assignment.deployment})")
-
-    async def _director_key(self, envelope: dict[str, Any]) -> tuple[int, Key]:
-        """Returns the key that may assign; asks the image repository again when it is another."""
-        wanted = {
-            each.get("keyid") for each in envelope.get("signatures", []) if isinstance(each, dict)
-        }
-        if self._director is None or self._director[1].keyid not in wanted:
-            self._director = await asyncio.to_thread(self._fetch_director)
-        return self._director
-
-    def _fetch_director(self) -> tuple[int, Key]:
-        repository, store = self._board.repository, self._board.store
-        repository.refresh()
-        director = repository.director(store.root)
-        if director.epoch < self._journal.state.epoch:
-            raise TrustError("rollback", f"director of epoch {director.epoch} is an older one")
-        return director.epoch, signing.key_from_dict(dict(director.key))
-
     async def _telemetry(self) -> None:
-        if time.monotonic() - self._last_window >= self._settings.telemetry_seconds:
-            self._last_window = time.monotonic()
+        if time.monotonic() - self._last_window < self._settings.telemetry_seconds:
+            return
+        self._last_window = time.monotonic()
+        try:
             await self._board.reporter.collect(self._board.runner)
+        except StorageError as error:
+            # A full disk loses this window; what was queued before it is still sent.
+            self._board.log(str(error))
 
     async def _send_quietly(self) -> None:
         """Sends what waits if the server is there; offline, everything goes on without it."""
         with contextlib.suppress(KedgeError):
             await self._board.reporter.send(self._server, self._identity)
 
-    def _count(self, count: int) -> None:
-        state = self._journal.state
-        self._journal.state = msgspec.structs.replace(
-            state, bytes_downloaded=state.bytes_downloaded + count
-        )
+
+def _pause(error: KedgeError, interval: float, failures: int) -> float:
+    """Returns how long to leave the server alone after an error."""
+    means: Meaning = "refused" if isinstance(error, TrustError) else "busy"
+    after = None
+    if isinstance(error, ServiceError):
+        means, after = meaning(error.status), error.retry_after
+    return next_poll(interval, failures, means, random.random(), after)  # noqa: S311
 
 
 async def _main(settings: AgentSettings) -> None:

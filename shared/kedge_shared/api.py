@@ -6,7 +6,7 @@ The server turns them into its OpenAPI document, the client decodes answers into
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from msgspec import Meta
 
@@ -184,6 +184,19 @@ class DeviceInfo:
     latency_p95_ms: float | None
     frames: Count
     serves: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeviceAssignment:
+    """What a device would be told if it polled now.
+
+    Attributes:
+        device: Its name.
+        assignment: DSSE envelope of a :class:`kedge_shared.protocol.Assignment`, or ``None``.
+    """
+
+    device: Name
+    assignment: dict[str, Any] | None
 
 
 @dataclass(frozen=True, kw_only=True)

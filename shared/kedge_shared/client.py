@@ -121,6 +121,37 @@ class Client:
         """Returns what was ever deployed on a device."""
         return self._get(f"/api/v1/devices/{device}/deployments", list[api.DeploymentInfo])
 
+    def device_assignment(self, device: str) -> api.DeviceAssignment:
+        """Returns what a device would be told if it polled now."""
+        return self._get(f"/api/v1/devices/{device}/assignment", api.DeviceAssignment)
+
+    def read(self, path: str, limit_bytes: int) -> bytes:
+        """Returns a small file of the server's.
+
+        Raises:
+            ServiceError: It is longer than ``limit_bytes``, or the server does not send it.
+        """
+        data = self._send("GET", path).content
+        if len(data) > limit_bytes:
+            raise ServiceError(f"{path} is larger than {limit_bytes} bytes")
+        return data
+
+    def chunks(self, sha256: str) -> Iterator[bytes]:
+        """Streams an artifact.
+
+        Raises:
+            ServiceError: The server does not send it, or stops in its midst.
+        """
+        try:
+            with self.http.stream("GET", f"/api/v1/artifacts/{sha256}") as answer:
+                if not answer.is_success:
+                    answer.read()
+                    raise refusal(self.server, answer)
+                yield from answer.iter_bytes(_CHUNK_BYTES)
+        except httpx.TransportError as error:
+            said = f"server {self.server} broke off ({type(error).__name__})"
+            raise ServiceError(said) from None
+
     def enrolment_tokens(self, request: api.TokenRequest) -> list[api.EnrolmentToken]:
         """Makes one-time enrolment tokens."""
         return self._post("/api/v1/enrolment-tokens", request, list[api.EnrolmentToken])

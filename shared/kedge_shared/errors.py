@@ -72,13 +72,22 @@ class ServiceError(KedgeError):
 
     Attributes:
         status: HTTP status, or ``None`` when no answer came.
+        retry_after: Seconds the other side wants to be left alone, or ``None``.
     """
 
     exit_code = 6
 
-    def __init__(self, what: str, mend: str = "", *, status: int | None = None) -> None:
+    def __init__(
+        self,
+        what: str,
+        mend: str = "",
+        *,
+        status: int | None = None,
+        retry_after: float | None = None,
+    ) -> None:
         super().__init__(what, mend)
         self.status = status
+        self.retry_after = retry_after
 
 
 class StorageError(KedgeError):

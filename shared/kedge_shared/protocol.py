@@ -200,6 +200,33 @@ class Verdict:
     stopped_in: Phase | None = None
 
 
+#: Equal bins of confidence over 0..1; counts by bin can be added over windows and boards.
+CONFIDENCE_BINS = 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class BoardReadings:
+    """What a board's own sensors say at the end of a window. ``None`` is: not measured here.
+
+    Attributes:
+        cpu: Share of all cores' time that was used in the window, 0..1.
+        gpu: Share of the GPU's time, 0..1.
+        npu: Share of the NPU's time, 0..1.
+        memory_available_mb: What can be taken without swapping, MiB.
+        disk_free_mb: Of the state directory's file system, MiB.
+        temperatures_c: Sensor → degrees Celsius.
+        throttled: What holds the board back, in words; empty is: nothing does.
+    """
+
+    cpu: float | None = None
+    gpu: float | None = None
+    npu: float | None = None
+    memory_available_mb: float | None = None
+    disk_free_mb: float | None = None
+    temperatures_c: Annotated[dict[str, float], Meta(max_length=64)] = field(default_factory=dict)
+    throttled: tuple[str, ...] | None = None
+
+
 @dataclass(frozen=True, kw_only=True)
 class Window:
     """Counts and histograms of the live loop since the last report.
@@ -212,6 +239,11 @@ class Window:
         errors: Frames on which the engine failed.
         detections: Class name → count.
         latency_ms: Frame time, milliseconds.
+        confidence: Detections by confidence, ``CONFIDENCE_BINS`` equal bins; empty where the
+            runner does not count them.
+        swap_gap_ms: Longest time between two frames since the last swap, milliseconds; ``None``
+            before the first.
+        board: What the board's sensors say, or ``None``.
     """
 
     started: Unix
@@ -221,6 +253,9 @@ class Window:
     errors: Count = 0
     detections: dict[str, int] = field(default_factory=dict)
     latency_ms: Histogram = field(default_factory=Histogram)
+    confidence: Annotated[tuple[int, ...], Meta(max_length=CONFIDENCE_BINS)] = ()
+    swap_gap_ms: float | None = None
+    board: BoardReadings | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -239,6 +274,7 @@ class Report:
         release: Release that serves now, or empty.
         verdict: Why.
         window: Telemetry, if any.
+        lost: Reports that this board's spool has dropped unsent, ever.
     """
 
     device: Name
@@ -252,3 +288,4 @@ class Report:
     release: str
     verdict: Verdict
     window: Window | None = None
+    lost: Count = 0

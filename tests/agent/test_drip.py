@@ -15,6 +15,7 @@ from tuf.api.exceptions import DownloadError
 from kedge_agent import downloads
 from kedge_agent.blobs import BlobStore
 from kedge_agent.downloads import Downloader, Patience
+from kedge_agent.network.backoff import Backoff
 from kedge_agent.server_client import ServerClient
 from kedge_shared.errors import ServiceError
 from kedge_shared.ids import sha256_hex
@@ -69,7 +70,7 @@ class Drip:
 
 @pytest.fixture
 def drip(monkeypatch: pytest.MonkeyPatch) -> Iterator[Drip]:
-    monkeypatch.setattr(downloads, "backoff_seconds", lambda _: 0.0)
+    monkeypatch.setattr(downloads, "_BACKOFF", Backoff(longest_seconds=0.0))
     found, listening = Drip(), threading.Event()
     loop, enough = asyncio.new_event_loop(), asyncio.Event()
     thread = threading.Thread(target=loop.run_until_complete, args=[found.serve(listening, enough)])

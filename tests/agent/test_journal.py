@@ -8,16 +8,17 @@ import sqlite3
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
 import pytest
 
-from kedge_agent.journal import OUTBOX_LIMIT, Journal, open_read_only
+from kedge_agent.journal import Journal, open_read_only
 from kedge_agent.state import Deployment, State, read_state
 from kedge_shared.errors import StorageError
 from kedge_shared.phases import Phase
-from kedge_shared.protocol import ManifestRef, Report, Verdict
+from kedge_shared.protocol import ManifestRef, Report, Verdict, Window
 
 REF = ManifestRef(path="models/m/1/c/manifest.json", sha256="a" * 64, length=10)
 
@@ -64,14 +65,23 @@ def test_reports_wait_until_they_are_acknowledged_and_numbers_never_repeat(tmp_p
     again.close()
 
 
-def test_the_outbox_is_bounded_and_drops_the_oldest(tmp_path: Path) -> None:
+def test_the_spool_is_bounded_drops_the_oldest_windows_first_and_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kedge_agent.journal.OUTBOX_LIMIT", 4)
     journal = Journal(tmp_path)
-    for each in range(12):
-        journal.queue(report(each))
-    journal._db.execute("UPDATE sqlite_sequence SET seq = ?", (OUTBOX_LIMIT + 5,))
-    journal.queue(report(99))
-    assert [each.created for _, each in journal.waiting(100)] == [6, 7, 8, 9, 10, 11, 99]
+    for each in range(6):
+        window = Window(started=each, seconds=1) if each % 2 else None
+        journal.queue(replace(report(each), window=window))
+    assert [each.created for _, each in journal.waiting(100)] == [0, 2, 4, 5]
+    assert journal.lost == 2
+    journal.queue(report(6))
+    journal.queue(report(7))
+    assert [each.created for _, each in journal.waiting(100)] == [2, 4, 6, 7]
     journal.close()
+    again = Journal(tmp_path)
+    assert again.lost == 4
+    again.close()
 
 
 WRITER = """

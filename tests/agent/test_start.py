@@ -9,10 +9,10 @@ import pytest
 
 from kedge_agent import start
 from kedge_agent.blobs import BlobStore
-from kedge_agent.local_protocol import SLOTS_FILE, Slot, Slots
+from kedge_agent.local_protocol import SLOTS_FILE, STARTS_ENV, Slot, Slots
 from kedge_agent.slots import read_slots
 from kedge_agent.start import choose_at_start, forget_starts, load_at_start
-from kedge_shared.errors import TrustError
+from kedge_shared.errors import StorageError, TrustError
 from tests.sim.engine import SimDetector, slot_of
 
 OLD, NEW = slot_of("old"), slot_of("new")
@@ -88,6 +88,32 @@ def test_a_crash_loop_in_probation_takes_the_older_engine(tmp_path: Path, broken
         served.append(begun.active.slot.release)
     assert served == ["new", "new", "old", "old"]
     assert "starts in probation" in begun.fell_back
+
+
+def test_a_crash_loop_on_a_disk_that_cannot_be_written_takes_the_older_engine(
+    tmp_path: Path, broken: set[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuses(path: Path, _: bytes) -> None:
+        raise StorageError(f"{path} cannot be written: Read-only file system")
+
+    monkeypatch.setattr(start, "write_whole", refuses)
+    slots = Slots(active=NEW, previous=OLD, probation=True, deployment="d")
+    served = []
+    for in_a_row in (1, 2, 3, 4):
+        monkeypatch.setenv(STARTS_ENV, str(in_a_row))
+        begun = begin(tmp_path, slots)
+        assert begun.active is not None
+        served.append(begun.active.slot.release)
+    assert served == ["new", "new", "old", "old"]
+
+
+def test_crashes_before_the_swap_are_not_the_new_engines(
+    tmp_path: Path, broken: set[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(STARTS_ENV, "7")
+    begun = begin(tmp_path, Slots(active=NEW, previous=OLD, probation=True, deployment="d"))
+    assert begun.active is not None
+    assert begun.active.slot == NEW
 
 
 def test_health_resets_the_count_and_another_deployment_begins_anew(

@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import signal
+import socket
 import sys
 import time
 from collections.abc import Callable
@@ -52,6 +53,62 @@ async def stopped(one: Child, keeping: asyncio.Future[int]) -> float:
     await one.stop()
     await keeping
     return time.monotonic() - started
+
+
+def test_a_process_is_told_how_often_it_was_started_in_a_row(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        said = tmp_path / "said"
+        script = f"import os; open({str(said)!r}, 'a').write(os.environ['KEDGE_STARTS'])"
+        one = child(script + "; raise SystemExit(1)")
+        keeping = asyncio.ensure_future(one.keep())
+        await until(lambda: said.is_file() and said.read_text()[:3] == "123")
+        await stopped(one, keeping)
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(("answers", "killed"), [(True, False), (False, True)])
+def test_an_updater_that_lives_and_answers_nothing_is_started_anew(
+    tmp_path: Path, answers: bool, killed: bool
+) -> None:
+    async def converse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            await reader.readline()
+            if answers:
+                writer.write(b"{}\n")
+            else:
+                await asyncio.sleep(5)
+        finally:
+            writer.close()
+
+    async def scenario() -> None:
+        desk, marks = tmp_path / "desk", tmp_path / "marks"
+        one = child(f"open({str(marks)!r}, 'a').write('x'); import time; time.sleep(60)")
+        keeping = asyncio.ensure_future(one.keep())
+        await until(lambda: lives(marks) == 1)
+        server = await asyncio.start_unix_server(converse, str(desk))
+        watching = asyncio.ensure_future(supervisor._watch(one, desk, 0.05))
+        if killed:
+            await until(lambda: lives(marks) == 2)
+        else:
+            await asyncio.sleep(0.8)
+            assert lives(marks) == 1
+        watching.cancel()
+        await stopped(one, keeping)
+        server.close()
+        rest = asyncio.all_tasks() - {asyncio.current_task()}
+        for each in rest:
+            each.cancel()
+        await asyncio.gather(*rest, return_exceptions=True)
+
+    asyncio.run(scenario())
+
+
+def test_an_updater_that_has_no_desk_yet_is_left_alone(tmp_path: Path) -> None:
+    assert not asyncio.run(supervisor._is_stuck(tmp_path / "none", 0.1))
+    with socket.socket(socket.AF_UNIX) as nobody:
+        nobody.bind(str(tmp_path / "left"))
+    assert not asyncio.run(supervisor._is_stuck(tmp_path / "left", 0.1))
 
 
 def test_a_process_that_ends_is_started_again(tmp_path: Path) -> None:

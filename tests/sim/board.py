@@ -5,18 +5,24 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+import httpx
 import pytest
 
 from kedge_agent import facts, update
+from kedge_agent.commands import client
+from kedge_agent.commands.protocol import SOCKET, Accepted
 from kedge_agent.local_protocol import PreflightJob, PreflightResult, Ratio
 from kedge_agent.local_server import serve
+from kedge_agent.metrics import MetricsSettings
+from kedge_agent.network.window import WindowSettings
 from kedge_agent.patience import ProbationSettings, ShadowSettings
 from kedge_agent.server_client import ServerClient
-from kedge_agent.settings import AgentSettings
+from kedge_agent.settings import AgentSettings, BundleSettings
 from kedge_agent.specs import SourceSpec
 from kedge_agent.state import State
 from kedge_agent.updater import Updater
@@ -48,6 +54,13 @@ class SimBoard:
         preflight: What the child will have measured.
         preflights: Jobs the child was given.
         patience: Seconds of probation at the most; a busy machine needs some to see any frame.
+        watched_seconds: Of probation at the least.
+        maintenance: Window, if any.
+        disk_budget_mb: Budget, if any.
+        telemetry_seconds: Between windows.
+        metrics: Prometheus endpoint, if any.
+        bundles: What may be installed from a stick.
+        clock: Tells Unix seconds, by this board.
     """
 
     world: World
@@ -59,6 +72,13 @@ class SimBoard:
     preflight: PreflightResult = GOOD
     preflights: list[PreflightJob] = field(default_factory=list)
     patience: float = 1.5
+    watched_seconds: float = 0.1
+    maintenance: WindowSettings | None = None
+    disk_budget_mb: float | None = None
+    telemetry_seconds: float = 300.0
+    metrics: MetricsSettings | None = None
+    bundles: BundleSettings = field(default_factory=BundleSettings)
+    clock: Callable[[], float] = time.time
 
     def __post_init__(self) -> None:
         token = self.world.operator.enrolment_tokens(api.TokenRequest())[0].token
@@ -85,8 +105,16 @@ class SimBoard:
             source=SourceSpec(kind="video", path=self.folder / "none.mp4"),
             enrolment_token_file=self.folder / "token",
             poll_seconds=0.2,
+            maintenance=self.maintenance,
+            disk_budget_mb=self.disk_budget_mb,
+            disk_reserve_mb=0,
+            telemetry_seconds=self.telemetry_seconds,
+            metrics=self.metrics,
+            bundles=self.bundles,
             shadow=ShadowSettings(seconds=0.1),
-            probation=ProbationSettings(seconds=0.1, max_seconds=self.patience, min_frames=30),
+            probation=ProbationSettings(
+                seconds=self.watched_seconds, max_seconds=self.patience, min_frames=30
+            ),
         )
 
     def run(self, until: Condition = settled, seconds: float = 60.0) -> State:
@@ -98,23 +126,66 @@ class SimBoard:
         until = time.monotonic() + seconds
         return self.run(lambda _: time.monotonic() > until, seconds + 5)
 
+    def command(self, command: Any, *, offline: bool = False, seconds: float = 60.0) -> Any:
+        """Has a person at the board ask for something, and runs until that has ended.
+
+        Args:
+            command: What.
+            offline: The server is away meanwhile.
+            seconds: At most.
+
+        Returns:
+            The updater's answer.
+        """
+        return asyncio.run(self._command(command, offline, seconds))
+
     async def _run(self, until: Condition, seconds: float) -> State:
+        async with self._running() as (updater, task):
+            await asyncio.wait_for(self._wait(updater, task, until), seconds)
+            # The report about it is on its way.
+            await asyncio.sleep(0.1)
+        return self.state
+
+    async def _command(self, command: Any, offline: bool, seconds: float) -> Any:
+        away = httpx.MockTransport(_away) if offline else None
+        async with self._running(away) as (updater, task):
+            socket = self.settings.state_dir / SOCKET
+
+            def asked() -> Any:
+                while not socket.exists():
+                    time.sleep(0.02)
+                reply = client._exchange(socket, command)
+                return asyncio.run(reply)
+
+            socket.unlink(missing_ok=True)
+            answer = await asyncio.wait_for(asyncio.to_thread(asked), seconds)
+            if isinstance(answer, Accepted):
+
+                def ended(state: State) -> bool:
+                    mine = state.deployment is not None
+                    return mine and state.deployment.id == answer.deployment and settled(state)  # type: ignore[union-attr]
+
+                await asyncio.wait_for(self._wait(updater, task, ended), seconds)
+                await asyncio.sleep(0.1)
+        return answer
+
+    @contextlib.asynccontextmanager
+    async def _running(
+        self, transport: httpx.AsyncBaseTransport | None = None
+    ) -> AsyncIterator[tuple[Updater, asyncio.Future[None]]]:
         settings = self.settings
         settings.state_dir.mkdir(exist_ok=True)
-        listening = await serve(settings.socket, self.runner.handle)
-        async with ServerClient(settings.server) as server:
-            updater = Updater(settings, server)
+        async with ServerClient(settings.server, transport) as server:
+            updater = Updater(settings, server, self.clock)
+            listening = await serve(settings.socket, self.runner.handle)
             task = asyncio.ensure_future(updater.run())
             try:
-                await asyncio.wait_for(self._wait(updater, task, until), seconds)
-                # The report about it is on its way.
-                await asyncio.sleep(0.1)
+                yield updater, task
             finally:
                 self.state = updater.state
                 await _ended(task)
                 updater.close()
                 listening.close()
-        return self.state
 
     @staticmethod
     async def _wait(updater: Updater, task: asyncio.Future[None], until: Condition) -> None:
@@ -132,6 +203,10 @@ class SimBoard:
         assert state.active is not None
         assert state.active.release == release
         self.world.tick()
+
+
+def _away(_: httpx.Request) -> httpx.Response:
+    raise httpx.ConnectError("away")
 
 
 async def _ended(task: asyncio.Future[None]) -> None:

@@ -61,7 +61,7 @@ class SimRunner:
         if isinstance(request, Hello | Status):
             return self.state()
         if isinstance(request, TakeWindow):
-            return Telemetry(Window(started=0, seconds=0))
+            return Telemetry(Window(started=0, seconds=1, frames=5, confidence=(0,) * 19 + (5,)))
         self.asked.append(type(request).__name__)
         if type(request) in self.fails:
             return self.fails[type(request)]

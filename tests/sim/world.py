@@ -119,7 +119,7 @@ class World:
     ) -> SimDevice:
         """Enrols a simulated board."""
         token = self.operator.enrolment_tokens(api.TokenRequest())[0].token
-        device = SimDevice(self.url, name, device_class, self.trust.root, **options)  # type: ignore[arg-type]
+        device = SimDevice(self.url, name, device_class, self.trust.root, **options)
         device.enrol(token)
         self.devices.append(device)
         return device

@@ -17,7 +17,13 @@ from kedge_server.devices.index import Entry
 from kedge_server.errors import RequestError, UnauthorizedError
 from kedge_server.rollouts import service as rollouts
 from kedge_shared import wire
-from kedge_shared.api import DeploymentInfo, DeviceInfo, EnrolmentToken, TokenRequest
+from kedge_shared.api import (
+    DeploymentInfo,
+    DeviceAssignment,
+    DeviceInfo,
+    EnrolmentToken,
+    TokenRequest,
+)
 from kedge_shared.protocol import (
     HEADER_COUNTER,
     HEADER_INTERVAL,
@@ -146,6 +152,15 @@ def show(device: str, services: Services, _: Operator) -> DeviceInfo:
     """Returns one device."""
     with transaction(services.engine) as session:
         return service.info(service.find(session, device))
+
+
+@router.get("/api/v1/devices/{device}/assignment", summary="A device's assignment, for a bundle")
+def assignment(device: str, services: Services, _: Operator) -> DeviceAssignment:
+    """Returns what the device would be told if it polled now, signed by the director."""
+    with transaction(services.engine) as session:
+        row = services.director.assign(session, service.find(session, device))
+        envelope = json.loads(row.envelope) if row else None
+    return DeviceAssignment(device=device, assignment=envelope)
 
 
 @router.get("/api/v1/devices/{device}/deployments", summary="A device's deployments")

@@ -63,6 +63,31 @@ def release_show(
         show.release(client.release(model, version), as_json=as_json)
 
 
+@release.command("bundle")
+def release_bundle(
+    model: str,
+    version: str,
+    out: Annotated[Path, typer.Option("--out", help="File to write.")],
+    device_class: Annotated[
+        list[str] | None, typer.Option(help="Builds to put in; default: all of the release.")
+    ] = None,
+    device_name: Annotated[
+        list[str] | None,
+        typer.Option("--device", help="Put this board's signed assignment in; may be repeated."),
+    ] = None,
+    server: Server = DEFAULT_SERVER,
+    token_file: TokenFile = None,
+    as_json: Json = False,
+) -> None:
+    """Write a release to one file, for boards without network (`kedge agent install`)."""
+    from kedge_server.operator import bundle
+
+    with _client(server, token_file) as client:
+        found = client.release(model, version)
+        made = bundle.make(client, found, device_class or [], device_name or [], out)
+    show.bundle(made, as_json=as_json)
+
+
 @device.command("list")
 def device_list(
     device_class: Annotated[str, typer.Option(help="Only boards of this class.")] = "",

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from kedge_server.operator.bundle import Made
 from kedge_shared import api, wire
 
 _console = Console()
@@ -26,6 +27,19 @@ _COLOURS = {
 
 def _print_json(value: object) -> None:
     print(wire.encode_pretty(value).decode(), end="")
+
+
+def bundle(made: Made, *, as_json: bool) -> None:
+    """Shows what a bundle holds."""
+    if as_json:
+        _print_json(made)
+        return
+    table = made.table
+    classes = ", ".join(each.device_class for each in table.builds)
+    _console.print(f"{made.path}: {table.model} {table.release} for {classes}, "
+                   f"{made.size_bytes / 1e6:.1f} MB")  # fmt: skip
+    _console.print(f"assignments: {', '.join(table.devices) or 'none'}")
+    _console.print(f"boards take it until {made.expires}")
 
 
 def _table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], empty: str) -> None:

@@ -1,0 +1,1 @@
+"""How the board behaves on a network and through the day: decisions without I/O."""

@@ -1,0 +1,80 @@
+"""Makes the updater's parts: the one place on its side that knows them all."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Awaitable, Callable
+
+import msgspec
+
+from kedge_agent import facts
+from kedge_agent.blobs import BlobStore
+from kedge_agent.board import Board
+from kedge_agent.downloads import Downloader
+from kedge_agent.housekeeping import Housekeeping
+from kedge_agent.identity import Identity
+from kedge_agent.journal import Journal
+from kedge_agent.local_client import RunnerLink
+from kedge_agent.reporting import Reporter
+from kedge_agent.sensors.sampler import Sampler
+from kedge_agent.server_client import ServerClient
+from kedge_agent.settings import AgentSettings
+from kedge_agent.tuf_client import ImageRepository
+from kedge_shared.trust import Pinned
+
+
+def make_board(
+    settings: AgentSettings,
+    server: ServerClient,
+    journal: Journal,
+    me: Identity,
+    send_reports: Callable[[], Awaitable[None]],
+    clock: Callable[[], float],
+    closing: contextlib.ExitStack,
+) -> Board:
+    """Returns what an update works with.
+
+    Args:
+        settings: Configuration.
+        server: Connection, authorised.
+        journal: Of this board.
+        me: Who it is.
+        send_reports: Sends what waits, if the server is there.
+        clock: Tells Unix seconds, by this board.
+        closing: Takes what is to be closed in the end.
+    """
+    store, partial = BlobStore(settings.blobs), settings.state_dir / "partial"
+    repository = ImageRepository(server.base, me.token, settings.state_dir / "tuf", settings.root)
+    closing.callback(repository.close)
+
+    def counted(count: int) -> None:
+        journal.state = msgspec.structs.replace(
+            journal.state, bytes_downloaded=journal.state.bytes_downloaded + count
+        )
+
+    return Board(
+        settings=settings,
+        journal=journal,
+        store=store,
+        repository=repository,
+        housekeeping=Housekeeping(
+            store, partial, settings.disk_budget_mb, settings.disk_reserve_mb
+        ),
+        downloader=Downloader(
+            server.http, store, partial, counted,
+            bytes_per_second=settings.download_bytes_per_second,
+        ),
+        runner=RunnerLink(settings.socket),
+        reporter=Reporter(settings, journal, journal.name, Sampler(settings.state_dir), clock),
+        pinned=Pinned(
+            device=me.device,
+            key_id=me.signer.public_key.keyid,
+            device_class=settings.device_class,
+            models=settings.models,
+            workload=settings.workload,
+        ),
+        facts=facts.gather(),
+        send_reports=send_reports,
+        counted=counted,
+        clock=clock,
+    )  # fmt: skip

@@ -1,0 +1,122 @@
+"""A full or read-only disk, a real one: the updater survives, says so, and the loop goes on."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from kedge_agent import start
+from kedge_agent.blobs import BlobStore
+from kedge_agent.slots import read_slots
+from kedge_agent.state import State
+from kedge_shared.errors import StorageError
+from kedge_shared.phases import Phase
+from tests.sim.board import SimBoard, settled
+from tests.sim.engine import SimDetector
+from tests.sim.world import World
+
+
+def mount(*arguments: str) -> bool:
+    return subprocess.run(["mount", *arguments], capture_output=True, check=False).returncode == 0
+
+
+@pytest.fixture
+def small(board: SimBoard) -> Iterator[Path]:
+    """The board's state on a file system of its own, 3 MiB."""
+    folder = board.folder / "state"
+    folder.mkdir()
+    if not mount("-t", "tmpfs", "-o", "size=3m,mode=700", "tmpfs", str(folder)):
+        pytest.skip("this test may not mount file systems here")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def fill(folder: Path) -> Path:
+    ballast = folder / "ballast"
+    try:
+        with ballast.open("wb", buffering=0) as file:
+            while True:
+                file.write(bytes(4096))
+    except OSError:
+        return ballast
+
+
+def serves(board: SimBoard) -> str:
+    assert board.runner.active is not None
+    return board.runner.active.release
+
+
+def test_a_disk_that_fills_up_and_is_emptied_again(
+    running: World, board: SimBoard, small: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    board.install()
+    running.publish("1.1", 11)
+    running.roll_out("1.1")
+    filled_at, served = 0.0, set[str]()
+
+    def done(state: State) -> bool:
+        nonlocal filled_at
+        served.add(serves(board))
+        if not filled_at:
+            fill(small)
+            filled_at = time.monotonic()
+        elif time.monotonic() - filled_at > 1.5:
+            assert served == {"1.0"} or not (small / "ballast").exists()
+            (small / "ballast").unlink(missing_ok=True)
+        return settled(state) and state.active is not None and state.active.release == "1.1"
+
+    board.run(done, 90)
+    assert serves(board) == "1.1", "it goes on when there is room again"
+    assert "cannot be written" in capsys.readouterr().err
+
+
+def test_a_start_on_a_full_disk_is_refused_and_said(
+    running: World, board: SimBoard, small: Path
+) -> None:
+    """The supervisor starts it again and again; the runner needs no room to start."""
+    board.install()
+    fill(small)
+    with pytest.raises(StorageError, match="cannot be opened"):
+        board.run_for(0.1)
+    assert read_slots(small).active == board.state.active
+    (small / "ballast").unlink()
+    assert board.run_for(0.5).active == board.state.active
+
+
+def test_a_disk_that_others_fill_while_it_downloads(
+    running: World, board: SimBoard, small: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    board.install()
+    running.publish("1.1", 11, engine=bytes(1_500_000))
+    running.roll_out("1.1")
+    # The check before the download saw room that somebody else has taken meanwhile.
+    monkeypatch.setattr("kedge_agent.housekeeping.free_bytes", lambda _: 10**9)
+    (small / "others").write_bytes(bytes(1_700_000))
+    state = board.run(lambda s: s.deployment is not None and s.deployment.phase is Phase.REFUSED)
+    assert state.deployment is not None
+    verdict = state.deployment.verdict
+    assert (verdict.code, verdict.cause) == ("disk", "environment")
+    assert "disk is full" in verdict.reason
+    assert (serves(board), state.quarantine) == ("1.0", {})
+
+
+def test_a_read_only_disk_starts_the_loop_and_keeps_it(
+    running: World, board: SimBoard, small: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    board.install()
+    running.publish("1.1", 11)
+    running.roll_out("1.1")
+    assert mount("-o", "remount,ro", str(small))
+    try:
+        monkeypatch.setattr(start, "load_detector", lambda slot, *_: SimDetector(slot.release))
+        begun = start.load_at_start(small, read_slots(small), BlobStore(small / "blobs"), {}, 1)
+        assert begun.active is not None
+        assert begun.active.slot.release == "1.0"
+        assert serves(board) == "1.0"
+    finally:
+        mount("-o", "remount,rw", str(small))
+    board.run(lambda s: settled(s) and s.active is not None and s.active.release == "1.1", 90)
