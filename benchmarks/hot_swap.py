@@ -29,7 +29,7 @@ from benchmarks.common import Row, as_object, as_table
 from kedge_agent import limits
 from kedge_agent.blobs import BlobStore
 from kedge_agent.detector import Detector, load_detector
-from kedge_agent.frames import Captured, LatestFrame
+from kedge_agent.frames import Captured, LatestFrames
 from kedge_agent.hotswap import HotEngine
 from kedge_agent.local_protocol import Slot
 from kedge_agent.runtimes.registry import RUNTIMES
@@ -56,7 +56,7 @@ class Loop:
     fps: float
     answered: list[float] = field(default_factory=list)
     took: list[float] = field(default_factory=list)
-    slot: LatestFrame = field(default_factory=LatestFrame)
+    slot: LatestFrames = field(default_factory=LatestFrames)
     halt: threading.Event = field(default_factory=threading.Event)
 
     def run(self, during: Callable[[], None]) -> None:

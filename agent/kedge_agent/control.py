@@ -14,7 +14,7 @@ from kedge_agent import limits
 from kedge_agent.blobs import BlobStore
 from kedge_agent.detector import load_detector, open_slot
 from kedge_agent.errors import EngineError
-from kedge_agent.frames import LatestFrame
+from kedge_agent.frames import LatestFrames
 from kedge_agent.hotswap import HotEngine
 from kedge_agent.local_protocol import (
     Answer,
@@ -35,7 +35,7 @@ from kedge_agent.pipeline import Loop
 from kedge_agent.runtimes.base import Runtime
 from kedge_agent.shadow import EvidenceBook, Shadow
 from kedge_agent.slots import read_slots
-from kedge_agent.sources.base import SourceThread
+from kedge_agent.sources.feed import Feeds
 from kedge_agent.start import forget_starts
 from kedge_agent.telemetry import Telemetry
 from kedge_shared.errors import InputError, KedgeError, StorageError, TrustError
@@ -62,8 +62,8 @@ class Control:
         hot: Engines.
         loop: The live loop.
         telemetry: Its counts.
-        frames: Slot between source and loop.
-        source: Reads frames.
+        frames: Slots between sources and loop.
+        sources: Read frames.
         store: Blobs.
         runtimes: By name.
         threads: Threads an engine may use.
@@ -74,8 +74,8 @@ class Control:
     hot: HotEngine
     loop: Loop
     telemetry: Telemetry
-    frames: LatestFrame
-    source: SourceThread
+    frames: LatestFrames
+    sources: Feeds
     store: BlobStore
     runtimes: Mapping[str, Runtime]
     threads: int
@@ -120,6 +120,8 @@ class Control:
             last_frame_age_s=time.monotonic() - self.telemetry.last_frame,
             swap_gap_ms=self.loop.longest_gap_ms if self.hot.switch_us else 0.0,
             switch_us=self.hot.switch_us,
+            sources=self.sources.state(),
+            sinks=tuple(each.state() for each in self.loop.sinks),
         )
 
     def note_health(self) -> None:
@@ -196,6 +198,6 @@ class Control:
 
     def _after_switch(self) -> None:
         self.telemetry.forget_recent()
-        self.source.opens.set()
+        self.sources.opens.set()
         if not self.hot.wait_answered(_FIRST_FRAME_SECONDS):
             raise EngineError("no frame was answered after the switch")

@@ -235,7 +235,13 @@ class HotEngine:
 
 def _run(held: _Held, frame: Frame) -> Detections:
     with held.lock:
-        found = held.detector.detect(frame)
+        try:
+            found = held.detector.detect(frame)
+        except EngineError:
+            raise
+        # Boundary: a detector may be people's own; whatever it raises, the older engine answers.
+        except Exception as error:
+            raise EngineError(f"{type(error).__name__}: {error}") from error
     if not found.finite:
         raise EngineError("engine gives NaN")
     return found

@@ -117,6 +117,50 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float = 0.0
 
 
+SourcePhase = Literal["waiting", "live", "finished", "failed"]
+
+
+class SourceState(msgspec.Struct, frozen=True, kw_only=True):
+    """Where one source stands.
+
+    Attributes:
+        name: Of the source.
+        phase: ``waiting`` to be opened (again) or for its first frame, ``live``, ``finished``
+            (came to its end), ``failed`` (its budget of restarts is spent; looked at seldom).
+        frames: Frames it gave.
+        dropped: Of these, overwritten before the engine took them.
+        unreadable: Empty or corrupt ones; they are not in ``frames``.
+        reopened: Times it was opened again after it failed or hung.
+        why: What was wrong last; empty while it is well.
+    """
+
+    name: str
+    phase: SourcePhase
+    frames: int = 0
+    dropped: int = 0
+    unreadable: int = 0
+    reopened: int = 0
+    why: str = ""
+
+
+class SinkState(msgspec.Struct, frozen=True, kw_only=True):
+    """Where one sink stands.
+
+    Attributes:
+        name: Its kind.
+        taken: Results it took.
+        dropped: Results it was too slow for.
+        errors: Results it failed on.
+        why: What was wrong last; empty while it is well.
+    """
+
+    name: str
+    taken: int = 0
+    dropped: int = 0
+    errors: int = 0
+    why: str = ""
+
+
 class RunnerState(msgspec.Struct, frozen=True, kw_only=True, tag="runner_state"):
     """Where the runner stands.
 
@@ -134,6 +178,8 @@ class RunnerState(msgspec.Struct, frozen=True, kw_only=True, tag="runner_state")
         last_frame_age_s: Seconds since the last frame reached the sink.
         swap_gap_ms: Longest time between two sink frames since the last swap, milliseconds.
         switch_us: Time the pointer switch took, microseconds.
+        sources: Each of them.
+        sinks: Each of them.
     """
 
     pid: int
@@ -149,6 +195,8 @@ class RunnerState(msgspec.Struct, frozen=True, kw_only=True, tag="runner_state")
     last_frame_age_s: float = 0.0
     swap_gap_ms: float = 0.0
     switch_us: float = 0.0
+    sources: tuple[SourceState, ...] = ()
+    sinks: tuple[SinkState, ...] = ()
 
 
 class Telemetry(msgspec.Struct, frozen=True, tag="telemetry"):
