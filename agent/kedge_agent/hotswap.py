@@ -248,12 +248,12 @@ def _run(held: _Held, frame: Frame) -> Detections:
 
 
 def _load(make: Callable[[], Detector], outcome: list[Detector | BaseException]) -> None:
+    usual, before = limits.thread_priority(), limits.thread_ids()
     limits.be_nice_thread()
-    before = limits.thread_ids()
     try:
         outcome.append(make())
     # Boundary: a thread; whatever happened is raised again in the caller's.
     except BaseException as error:  # noqa: BLE001
         outcome.append(error)
     # The loader itself stays nice: it ends here.
-    limits.restore_priority(limits.thread_ids() - before)
+    limits.restore_priority(limits.thread_ids() - before, usual)

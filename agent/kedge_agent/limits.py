@@ -23,6 +23,11 @@ def be_nice_thread(level: int = NICEST) -> None:
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), level)
 
 
+def thread_priority() -> int:
+    """Returns the niceness of the calling thread."""
+    return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+
+
 def thread_ids() -> set[int]:
     """Returns the kernel's ids of this process's threads."""
     try:
@@ -31,7 +36,7 @@ def thread_ids() -> set[int]:
         return set()
 
 
-def restore_priority(threads: set[int], level: int = 0) -> None:
+def restore_priority(threads: set[int], level: int) -> None:
     """Gives threads their priority back.
 
     A thread pool that a niced thread makes inherits its niceness: an engine loaded in the
