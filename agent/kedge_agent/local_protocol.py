@@ -238,7 +238,8 @@ class PreflightJob(msgspec.Struct, frozen=True, kw_only=True):
         threads: Threads an engine may use.
         rounds: Paired timing rounds before the first look; more follow while they do not tell.
         race_seconds: No further rounds are begun that would take longer in all.
-        memory_mb: Address-space limit of the child, MiB; 0 is none.
+        memory_mb: Memory that the child may use, MiB; 0 is no limit.
+        cpu_seconds: Processor time that it may use; 0 is no limit.
     """
 
     blobs: str
@@ -248,6 +249,7 @@ class PreflightJob(msgspec.Struct, frozen=True, kw_only=True):
     rounds: int = 30
     race_seconds: float = 30.0
     memory_mb: float = 0.0
+    cpu_seconds: float = 0.0
 
 
 class Ratio(msgspec.Struct, frozen=True, kw_only=True):
@@ -286,6 +288,7 @@ class PreflightResult(msgspec.Struct, frozen=True, kw_only=True):
         load_ms: Loading and warm-up, milliseconds.
         memory_mb: Resident memory the candidate added, MiB.
         frames: Golden frames.
+        sandbox: Walls that stood around the child (kedge_agent.sandbox).
     """
 
     ok: bool
@@ -303,6 +306,7 @@ class PreflightResult(msgspec.Struct, frozen=True, kw_only=True):
     load_ms: float = 0.0
     memory_mb: float = 0.0
     frames: int = 0
+    sandbox: tuple[str, ...] = ()
 
 
 class Slots(msgspec.Struct, frozen=True, kw_only=True):
