@@ -60,9 +60,18 @@ def test_from_inside_there_is_nothing_to_take(home: Path) -> None:
         "core": 0, "processes": 512,
     }  # fmt: skip
     assert {"limits", "privileges", "files"} <= set(found["walls"])
-    if os.geteuid() == 0 and "user" in found["walls"]:
-        assert found["told"]["uid"] != 0
-        assert "kill" not in reached
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+def test_root_becomes_a_user_that_owns_nothing(home: Path) -> None:
+    left = child(home, "try", user=True)
+    found = json.loads(left.output)
+    assert "user" in found["walls"]
+    assert found["told"]["uid"] != 0
+    assert {found["tries"][each] for each in ("secret", "blobs", "kill", "write")} == {
+        "PermissionError"
+    }
+    assert found["told"]["oom"] == 1000, "told before the user changed"
 
 
 def test_a_kernel_without_landlock_is_not_believed_to_have_it(
@@ -91,7 +100,7 @@ def test_an_endless_loop_that_nobody_waits_for_ends_by_itself(home: Path) -> Non
     assert not read_result(-24, b"", b"").short
 
 
-def test_a_memory_bomb_costs_no_frame(home: Path) -> None:
+def test_a_memory_bomb_ends_while_the_loop_answers_every_frame(home: Path) -> None:
     before = _available()
     slots, got = LatestFrames(), []
     sink = Queued("test", lambda: Callback(got.append), 10_000)
@@ -111,13 +120,15 @@ def test_a_memory_bomb_costs_no_frame(home: Path) -> None:
     halt.set()
     feeding.join()
     deadline = time.monotonic() + 5
-    while len(got) < given and time.monotonic() < deadline:
+    while len(got) < given - slots.dropped and time.monotonic() < deadline:
         time.sleep(0.01)
     loop.stop()
     sink.close()
     assert b"MemoryError" in left.errors
     assert given > 5
-    assert [each.seq for each in got] == list(range(given))
+    # What a busy machine is late for is overwritten, as ever; nothing else is lost.
+    assert len(got) == given - slots.dropped
+    assert loop.pulse().errors_in_a_row == 0
     assert _available() > before - 500, "it never took more than its share"
 
 
