@@ -65,7 +65,7 @@ class Detector:
             raw = self._engine.infer(batch)
             finite = bool(np.isfinite(raw).all())
             rows = decode(raw if finite else np.nan_to_num(raw), place, self.manifest.output)
-        except EngineError:
+        except (EngineError, MemoryError):
             raise
         # Boundary: OpenCV and numpy below raise what they like, and the loop outlives it.
         except Exception as error:  # noqa: BLE001

@@ -48,6 +48,11 @@ class LatestFrames:
         """Frames of one source overwritten so far."""
         return self._dropped[source]
 
+    def lose(self, source: str) -> None:
+        """Counts a frame that was taken and could not be answered."""
+        with self._ready:
+            self._dropped[source] += 1
+
     def put(self, frame: Captured) -> None:
         """Offers a frame."""
         with self._ready:

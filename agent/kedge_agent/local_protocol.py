@@ -178,6 +178,8 @@ class RunnerState(msgspec.Struct, frozen=True, kw_only=True, tag="runner_state")
         last_frame_age_s: Seconds since the last frame reached the sink.
         swap_gap_ms: Longest time between two sink frames since the last swap, milliseconds.
         switch_us: Time the pointer switch took, microseconds.
+        deferred: There is no room for two engines: candidate or previous is not loaded, and the
+            switch takes a gap.
         sources: Each of them.
         sinks: Each of them.
     """
@@ -195,6 +197,7 @@ class RunnerState(msgspec.Struct, frozen=True, kw_only=True, tag="runner_state")
     last_frame_age_s: float = 0.0
     swap_gap_ms: float = 0.0
     switch_us: float = 0.0
+    deferred: bool = False
     sources: tuple[SourceState, ...] = ()
     sinks: tuple[SinkState, ...] = ()
 

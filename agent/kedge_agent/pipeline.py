@@ -85,7 +85,10 @@ class Loop(threading.Thread):
         finally:
             self._busy_since = None
         self._failing_since, self._errors_in_a_row = None, 0
-        if answer is not None:
+        if answer is None:
+            # Between two engines that do not fit side by side: lost like one that nobody took.
+            self._slots.lose(frame.source)
+        else:
             self._answered(frame, answer)
 
     def _failed(self) -> None:

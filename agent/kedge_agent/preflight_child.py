@@ -43,8 +43,8 @@ def _examine(job: PreflightJob, store: HeldStore) -> PreflightResult:
         return examine(job, store)
     except KedgeError as error:
         return PreflightResult(ok=False, error=str(error))
-    except MemoryError:
-        return PreflightResult(ok=False, short=True, error="out of memory")
+    except MemoryError as error:
+        return PreflightResult(ok=False, short=True, error=str(error) or "out of memory")
 
 
 if __name__ == "__main__":

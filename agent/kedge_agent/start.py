@@ -10,10 +10,13 @@ from typing import Literal
 
 import msgspec
 
+from kedge_agent import limits
+from kedge_agent.admission import RESERVE_MB
 from kedge_agent.blobs import BlobStore
-from kedge_agent.detector import Detector, load_detector
+from kedge_agent.detector import Detector, load_detector, open_slot
 from kedge_agent.local_protocol import STARTS_FILE, Slot, Slots
 from kedge_agent.runtimes.base import Runtime
+from kedge_agent.runtimes.registry import takes_mb
 from kedge_shared.errors import KedgeError
 
 #: Starts in probation without health in between after which the old engine is taken.
@@ -108,9 +111,12 @@ def _beside(
     if not slots.probation or slots.previous is None:
         return None
     try:
+        needed = takes_mb(open_slot(slots.previous, store).manifest, runtimes) + RESERVE_MB
+        if needed > limits.available_memory_mb():
+            return None
         return load_detector(slots.previous, store, runtimes, threads)
     except KedgeError:
-        # Without it there is no reverse shadow; going back then takes a restart.
+        # Without it there is no reverse shadow; going back then takes a load.
         return None
 
 
