@@ -7,7 +7,7 @@ For people with a loop of their own::
         answer = hot.infer(camera.read())      # always exactly one engine, always whole frames
 
     # from another thread, at any time
-    hot.load(lambda: load_detector(slot, store, RUNTIMES, threads=1))
+    hot.load(lambda: open_engine(Path("new.onnx"), classes=("cat", "dog"), size=640))
     hot.swap()                                 # the next frame is the new engine's
     hot.roll_back()                            # or the old one's again
     hot.drop("previous")                       # its memory goes back
@@ -28,15 +28,34 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from kedge_agent import limits
-from kedge_agent.detector import Detections, Detector
+from kedge_agent.detector import Detections
 from kedge_agent.errors import EngineError
 from kedge_agent.local_protocol import Slot, SlotName
 from kedge_shared.errors import KedgeError
 from kedge_shared.vision import Frame
 
-Make = Callable[[], Detector]
+
+class Servable(Protocol):
+    """What a HotEngine changes: a :class:`~kedge_agent.detector.Detector`, or one's own."""
+
+    @property
+    def slot(self) -> Slot:
+        """Which engine it is."""
+        ...
+
+    def detect(self, frame: Frame) -> Detections:
+        """Answers one frame, (h, w, 3) BGR uint8; whatever it raises counts as a failure."""
+        ...
+
+    def close(self) -> None:
+        """Frees it; called once, never while it runs."""
+        ...
+
+
+Make = Callable[[], Servable]
 
 
 @dataclass
@@ -50,12 +69,12 @@ class _Held:
     """
 
     slot: Slot
-    detector: Detector | None
+    detector: Servable | None
     make: Make | None = None
     lock: threading.Lock = field(default_factory=threading.Lock)
 
 
-def _loaded(detector: Detector) -> _Held:
+def _loaded(detector: Servable) -> _Held:
     return _Held(detector.slot, detector)
 
 
@@ -84,7 +103,7 @@ class HotEngine:
         previous: Engine to go back to, after a restart in probation.
     """
 
-    def __init__(self, active: Detector | None = None, previous: Detector | None = None) -> None:
+    def __init__(self, active: Servable | None = None, previous: Servable | None = None) -> None:
         self._lock = threading.Lock()
         self._slots: dict[SlotName, _Held | None] = {
             "active": _loaded(active) if active else None,
@@ -166,7 +185,7 @@ class HotEngine:
         Raises:
             KedgeError: Whatever ``make`` raised; the loop is unharmed.
         """
-        outcome: list[Detector | BaseException] = []
+        outcome: list[Servable | BaseException] = []
         loader = threading.Thread(target=_load, args=(make, outcome), name="loader", daemon=True)
         loader.start()
         loader.join()
@@ -257,7 +276,7 @@ class HotEngine:
         return self._answered.wait(timeout_seconds)
 
     @contextmanager
-    def borrow(self, name: SlotName) -> Iterator[Detector | None]:
+    def borrow(self, name: SlotName) -> Iterator[Servable | None]:
         """Lends an engine that does not serve, to run it as a shadow."""
         with self._lock:
             held = self._slots[name]
@@ -361,7 +380,7 @@ def _run(held: _Held, frame: Frame) -> Detections | None:
     return found
 
 
-def _load(make: Make, outcome: list[Detector | BaseException]) -> None:
+def _load(make: Make, outcome: list[Servable | BaseException]) -> None:
     usual, before = limits.thread_priority(), limits.thread_ids()
     limits.be_nice_thread()
     try:
