@@ -142,12 +142,13 @@ def hot(loads: list[Load], fps: float, swaps: int, *, trim: bool = True) -> dict
             lost_loading += camera.slots.dropped - at_load
             engine.drop("previous")
             camera.wait(_BETWEEN)
-            if at % 2 == 0 and at >= _SETTLED:
+            if at % 2 == 0 and at >= min(_SETTLED, swaps // 2):
                 resident.append(limits.resident_mb())
         lost = camera.slots.dropped - lost_before
     engine.close()
     return {
-        "lost": lost, "lost_quiet": lost - lost_loading, "frames": len(camera.answered), "switch_ms": max(switches),
+        "lost": lost, "lost_quiet": lost - lost_loading, "frames": len(camera.answered),
+        "switch_ms": max(switches),
         "quiet": camera.quiet, "nice": camera.loading.get("nice", []),
         "plain": camera.loading.get("plain", []), "resident": resident,
         "gap_ms": float(np.diff(camera.answered).max() * 1000),
