@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from kedge_agent.sources.reader import is_picture
 from kedge_agent.specs import SourceSpec, called, sources_of
 from kedge_shared.errors import InputError
 from tests.sim.camera import PICTURE, Clock, SimCapture, SimSource
+from tests.sim.rtsp import rtsp_camera
 
 BUDGET = RestartBudget(
     restarts=3, window_seconds=100, first_seconds=1, longest_seconds=4, rest_seconds=50
@@ -335,3 +337,31 @@ def test_what_a_name_calls() -> None:
     for wrong in ("no_such_module:x", "math:nothing", "math", ":"):
         with pytest.raises(InputError, match="cannot be called"):
             called(wrong)
+
+
+def test_a_stream_is_read_and_opened_again_when_it_breaks_off_or_falls_silent() -> None:
+    slots = LatestFrames(["gate"])
+    with rtsp_camera() as camera:
+        spec = SourceSpec(kind="rtsp", name="gate", url=camera.url, timeout_seconds=2)
+        feeds = Feeds([Feed("gate", opener(spec), slots, 20, replace(BUDGET, first_seconds=0.1))])
+        feeds.start()
+        feeds.opens.set()
+
+        def live() -> bool:
+            state = feeds.state()[0]
+            return state.phase == "live" and slots.take(0) is not None
+
+        wait_for(live, 20)
+        camera.cut()
+        wait_for(lambda: feeds.state()[0].reopened == 1 and live(), 20)
+        camera.silent = True
+        wait_for(lambda: feeds.state()[0].reopened == 2, 20)
+        camera.silent = False
+        wait_for(live, 20)
+        assert camera.sessions >= 3
+        frame = None
+        while frame is None:
+            frame = slots.take(1)
+        assert frame.image.shape == (64, 64, 3)
+        assert 30 < frame.image.mean() < 250
+        feeds.stop()
