@@ -111,13 +111,22 @@ def _beside(
     if not slots.probation or slots.previous is None:
         return None
     try:
-        needed = takes_mb(open_slot(slots.previous, store).manifest, runtimes) + RESERVE_MB
-        if needed > limits.available_memory_mb():
+        if not fits(slots.previous, store, runtimes):
             return None
         return load_detector(slots.previous, store, runtimes, threads)
     except KedgeError:
         # Without it there is no reverse shadow; going back then takes a load.
         return None
+
+
+def fits(slot: Slot, store: BlobStore, runtimes: Mapping[str, Runtime]) -> bool:
+    """Says whether there is room for one engine more.
+
+    Raises:
+        KedgeError: Its documents cannot be read.
+    """
+    needed = takes_mb(open_slot(slot, store).manifest, runtimes) + RESERVE_MB
+    return needed <= limits.available_memory_mb()
 
 
 def _read_starts(state_dir: Path) -> Starts:
