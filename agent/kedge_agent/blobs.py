@@ -7,12 +7,16 @@ file. Whatever happens to the file on disk afterwards, there is no time between 
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import mmap
 import os
+import resource
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
+from typing import BinaryIO
 
 from kedge_shared.errors import InputError, StorageError, TrustError
 from kedge_shared.ids import SHA256_PATTERN
@@ -99,14 +103,18 @@ class BlobStore:
             StorageError: It is not there or cannot be read.
             TrustError: Its bytes are not what its name says (``hash``).
         """
-        source = self.path(sha256)
+        self.path(sha256)  # is it a hash at all?
         fd = os.memfd_create(sha256[:16], os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         try:
-            copied, digest = _copy(source, fd, length)
+            with self._read(sha256) as source:
+                copied, digest = _copy(source, fd, length)
             if digest != sha256 or (length is not None and copied != length):
                 raise TrustError("hash", f"stored file {sha256[:12]} was altered on this board")
             fcntl.fcntl(fd, fcntl.F_ADD_SEALS, _SEALS)
             return VerifiedBlob(fd, sha256, copied)
+        except OSError as error:
+            os.close(fd)
+            raise _unreadable(sha256, error) from None
         except BaseException:
             os.close(fd)
             raise
@@ -118,32 +126,88 @@ class BlobStore:
             StorageError: It is not there or cannot be read.
             TrustError: Altered (``hash``) or larger than ``limit_bytes`` (``length``).
         """
+        self.path(sha256)
         try:
-            if self.path(sha256).stat().st_size > limit_bytes:
-                raise TrustError("length", f"stored file {sha256[:12]} is too large")
+            with self._read(sha256) as source:
+                if os.fstat(source.fileno()).st_size > limit_bytes:
+                    raise TrustError("length", f"stored file {sha256[:12]} is too large")
         except OSError as error:
             raise _unreadable(sha256, error) from None
         with self.open_verified(sha256) as blob:
             return bytes(blob.view)
 
+    def _read(self, sha256: str) -> BinaryIO:
+        return self.path(sha256).open("rb")
+
+
+class HeldStore(BlobStore):
+    """A blob store whose files were opened while that was allowed.
+
+    For a child that changes its user: the store is its owner's alone. Files that come later are
+    not in it.
+
+    Args:
+        root: The folder.
+    """
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(root)
+        raise_descriptor_limit()
+        self._held = {
+            each.name: os.open(each, os.O_RDONLY | os.O_CLOEXEC)
+            for each in root.iterdir()
+            if each.is_file()
+        }
+
+    def has(self, sha256: str) -> bool:
+        """Says whether a blob was there."""
+        return sha256 in self._held
+
+    def _read(self, sha256: str) -> BinaryIO:
+        if sha256 not in self._held:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+        held = os.dup(self._held[sha256])
+        os.lseek(held, 0, os.SEEK_SET)
+        return os.fdopen(held, "rb")
+
+
+def raise_descriptor_limit() -> None:
+    """Allows as many open files as this process may have: golden frames are one each."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
 
 SHA256_LENGTH = 64
 
 
-def _copy(source: Path, fd: int, length: int | None) -> tuple[int, str]:
+def seal(path: Path) -> VerifiedBlob:
+    """Copies a file that the caller vouches for into sealed memory.
+
+    Raises:
+        StorageError: It cannot be read.
+    """
+    fd = os.memfd_create(path.name[:200], os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    try:
+        with path.open("rb") as source:
+            copied, digest = _copy(source, fd, None)
+        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, _SEALS)
+        return VerifiedBlob(fd, digest, copied)
+    except OSError as error:
+        os.close(fd)
+        raise StorageError(f"{path} cannot be read: {error.strerror}") from None
+
+
+def _copy(source: BinaryIO, fd: int, length: int | None) -> tuple[int, str]:
     """Copies a file into ``fd`` and returns its length and hash; stops one byte past ``length``."""
     digest = hashlib.sha256()
     copied = 0
-    try:
-        with source.open("rb") as file:
-            while chunk := file.read(_CHUNK_BYTES):
-                digest.update(chunk)
-                copied += len(chunk)
-                if length is not None and copied > length:
-                    break
-                _write_all(fd, chunk)
-    except OSError as error:
-        raise _unreadable(source.name, error) from None
+    while chunk := source.read(_CHUNK_BYTES):
+        digest.update(chunk)
+        copied += len(chunk)
+        if length is not None and copied > length:
+            break
+        _write_all(fd, chunk)
     return copied, digest.hexdigest()
 
 

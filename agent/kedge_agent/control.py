@@ -7,14 +7,16 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from kedge_agent import limits
+from kedge_agent.admission import Admission, Room, choose_rung
 from kedge_agent.blobs import BlobStore
-from kedge_agent.detector import load_detector, open_slot
+from kedge_agent.detector import Detector, load_detector, open_slot
 from kedge_agent.errors import EngineError
-from kedge_agent.frames import LatestFrame
+from kedge_agent.frames import LatestFrames
 from kedge_agent.hotswap import HotEngine
 from kedge_agent.local_protocol import (
     Answer,
@@ -24,6 +26,7 @@ from kedge_agent.local_protocol import (
     Hello,
     LoadCandidate,
     RunnerState,
+    Slot,
     SlotName,
     StartShadow,
     Status,
@@ -33,10 +36,11 @@ from kedge_agent.local_protocol import (
 from kedge_agent.local_protocol import Telemetry as TelemetryAnswer
 from kedge_agent.pipeline import Loop
 from kedge_agent.runtimes.base import Runtime
+from kedge_agent.runtimes.registry import takes_mb
 from kedge_agent.shadow import Shadow
 from kedge_agent.slots import read_slots
-from kedge_agent.sources.base import SourceThread
-from kedge_agent.start import forget_starts
+from kedge_agent.sources.feed import Feeds
+from kedge_agent.start import forget_starts, same
 from kedge_agent.telemetry import Telemetry
 from kedge_shared.errors import InputError, KedgeError, StorageError, TrustError
 
@@ -44,8 +48,6 @@ from kedge_shared.errors import InputError, KedgeError, StorageError, TrustError
 _FIRST_FRAME_SECONDS = 15.0
 #: Frames without an error for so long make a start a healthy one.
 _HEALTHY_SECONDS = 30.0
-#: Room that is left to the rest of the board, over a runtime's own estimate, MiB.
-_RESERVE_MB = 64.0
 
 
 def _code(error: KedgeError) -> str:
@@ -62,27 +64,29 @@ class Control:
         hot: Engines.
         loop: The live loop.
         telemetry: Its counts.
-        frames: Slot between source and loop.
-        source: Reads frames.
+        frames: Slots between sources and loop.
+        sources: Read frames.
         store: Blobs.
         runtimes: By name.
         threads: Threads an engine may use.
         state_dir: Where starts are counted.
         fell_back: Why the start took the previous engine; empty if not.
         stills: No two frames of the source show the same objects.
+        available_mb: Memory that can still be taken, MiB.
     """
 
     hot: HotEngine
     loop: Loop
     telemetry: Telemetry
-    frames: LatestFrame
-    source: SourceThread
+    frames: LatestFrames
+    sources: Feeds
     store: BlobStore
     runtimes: Mapping[str, Runtime]
     threads: int
     state_dir: Path
     fell_back: str = ""
     stills: bool = False
+    available_mb: Callable[[], float] = limits.available_memory_mb
     _changing: threading.Lock = field(default_factory=threading.Lock)
     _begun: float = field(default_factory=time.monotonic)
     _healthy: bool = False
@@ -100,8 +104,8 @@ class Control:
                 change()
             except KedgeError as error:
                 return Failed(_code(error), str(error))
-            except MemoryError:
-                return Failed("memory", "not enough memory for the engine")
+            except MemoryError as error:
+                return Failed("memory", str(error) or "not enough memory for the engine")
         return Done(self.state())
 
     def state(self) -> RunnerState:
@@ -122,6 +126,9 @@ class Control:
             last_frame_age_s=time.monotonic() - self.telemetry.last_frame,
             swap_gap_ms=self.loop.longest_gap_ms if self.hot.switch_us else 0.0,
             switch_us=self.hot.switch_us,
+            deferred=self.hot.deferred("candidate") or self.hot.deferred("previous"),
+            sources=self.sources.state(),
+            sinks=tuple(each.state() for each in self.loop.sinks),
         )
 
     def note_health(self) -> None:
@@ -146,13 +153,32 @@ class Control:
         return self._swap if isinstance(request, Swap) else self._roll_back
 
     def _load(self, request: LoadCandidate) -> None:
-        manifest = open_slot(request.slot, self.store).manifest
-        runtime = self.runtimes.get(manifest.runtime.name)
-        if runtime is not None:
-            needed = runtime.estimate(manifest.engine_files) / 2**20 + _RESERVE_MB
-            if needed > limits.available_memory_mb():
-                raise MemoryError
-        self.hot.load(lambda: load_detector(request.slot, self.store, self.runtimes, self.threads))
+        slot, active = request.slot, self.hot.slot("active")
+        admission = self._admit(slot, active)
+        if admission.rung == "refuse":
+            raise MemoryError(admission.reason)
+        if admission.rung == "gap" and active is not None:
+            self.hot.defer(slot, self._maker(slot), self._maker(active))
+        else:
+            self.hot.load(self._maker(slot))
+
+    def _maker(self, slot: Slot) -> Callable[[], Detector]:
+        return partial(load_detector, slot, self.store, self.runtimes, self.threads)
+
+    def _admit(self, slot: Slot, active: Slot | None) -> Admission:
+        # Going back is always worth a gap.
+        back = same(slot, read_slots(self.state_dir).active)
+        return choose_rung(
+            Room(
+                needed_mb=self._takes_mb(slot),
+                available_mb=self.available_mb(),
+                active_mb=self._takes_mb(active) if active is not None else 0.0,
+            ),
+            allow_gap=back or open_slot(slot, self.store).policy.allow_gap,
+        )
+
+    def _takes_mb(self, slot: Slot) -> float:
+        return takes_mb(open_slot(slot, self.store).manifest, self.runtimes)
 
     def _shadow(self, request: StartShadow) -> None:
         self._share = request.share
@@ -185,7 +211,7 @@ class Control:
         self.hot.swap()
         self.fell_back = ""
         self._after_switch()
-        if self.hot.slot("previous") is not None:
+        if self.hot.slot("previous") is not None and not self.hot.deferred("previous"):
             self._start_shadow("previous", "active")
 
     def _roll_back(self) -> None:
@@ -199,6 +225,6 @@ class Control:
 
     def _after_switch(self) -> None:
         self.telemetry.forget_recent()
-        self.source.opens.set()
+        self.sources.opens.set()
         if not self.hot.wait_answered(_FIRST_FRAME_SECONDS):
             raise EngineError("no frame was answered after the switch")

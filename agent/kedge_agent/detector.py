@@ -14,7 +14,7 @@ import numpy as np
 from kedge_agent.blobs import BlobStore, VerifiedBlob
 from kedge_agent.errors import EngineError
 from kedge_agent.local_protocol import Slot
-from kedge_agent.runtimes.base import Engine, Runtime
+from kedge_agent.runtimes.base import Engine, EngineSpec, Runtime
 from kedge_shared.detections import Array
 from kedge_shared.manifest import MANIFEST_LIMIT_BYTES, FileRef, FileRole, Manifest, read_manifest
 from kedge_shared.policy import FRAME_LIMIT_BYTES, POLICY_LIMIT_BYTES, ModelPolicy, read_policy
@@ -43,14 +43,17 @@ class Detections:
 class Detector:
     """A loaded engine and how frames go in and detections come out.
 
+    Args:
+        engine: Loaded.
+        spec: What it is fed and how it is read.
+        slot: Which engine it is.
+
     Attributes:
         slot: Which engine it is.
-        manifest: Its manifest.
     """
 
-    def __init__(self, engine: Engine, manifest: Manifest, slot: Slot) -> None:
-        self._engine = engine
-        self.manifest = manifest
+    def __init__(self, engine: Engine, spec: EngineSpec, slot: Slot) -> None:
+        self._engine, self._spec = engine, spec
         self.slot = slot
 
     def detect(self, frame: Frame) -> Detections:
@@ -60,15 +63,18 @@ class Detector:
             EngineError: The engine failed, or its output is not what the manifest says.
         """
         started = time.perf_counter()
-        batch, place = prepare(frame, self.manifest.input)
-        raw = self._engine.infer(batch)
-        finite = bool(np.isfinite(raw).all())
         try:
-            rows = decode(raw if finite else np.nan_to_num(raw), place, self.manifest.output)
-        except ValueError as error:
-            raise EngineError(str(error)) from None
+            batch, place = prepare(frame, self._spec.input)
+            raw = self._engine.infer(batch)
+            finite = bool(np.isfinite(raw).all())
+            rows = decode(raw if finite else np.nan_to_num(raw), place, self._spec.output)
+        except (EngineError, MemoryError):
+            raise
+        # Boundary: OpenCV and numpy below raise what they like, and the loop outlives it.
+        except Exception as error:  # noqa: BLE001
+            raise EngineError(" ".join(str(error).split())[:200]) from None
         ms = (time.perf_counter() - started) * 1000
-        return Detections(rows, self.manifest.output.classes, ms, finite)
+        return Detections(rows, self._spec.output.classes, ms, finite)
 
     def close(self) -> None:
         """Frees the engine."""

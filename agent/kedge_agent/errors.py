@@ -2,6 +2,7 @@
 
 KedgeError
 ├── EngineError     a runtime does not take an engine, or an engine fails on a frame
+├── SourceError     a source gives no frame
 └── RunnerGone      the runner does not answer on its socket
 """
 
@@ -14,6 +15,12 @@ class EngineError(KedgeError):
     """A runtime refuses an engine, or an engine fails on a frame."""
 
     exit_code = 8
+
+
+class SourceError(KedgeError):
+    """A source cannot be opened or gives no frame; it is opened again within its budget."""
+
+    exit_code = 10
 
 
 class RunnerGone(KedgeError):

@@ -1,8 +1,9 @@
-"""A frame and the slot of size one between camera and engine."""
+"""A frame, and the slots of size one between the sources and the engine."""
 
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from kedge_shared.vision import Frame
@@ -10,44 +11,64 @@ from kedge_shared.vision import Frame
 
 @dataclass(frozen=True)
 class Captured:
-    """One frame as it came from the source.
+    """One frame as it came from a source.
 
     Attributes:
-        seq: Counts from zero without gaps, so that a lost frame shows at the sink.
+        seq: Counts from zero without gaps, for each source; so a lost frame shows at the sink.
         image: (h, w, 3) BGR uint8.
         at: Monotonic seconds.
+        source: Name of the source.
     """
 
     seq: int
     image: Frame
     at: float
+    source: str = "main"
 
 
-class LatestFrame:
-    """Holds the newest frame. What is overwritten before it was taken counts as dropped."""
+class LatestFrames:
+    """Holds the newest frame of each source. What is overwritten untaken counts as dropped.
 
-    def __init__(self) -> None:
+    Args:
+        names: Of the sources; each gets its own slot, so that a fast one starves no other.
+    """
+
+    def __init__(self, names: Sequence[str] = ("main",)) -> None:
         self._ready = threading.Condition()
-        self._frame: Captured | None = None
-        self._dropped = 0
+        self._order = list(names)
+        self._frames: dict[str, Captured] = {}
+        self._dropped = dict.fromkeys(names, 0)
 
     @property
     def dropped(self) -> int:
-        """Frames overwritten so far."""
-        return self._dropped
+        """Frames overwritten so far, of all sources."""
+        return sum(self._dropped.values())
+
+    def dropped_of(self, source: str) -> int:
+        """Frames of one source overwritten so far."""
+        return self._dropped[source]
+
+    def lose(self, source: str) -> None:
+        """Counts a frame that was taken and could not be answered."""
+        with self._ready:
+            self._dropped[source] += 1
 
     def put(self, frame: Captured) -> None:
         """Offers a frame."""
         with self._ready:
-            if self._frame is not None:
-                self._dropped += 1
-            self._frame = frame
+            if frame.source in self._frames:
+                self._dropped[frame.source] += 1
+            self._frames[frame.source] = frame
             self._ready.notify()
 
     def take(self, timeout_seconds: float) -> Captured | None:
-        """Waits for a frame; ``None`` when none came in time."""
+        """Waits for a frame, the sources in turn; ``None`` when none came in time."""
         with self._ready:
-            if self._frame is None:
+            if not self._frames:
                 self._ready.wait(timeout_seconds)
-            frame, self._frame = self._frame, None
-            return frame
+            for at, name in enumerate(self._order):
+                if name in self._frames:
+                    # Whoever was served goes to the end of the line.
+                    self._order.append(self._order.pop(at))
+                    return self._frames.pop(name)
+            return None

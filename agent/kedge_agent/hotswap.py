@@ -7,7 +7,7 @@ For people with a loop of their own::
         answer = hot.infer(camera.read())      # always exactly one engine, always whole frames
 
     # from another thread, at any time
-    hot.load(lambda: load_detector(slot, store, RUNTIMES, threads=1))
+    hot.load(lambda: open_engine(Path("new.onnx"), classes=("cat", "dog"), size=640))
     hot.swap()                                 # the next frame is the new engine's
     hot.roll_back()                            # or the old one's again
     hot.drop("previous")                       # its memory goes back
@@ -15,6 +15,9 @@ For people with a loop of their own::
 The switch is a pointer under a lock that is held for microseconds; loading happens in a thread at
 the lowest priority, freeing in another one. If the new engine fails on a live frame while the old
 one is still kept, the old one answers that same frame and stays.
+
+Where memory holds one engine only, :meth:`HotEngine.defer` takes the place of ``load``: the swap
+then unloads before it loads, and :attr:`HotEngine.gap_ms` says what that took.
 """
 
 from __future__ import annotations
@@ -25,20 +28,54 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from kedge_agent import limits
-from kedge_agent.detector import Detections, Detector
+from kedge_agent.detector import Detections
 from kedge_agent.errors import EngineError
 from kedge_agent.local_protocol import Slot, SlotName
+from kedge_shared.errors import KedgeError
 from kedge_shared.vision import Frame
+
+
+class Servable(Protocol):
+    """What a HotEngine changes: a :class:`~kedge_agent.detector.Detector`, or one's own."""
+
+    @property
+    def slot(self) -> Slot:
+        """Which engine it is."""
+        ...
+
+    def detect(self, frame: Frame) -> Detections:
+        """Answers one frame, (h, w, 3) BGR uint8; whatever it raises counts as a failure."""
+        ...
+
+    def close(self) -> None:
+        """Frees it; called once, never while it runs."""
+        ...
+
+
+Make = Callable[[], Servable]
 
 
 @dataclass
 class _Held:
-    """An engine with the lock that keeps two callers from it."""
+    """An engine with the lock that keeps two callers from it.
 
-    detector: Detector
+    Attributes:
+        slot: Which engine it is.
+        detector: Loaded; ``None`` while there is no room for it.
+        make: Loads it, where it is not.
+    """
+
+    slot: Slot
+    detector: Servable | None
+    make: Make | None = None
     lock: threading.Lock = field(default_factory=threading.Lock)
+
+
+def _loaded(detector: Servable) -> _Held:
+    return _Held(detector.slot, detector)
 
 
 @dataclass(frozen=True)
@@ -66,13 +103,15 @@ class HotEngine:
         previous: Engine to go back to, after a restart in probation.
     """
 
-    def __init__(self, active: Detector | None = None, previous: Detector | None = None) -> None:
+    def __init__(self, active: Servable | None = None, previous: Servable | None = None) -> None:
         self._lock = threading.Lock()
         self._slots: dict[SlotName, _Held | None] = {
-            "active": _Held(active) if active else None,
+            "active": _loaded(active) if active else None,
             "candidate": None,
-            "previous": _Held(previous) if previous else None,
+            "previous": _loaded(previous) if previous else None,
         }
+        self._gap_lock = threading.Lock()
+        self._gap_ms = 0.0
         self._fell_back = ""
         self._switch_us = 0.0
         self._answered = threading.Event()
@@ -90,13 +129,23 @@ class HotEngine:
         """Time the last pointer switch took, microseconds."""
         return self._switch_us
 
+    @property
+    def gap_ms(self) -> float:
+        """Time without an engine at the last switch, milliseconds; 0 where both were loaded."""
+        return self._gap_ms
+
     def slot(self, name: SlotName) -> Slot | None:
         """Returns which engine a slot holds."""
         held = self._slots[name]
-        return held.detector.slot if held else None
+        return held.slot if held else None
+
+    def deferred(self, name: SlotName) -> bool:
+        """Says whether a slot's engine is not loaded, for want of memory."""
+        held = self._slots[name]
+        return held is not None and held.detector is None
 
     def infer(self, frame: Frame) -> Answer | None:
-        """Answers one frame; ``None`` only while there is no engine at all.
+        """Answers one frame; ``None`` only while no engine is loaded at all.
 
         Args:
             frame: (h, w, 3) BGR uint8.
@@ -114,12 +163,17 @@ class HotEngine:
         except EngineError as error:
             if kept is None:
                 raise
+            if kept.detector is None:
+                self._fall_back_with_gap(str(error))
+                raise
             self._fall_back(held, str(error))
             held, found, kept = kept, _run(kept, frame), None
+        if found is None:  # unloaded since we looked
+            return None
         self._answered.set()
-        return Answer(found, held.detector.slot, new=kept is not None)
+        return Answer(found, held.slot, new=kept is not None)
 
-    def load(self, make: Callable[[], Detector]) -> Slot:
+    def load(self, make: Make) -> Slot:
         """Loads a candidate in a thread at the lowest priority and waits for it.
 
         Args:
@@ -131,7 +185,7 @@ class HotEngine:
         Raises:
             KedgeError: Whatever ``make`` raised; the loop is unharmed.
         """
-        outcome: list[Detector | BaseException] = []
+        outcome: list[Servable | BaseException] = []
         loader = threading.Thread(target=_load, args=(make, outcome), name="loader", daemon=True)
         loader.start()
         loader.join()
@@ -141,16 +195,39 @@ class HotEngine:
             raise result
         self.drop("candidate")
         with self._lock:
-            self._slots["candidate"] = _Held(result)
+            self._slots["candidate"] = _loaded(result)
         return result.slot
+
+    def defer(self, slot: Slot, make: Make, again: Make) -> None:
+        """Takes a candidate for which there is no room beside the active engine.
+
+        It is loaded by :meth:`swap`, after the active engine was unloaded; until it is warm,
+        frames are lost. Going back takes the same gap.
+
+        Args:
+            slot: Which engine it is.
+            make: Loads and warms it up.
+            again: Loads the active engine again.
+        """
+        self.drop("candidate")
+        with self._lock:
+            self._slots["candidate"] = _Held(slot, None, make)
+            active = self._slots["active"]
+            if active is not None:
+                active.make = again
 
     def swap(self) -> None:
         """Makes the candidate serve from the next frame on; the old engine is kept.
 
         Raises:
             EngineError: There is no candidate.
+            KedgeError: A deferred candidate could not be loaded; the old engine serves again.
         """
         self.drop("previous")
+        if self.deferred("candidate"):
+            self._exchange("candidate")
+            return
+        self._gap_ms = 0.0
         with self._lock:
             candidate = self._slots["candidate"]
             if candidate is None:
@@ -168,7 +245,12 @@ class HotEngine:
 
         Raises:
             EngineError: There is no previous engine.
+            KedgeError: A deferred one could not be loaded again; the newer one still serves.
         """
+        if self.deferred("previous"):
+            self._exchange("previous")
+            self.drop("previous")
+            return
         with self._lock:
             previous, failed = self._slots["previous"], self._slots["active"]
             if previous is None:
@@ -194,7 +276,7 @@ class HotEngine:
         return self._answered.wait(timeout_seconds)
 
     @contextmanager
-    def borrow(self, name: SlotName) -> Iterator[Detector | None]:
+    def borrow(self, name: SlotName) -> Iterator[Servable | None]:
         """Lends an engine that does not serve, to run it as a shadow."""
         with self._lock:
             held = self._slots[name]
@@ -214,6 +296,47 @@ class HotEngine:
         self._reaper.put(None)
         self._reaping.join(timeout=5)
 
+    def _exchange(self, name: SlotName) -> None:
+        """Unloads the active engine, then loads the one of another slot in its place."""
+        with self._gap_lock:
+            with self._lock:
+                old, new = self._slots["active"], self._slots[name]
+                if new is None or new.make is None:
+                    raise EngineError(f"there is no {name} engine to load")
+                self._slots["active"] = self._slots[name] = None
+                self._fell_back = ""
+                self._answered.clear()
+            started = time.perf_counter()
+            _unload(old)
+            try:
+                found = _loaded(new.make())
+            except BaseException:
+                limits.give_memory_back()
+                self._put_back(old)
+                raise
+            with self._lock:
+                self._slots["active"] = found
+                self._slots["previous"] = old
+            self._gap_ms = (time.perf_counter() - started) * 1000
+
+    def _put_back(self, old: _Held | None) -> None:
+        if old is not None and old.make is not None:
+            restored = _Held(old.slot, old.make(), old.make)
+            with self._lock:
+                self._slots["active"] = restored
+
+    def _fall_back_with_gap(self, why: str) -> None:
+        """Has the previous engine loaded again in a thread: the loop does not wait for it."""
+
+        def exchange() -> None:
+            # Whatever is wrong with it is told by the frames that nobody answers.
+            with suppress(KedgeError):
+                self.roll_back()
+                self._fell_back = why
+
+        if not self._gap_lock.locked():
+            threading.Thread(target=exchange, name="fall back", daemon=True).start()
+
     def _fall_back(self, failed: _Held, why: str) -> None:
         with self._lock:
             self._slots["active"], self._slots["previous"] = self._slots["previous"], None
@@ -221,33 +344,49 @@ class HotEngine:
         self._retire(failed)
 
     def _retire(self, held: _Held | None) -> None:
-        if held is not None:
+        if held is not None and held.detector is not None:
             self._reaper.put(held)
 
     def _reap(self) -> None:
         limits.be_nice_thread()
         while (held := self._reaper.get()) is not None:
-            with held.lock, suppress(EngineError):
-                held.detector.close()
+            _unload(held)
             del held
-            limits.give_memory_back()
 
 
-def _run(held: _Held, frame: Frame) -> Detections:
+def _unload(held: _Held | None) -> None:
+    """Frees an engine and gives its memory back, once nobody runs it."""
+    if held is None or held.detector is None:
+        return
+    with held.lock, suppress(EngineError):
+        held.detector.close()
+        held.detector = None
+    limits.give_memory_back()
+
+
+def _run(held: _Held, frame: Frame) -> Detections | None:
     with held.lock:
-        found = held.detector.detect(frame)
+        if held.detector is None:
+            return None
+        try:
+            found = held.detector.detect(frame)
+        except EngineError:
+            raise
+        # Boundary: a detector may be people's own; whatever it raises, the older engine answers.
+        except Exception as error:
+            raise EngineError(f"{type(error).__name__}: {error}") from error
     if not found.finite:
         raise EngineError("engine gives NaN")
     return found
 
 
-def _load(make: Callable[[], Detector], outcome: list[Detector | BaseException]) -> None:
+def _load(make: Make, outcome: list[Servable | BaseException]) -> None:
+    usual, before = limits.thread_priority(), limits.thread_ids()
     limits.be_nice_thread()
-    before = limits.thread_ids()
     try:
         outcome.append(make())
     # Boundary: a thread; whatever happened is raised again in the caller's.
     except BaseException as error:  # noqa: BLE001
         outcome.append(error)
     # The loader itself stays nice: it ends here.
-    limits.restore_priority(limits.thread_ids() - before)
+    limits.restore_priority(limits.thread_ids() - before, usual)

@@ -10,6 +10,8 @@ import threading
 from contextlib import suppress
 from pathlib import Path
 
+from kedge_agent import cgroups
+
 NICEST = 19
 _PR_SET_PDEATHSIG = 1
 #: The kernel's score for "kill this one first".
@@ -23,6 +25,11 @@ def be_nice_thread(level: int = NICEST) -> None:
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), level)
 
 
+def thread_priority() -> int:
+    """Returns the niceness of the calling thread."""
+    return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+
+
 def thread_ids() -> set[int]:
     """Returns the kernel's ids of this process's threads."""
     try:
@@ -31,7 +38,7 @@ def thread_ids() -> set[int]:
         return set()
 
 
-def restore_priority(threads: set[int], level: int = 0) -> None:
+def restore_priority(threads: set[int], level: int) -> None:
     """Gives threads their priority back.
 
     A thread pool that a niced thread makes inherits its niceness: an engine loaded in the
@@ -87,9 +94,11 @@ def total_memory_mb() -> float:
 
 
 def available_memory_mb() -> float:
-    """Returns what the kernel says can still be taken without swapping, MiB."""
+    """Returns what can still be taken without swapping, of the board and of a container, MiB."""
+    found = total_memory_mb()
     with suppress(OSError, ValueError, IndexError):
         for line in Path("/proc/meminfo").read_text().splitlines():
             if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) / 1024
-    return total_memory_mb()
+                found = int(line.split()[1]) / 1024
+    contained = cgroups.memory_left_mb()
+    return found if contained is None else min(found, contained)

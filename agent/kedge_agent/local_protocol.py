@@ -149,6 +149,50 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float = 0.0
 
 
+SourcePhase = Literal["waiting", "live", "finished", "failed"]
+
+
+class SourceState(msgspec.Struct, frozen=True, kw_only=True):
+    """Where one source stands.
+
+    Attributes:
+        name: Of the source.
+        phase: ``waiting`` to be opened (again) or for its first frame, ``live``, ``finished``
+            (came to its end), ``failed`` (its budget of restarts is spent; looked at seldom).
+        frames: Frames it gave.
+        dropped: Of these, overwritten before the engine took them.
+        unreadable: Empty or corrupt ones; they are not in ``frames``.
+        reopened: Times it was opened again after it failed or hung.
+        why: What was wrong last; empty while it is well.
+    """
+
+    name: str
+    phase: SourcePhase
+    frames: int = 0
+    dropped: int = 0
+    unreadable: int = 0
+    reopened: int = 0
+    why: str = ""
+
+
+class SinkState(msgspec.Struct, frozen=True, kw_only=True):
+    """Where one sink stands.
+
+    Attributes:
+        name: Its kind.
+        taken: Results it took.
+        dropped: Results it was too slow for.
+        errors: Results it failed on.
+        why: What was wrong last; empty while it is well.
+    """
+
+    name: str
+    taken: int = 0
+    dropped: int = 0
+    errors: int = 0
+    why: str = ""
+
+
 class RunnerState(msgspec.Struct, frozen=True, kw_only=True, tag="runner_state"):
     """Where the runner stands.
 
@@ -166,6 +210,10 @@ class RunnerState(msgspec.Struct, frozen=True, kw_only=True, tag="runner_state")
         last_frame_age_s: Seconds since the last frame reached the sink.
         swap_gap_ms: Longest time between two sink frames since the last swap, milliseconds.
         switch_us: Time the pointer switch took, microseconds.
+        deferred: There is no room for two engines: candidate or previous is not loaded, and the
+            switch takes a gap.
+        sources: Each of them.
+        sinks: Each of them.
     """
 
     pid: int
@@ -181,6 +229,9 @@ class RunnerState(msgspec.Struct, frozen=True, kw_only=True, tag="runner_state")
     last_frame_age_s: float = 0.0
     swap_gap_ms: float = 0.0
     switch_us: float = 0.0
+    deferred: bool = False
+    sources: tuple[SourceState, ...] = ()
+    sinks: tuple[SinkState, ...] = ()
 
 
 class Telemetry(msgspec.Struct, frozen=True, tag="telemetry"):
@@ -222,7 +273,8 @@ class PreflightJob(msgspec.Struct, frozen=True, kw_only=True):
         threads: Threads an engine may use.
         rounds: Paired timing rounds before the first look; more follow while they do not tell.
         race_seconds: No further rounds are begun that would take longer in all.
-        memory_mb: Address-space limit of the child, MiB; 0 is none.
+        memory_mb: Memory that the child may use, MiB; 0 is no limit.
+        cpu_seconds: Processor time that it may use; 0 is no limit.
     """
 
     blobs: str
@@ -232,6 +284,7 @@ class PreflightJob(msgspec.Struct, frozen=True, kw_only=True):
     rounds: int = 30
     race_seconds: float = 30.0
     memory_mb: float = 0.0
+    cpu_seconds: float = 0.0
 
 
 class Ratio(msgspec.Struct, frozen=True, kw_only=True):
@@ -270,6 +323,7 @@ class PreflightResult(msgspec.Struct, frozen=True, kw_only=True):
         load_ms: Loading and warm-up, milliseconds.
         memory_mb: Resident memory the candidate added, MiB.
         frames: Golden frames.
+        sandbox: Walls that stood around the child (kedge_agent.sandbox).
     """
 
     ok: bool
@@ -287,6 +341,7 @@ class PreflightResult(msgspec.Struct, frozen=True, kw_only=True):
     load_ms: float = 0.0
     memory_mb: float = 0.0
     frames: int = 0
+    sandbox: tuple[str, ...] = ()
 
 
 class Slots(msgspec.Struct, frozen=True, kw_only=True):

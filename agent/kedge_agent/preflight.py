@@ -1,45 +1,35 @@
-"""The preflight child: a candidate's first run, in a process that may die of it.
-
-``python -m kedge_agent.preflight`` reads a job on standard input and writes a result on standard
-output. It is the nicest process of the board and the first that the kernel kills.
-"""
+"""A candidate's first run: what is measured in the preflight child."""
 
 from __future__ import annotations
 
-import os
 import statistics
-import sys
 import time
 from collections.abc import Sequence
-from pathlib import Path
-
-import msgspec
 
 from kedge_agent import limits
 from kedge_agent.blobs import BlobStore
 from kedge_agent.detector import Detections, Detector, golden_frames, load_detector, open_slot
-from kedge_agent.errors import EngineError
 from kedge_agent.evidence.pairing import Pairing
 from kedge_agent.local_protocol import PreflightJob, PreflightResult, Ratio
 from kedge_agent.racing import looks, paired_ratio, settled
 from kedge_agent.runtimes.registry import RUNTIMES
 from kedge_shared.detections import Array, Score, compare, label_score
-from kedge_shared.errors import KedgeError
 from kedge_shared.golden import REFERENCES_LIMIT_BYTES, label_array, read_references
 from kedge_shared.manifest import Manifest
 from kedge_shared.policy import ModelPolicy
 from kedge_shared.vision import Frame
 
-_JOB_LIMIT_BYTES = 64 * 1024
 
-
-def examine(job: PreflightJob) -> PreflightResult:
+def examine(job: PreflightJob, store: BlobStore) -> PreflightResult:
     """Loads the candidate (and the active engine beside it) and measures both.
+
+    Args:
+        job: What to examine.
+        store: Holds its files.
 
     Raises:
         KedgeError: It does not verify or does not load.
     """
-    store = BlobStore(Path(job.blobs))
     opened = open_slot(job.candidate, store)
     frames = golden_frames(opened.policy, store)
     before, started = limits.resident_mb(), time.perf_counter()
@@ -147,29 +137,3 @@ def race(
         if settled(ratio, limit) or 2 * (time.perf_counter() - started) > job.race_seconds:
             break
     return statistics.median(times[0]), statistics.median(times[1]), ratio
-
-
-def main() -> None:
-    """Reads a job, measures, writes the result."""
-    job = msgspec.json.decode(sys.stdin.buffer.read(_JOB_LIMIT_BYTES), type=PreflightJob)
-    # What a vendor prints must not end up in the answer.
-    answer = os.dup(1)
-    os.dup2(2, 1)
-    os.nice(limits.NICEST)
-    limits.die_with_parent()
-    limits.be_first_to_be_killed()
-    limits.limit_memory(job.memory_mb)
-    try:
-        import cv2
-
-        cv2.setNumThreads(1)
-        result = examine(job)
-    except (KedgeError, EngineError) as error:
-        result = PreflightResult(ok=False, error=str(error))
-    except MemoryError:
-        result = PreflightResult(ok=False, short=True, error="out of memory")
-    os.write(answer, msgspec.json.encode(result))
-
-
-if __name__ == "__main__":
-    main()

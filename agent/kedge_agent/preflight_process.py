@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import msgspec
 
+from kedge_agent import limits
 from kedge_agent.children import Left, run_module
 from kedge_agent.local_protocol import PreflightJob, PreflightResult
+
+_RESERVE_MB = 64.0
+_LEAST_MB = 64.0
 
 
 async def run_preflight(job: PreflightJob, timeout_seconds: float = 120.0) -> PreflightResult:
@@ -18,7 +22,15 @@ async def run_preflight(job: PreflightJob, timeout_seconds: float = 120.0) -> Pr
     Returns:
         What was measured; a crash, hang or kill comes back as ``ok=False`` with its cause.
     """
-    left = await run_module("kedge_agent.preflight", msgspec.json.encode(job), timeout_seconds)
+    limited = msgspec.structs.replace(
+        job,
+        # What the board has now, less what the rest of it needs; the limit is on what is reserved.
+        memory_mb=job.memory_mb or max(_LEAST_MB, limits.available_memory_mb() - _RESERVE_MB),
+        # The timeout ends it before, unless whoever watches it is gone.
+        cpu_seconds=job.cpu_seconds or timeout_seconds * (job.threads + 1),
+    )
+    left = await run_module("kedge_agent.preflight_child", msgspec.json.encode(limited),
+                            timeout_seconds)  # fmt: skip
     if left.status is None:
         return PreflightResult(
             ok=False, error=f"engine hangs: no result in {timeout_seconds:.0f} s"
@@ -34,6 +46,8 @@ def read_result(status: int, output: bytes, errors: bytes) -> PreflightResult:
         return PreflightResult(
             ok=False, short=True, error="preflight was killed (SIGKILL): memory was short"
         )
+    if left.signal == "SIGXCPU":
+        return PreflightResult(ok=False, error="engine hangs: it used up its processor time")
     if left.signal:
         return PreflightResult(ok=False, error=f"engine crashed its process ({left.signal})")
     try:

@@ -12,32 +12,31 @@ import asyncio
 import os
 import signal
 import sys
-import time
 from contextlib import suppress
 from pathlib import Path
 
 from kedge_agent import limits
 from kedge_agent.blobs import BlobStore
 from kedge_agent.control import Control
-from kedge_agent.frames import LatestFrame
+from kedge_agent.frames import LatestFrames
 from kedge_agent.hotswap import HotEngine
 from kedge_agent.local_protocol import Slots
 from kedge_agent.local_server import serve
 from kedge_agent.pipeline import Loop
 from kedge_agent.runtimes.registry import RUNTIMES
-from kedge_agent.sinks.jsonl import make_sink
+from kedge_agent.sinks.opening import open_sinks
 from kedge_agent.slots import read_slots
-from kedge_agent.sources.base import SourceThread
-from kedge_agent.sources.files import opener
-from kedge_agent.specs import RunnerSettings
+from kedge_agent.sources.feed import Feed, Feeds
+from kedge_agent.sources.opening import opener
+from kedge_agent.specs import RunnerSettings, SourceSpec
 from kedge_agent.start import load_at_start
 from kedge_agent.telemetry import Telemetry
+from kedge_agent.pulse import lost
 from kedge_shared import wire
 from kedge_shared.errors import KedgeError
 
 _CONFIG_LIMIT_BYTES = 64 * 1024
-#: A frame that takes longer hangs: threads cannot be killed, so the process is restarted.
-STALL_SECONDS = 20.0
+#: Threads cannot be killed, so the process is restarted.
 EXIT_STALLED = 70
 
 
@@ -50,27 +49,37 @@ async def run(settings: RunnerSettings) -> int:
     slots = read_slots(settings.state_dir)
     begun = load_at_start(settings.state_dir, slots, store, RUNTIMES, settings.threads)
     hot = HotEngine(begun.active, begun.previous)
-    frames, telemetry = LatestFrame(), Telemetry()
-    loop = Loop(frames, hot, make_sink(settings.sink), telemetry)
-    source = SourceThread(opener(settings.source), frames, settings.source.fps)
+    frames, telemetry = LatestFrames([each.name for each in settings.sources]), Telemetry()
+    loop = Loop(frames, hot, open_sinks(settings.sinks), telemetry)
+    sources = Feeds(
+        [Feed(each.name, opener(each), frames, _stuck(each)) for each in settings.sources]
+    )
     control = Control(
-        hot=hot, loop=loop, telemetry=telemetry, frames=frames, source=source, store=store,
+        hot=hot, loop=loop, telemetry=telemetry, frames=frames, sources=sources, store=store,
         runtimes=RUNTIMES, threads=settings.threads, state_dir=settings.state_dir,
-        fell_back=begun.fell_back, stills=settings.source.kind == "folder",
+        fell_back=begun.fell_back, stills=all(each.kind == "folder" for each in settings.sources),
     )  # fmt: skip
     server = await serve(settings.socket, control.handle)
     loop.start()
-    source.start()
+    sources.start()
     if begun.active is not None:
-        source.opens.set()
+        sources.opens.set()
     if begun.previous is not None:
         control.shadow_previous()
     status = await _watch(loop, control, slots)
     server.close()
-    source.stop()
+    sources.stop()
     loop.stop()
     loop.join(timeout=2)
+    for each in loop.sinks:
+        each.close()
     return status
+
+
+def _stuck(spec: SourceSpec) -> float:
+    """Returns after what time a source hangs: its own timeout comes first, where it has one."""
+    slow = 0.0 if spec.fps is None else 2 / spec.fps
+    return spec.timeout_seconds * 1.5 + slow
 
 
 async def _watch(loop: Loop, control: Control, slots: Slots) -> int:
@@ -82,9 +91,8 @@ async def _watch(loop: Loop, control: Control, slots: Slots) -> int:
     while not ended.is_set():
         with suppress(asyncio.TimeoutError):
             await asyncio.wait_for(ended.wait(), 1.0)
-        busy = loop.busy_since
-        if busy is not None and time.monotonic() - busy > STALL_SECONDS:
-            print("runner: the engine hangs, restarting", file=sys.stderr, flush=True)
+        if why := lost(loop.pulse()):
+            print(f"runner: {why}, restarting", file=sys.stderr, flush=True)
             os._exit(EXIT_STALLED)
         control.note_health()
     return 0

@@ -17,7 +17,7 @@ from kedge_agent import metrics
 from kedge_agent.metrics import MetricsSettings
 from kedge_agent.network.window import WindowSettings, zone_of
 from kedge_agent.patience import ProbationSettings, Seconds, ShadowSettings
-from kedge_agent.specs import SinkSpec, SourceSpec
+from kedge_agent.specs import SinkSpec, SourceSpec, sinks_of, sources_of
 from kedge_shared import wire
 from kedge_shared.client import check_url
 from kedge_shared.errors import InputError
@@ -53,10 +53,10 @@ class AgentSettings:
         state_dir: Everything the agent keeps.
         device: Name of the board in the fleet.
         device_class: The one class it takes.
-        source: Where frames come from.
+        source: Where frames come from, one or several in turn.
         models: Models it takes; empty takes any.
         workload: Place of the model.
-        sink: Where detections go.
+        sink: Where detections go, one or several.
         enrolment_token_file: File with the one-time token; or KEDGE_ENROL_TOKEN.
         tags: For selectors.
         threads: Threads an engine may use.
@@ -79,10 +79,10 @@ class AgentSettings:
     state_dir: Path
     device: Name
     device_class: Name
-    source: SourceSpec
+    source: SourceSpec | tuple[SourceSpec, ...]
     models: tuple[str, ...] = ()
     workload: Name = "main"
-    sink: SinkSpec = field(default_factory=SinkSpec)
+    sink: SinkSpec | tuple[SinkSpec, ...] = ()
     enrolment_token_file: Path | None = None
     tags: dict[str, str] = field(default_factory=dict)
     threads: Annotated[int, Meta(ge=1, le=64)] = 1
@@ -214,12 +214,12 @@ def _attributes(docstring: str) -> Iterator[tuple[str, str]]:
 def _absolute(settings: AgentSettings, base: Path) -> AgentSettings:
     from dataclasses import replace
 
-    token, sink = settings.enrolment_token_file, settings.sink
+    token = settings.enrolment_token_file
     return replace(
         settings,
         root=base / settings.root,
         state_dir=base / settings.state_dir,
-        source=replace(settings.source, path=base / settings.source.path),
-        sink=replace(sink, path=base / sink.path) if sink.path else sink,
+        source=sources_of(settings.source, base),
+        sink=sinks_of(settings.sink, base),
         enrolment_token_file=base / token if token else None,
     )

@@ -11,11 +11,14 @@ from typing import Literal
 
 import msgspec
 
+from kedge_agent import limits
+from kedge_agent.admission import RESERVE_MB
 from kedge_agent.blobs import BlobStore
-from kedge_agent.detector import Detector, load_detector
+from kedge_agent.detector import Detector, load_detector, open_slot
 from kedge_agent.disk import write_whole
 from kedge_agent.local_protocol import STARTS_ENV, STARTS_FILE, Slot, Slots
 from kedge_agent.runtimes.base import Runtime
+from kedge_agent.runtimes.registry import takes_mb
 from kedge_shared.errors import KedgeError, StorageError
 
 #: Starts in probation without health in between after which the old engine is taken.
@@ -118,10 +121,22 @@ def _beside(
     if not slots.probation or slots.previous is None:
         return None
     try:
+        if not fits(slots.previous, store, runtimes):
+            return None
         return load_detector(slots.previous, store, runtimes, threads)
     except KedgeError:
-        # Without it there is no reverse shadow; going back then takes a restart.
+        # Without it there is no reverse shadow; going back then takes a load.
         return None
+
+
+def fits(slot: Slot, store: BlobStore, runtimes: Mapping[str, Runtime]) -> bool:
+    """Says whether there is room for one engine more.
+
+    Raises:
+        KedgeError: Its documents cannot be read.
+    """
+    needed = takes_mb(open_slot(slot, store).manifest, runtimes) + RESERVE_MB
+    return needed <= limits.available_memory_mb()
 
 
 def _read_starts(state_dir: Path) -> Starts:

@@ -19,7 +19,7 @@ from kedge_agent.downloads import backoff_seconds
 from kedge_agent.local_protocol import STARTS_ENV
 from kedge_agent.settings import AgentSettings, read_settings
 from kedge_agent.slots import read_slots
-from kedge_agent.specs import RunnerSettings
+from kedge_agent.specs import RunnerSettings, sinks_of, sources_of
 from kedge_shared import wire
 from kedge_shared.errors import InputError, StorageError
 
@@ -109,8 +109,8 @@ def write_runner_settings(settings: AgentSettings) -> Path:
         state_dir=settings.state_dir,
         blobs=settings.blobs,
         socket=settings.socket,
-        source=settings.source,
-        sink=settings.sink,
+        sources=sources_of(settings.source, Path()),
+        sinks=sinks_of(settings.sink, Path()),
         threads=settings.threads,
     )
     path, body = settings.state_dir / "runner.json", wire.encode(runner)
@@ -202,6 +202,9 @@ async def _is_stuck(desk: Path, patience: float) -> bool:
 
 
 def _check(settings: AgentSettings) -> None:
-    for what, path in (("source", settings.source.path), ("pinned root", settings.root)):
-        if not path.exists():
+    # A camera or a stream that is not there may come; a file that is not there was mistyped.
+    files = [each.path for each in sources_of(settings.source, Path())]
+    named = [("source", path) for path in files] + [("pinned root", settings.root)]
+    for what, path in named:
+        if path is not None and not path.exists():
             raise InputError(f"{what} {path} is not there", "check the configuration")

@@ -218,6 +218,8 @@ class Update:
             return self._failed(failed, Phase.SHADOW)
         if board.journal.state.active is None:
             return Ruling(Event.PASSED, Verdict(code="ok", reason="first engine on this board"))
+        if (await board.runner.state()).deferred:
+            return Ruling(Event.PASSED, Verdict(code="ok", reason="no room for a shadow"))
         patience = board.settings.shadow
         await self._ask(StartShadow(patience.share, patience.stills), _SWITCH_SECONDS)
         until = time.monotonic() + patience.seconds
@@ -236,7 +238,7 @@ class Update:
         return Ruling(Event.SWAP, Verdict(code="ok"))
 
     async def _swap(self) -> Ruling:
-        failed = await self._ask(Swap(), _SWITCH_SECONDS)
+        failed = await self._ask(Swap(), _LOAD_SECONDS)
         if failed is not None:
             return self._failed(failed, Phase.SWAPPING)
         return Ruling(Event.SWAPPED, Verdict(code="ok"))
@@ -281,10 +283,10 @@ class Update:
                 os.kill(runner.pid, signal.SIGTERM)
             return
         if runner.previous is not None and runner.previous.engine == old.engine:
-            await self._ask(RollBack(), _SWITCH_SECONDS)
+            await self._ask(RollBack(), _LOAD_SECONDS)
             return
         await self._ask(LoadCandidate(old), _LOAD_SECONDS)
-        await self._ask(Swap(), _SWITCH_SECONDS)
+        await self._ask(Swap(), _LOAD_SECONDS)
         await self._ask(Drop("previous"), _SWITCH_SECONDS)
 
     async def _tidy(self) -> None:

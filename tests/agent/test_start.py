@@ -48,6 +48,7 @@ def broken(monkeypatch: pytest.MonkeyPatch) -> set[str]:
         return SimDetector(slot.release)
 
     monkeypatch.setattr(start, "load_detector", load)
+    monkeypatch.setattr(start, "fits", lambda *_: True)
     return bad
 
 
@@ -60,6 +61,15 @@ def test_probation_keeps_the_older_engine_beside_it(tmp_path: Path, broken: set[
     assert begun.active is not None
     assert begun.previous is not None
     assert (begun.active.slot, begun.previous.slot) == (NEW, OLD)
+
+
+def test_a_board_without_room_for_two_starts_with_the_newer_alone(
+    tmp_path: Path, broken: set[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(start, "fits", lambda *_: False)
+    begun = begin(tmp_path, Slots(active=NEW, previous=OLD, probation=True, deployment="d"))
+    assert begun.active is not None
+    assert (begun.active.slot, begun.previous, begun.fell_back) == (NEW, None, "")
 
 
 def test_an_altered_engine_is_not_loaded_and_the_older_one_serves(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import signal
 import socket
@@ -13,15 +12,10 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from kedge_agent import supervisor
-from kedge_agent.detector import Detections
-from kedge_agent.frames import Captured
-from kedge_agent.local_protocol import Slot
 from kedge_agent.settings import AgentSettings
-from kedge_agent.sinks.jsonl import JsonLines
 from kedge_agent.specs import SourceSpec
 from kedge_agent.supervisor import Child, write_runner_settings
 from kedge_shared.errors import StorageError
@@ -191,33 +185,3 @@ def test_a_board_starts_on_a_full_disk(tmp_path: Path, monkeypatch: pytest.Monke
     assert write_runner_settings(settings) == written
     with pytest.raises(StorageError, match="disk is full"):
         write_runner_settings(replace(settings, threads=2))
-
-
-def test_half_a_line_spoils_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Full:
-        """A file on a disk that takes ten bytes more."""
-
-        def write(self, data: bytes) -> int:
-            return (tmp_path / "frames.jsonl").write_bytes(data[:10])
-
-        def tell(self) -> int:
-            return 0
-
-        def close(self) -> None: ...
-
-    sink = JsonLines(tmp_path / "frames.jsonl", 1)
-    slot = Slot(release="1", manifest="a" * 64, policy="b" * 64, engine="c" * 64)
-    nothing = Detections(np.zeros((0, 6), np.float32), (), 1.0, finite=True)
-
-    def put(seq: int) -> None:
-        sink.put(Captured(seq, np.zeros((2, 2, 3), np.uint8), 0.0), nothing, slot)
-
-    monkeypatch.setattr(sink, "_file", Full())
-    put(1)
-    sink.close()
-    put(2)
-    put(3)
-    sink.close()
-    _, *whole = (tmp_path / "frames.jsonl").read_bytes().splitlines()
-    assert [json.loads(each)["seq"] for each in whole] == [2, 3]
-    assert sink.lost == 1

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from kedge_agent.blobs import VerifiedBlob
+from kedge_agent.errors import EngineError
 from kedge_shared.detections import Array
 from kedge_shared.device_classes import RuntimeRange
 from kedge_shared.manifest import FileRef, FileRole, InputSpec, OutputSpec
@@ -107,3 +108,22 @@ class Runtime(Protocol):
     def derive(self, files: Mapping[FileRole, VerifiedBlob]) -> DerivedArtifact | None:
         """Makes the form this board runs, or returns ``None`` where the signed form is it."""
         ...
+
+
+#: How vendors say that an allocation failed, in lower case.
+_SHORT = ("bad_alloc", "bad allocation", "failed to allocate", "out of memory", "not enough memory")
+
+
+def refusal(what: str, error: Exception) -> EngineError | MemoryError:
+    """Returns what a runtime raises for a vendor's error: want of memory is no engine's fault.
+
+    Args:
+        what: Which runtime did not do what.
+        error: The vendor's own.
+    """
+    said = " ".join(str(error).split())
+    line = said[:200]
+    # The reason stands at the end of a long line about where it happened.
+    if isinstance(error, MemoryError) or any(each in said.lower() for each in _SHORT):
+        return MemoryError(f"{what}: out of memory")
+    return EngineError(f"{what}: {line}")

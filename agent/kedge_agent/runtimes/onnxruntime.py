@@ -8,8 +8,14 @@ from typing import Any
 import numpy as np
 
 from kedge_agent.blobs import VerifiedBlob
-from kedge_agent.errors import EngineError
-from kedge_agent.runtimes.base import DerivedArtifact, Engine, EngineSpec, Isolation, RuntimeFacts
+from kedge_agent.runtimes.base import (
+    DerivedArtifact,
+    Engine,
+    EngineSpec,
+    Isolation,
+    RuntimeFacts,
+    refusal,
+)
 from kedge_shared.detections import Array
 from kedge_shared.manifest import FileRef, FileRole
 
@@ -59,7 +65,7 @@ class OnnxRuntime:
             )
         # Boundary: the vendor raises its own types, which are not importable from one place.
         except Exception as error:  # noqa: BLE001
-            raise EngineError(f"ONNX Runtime does not take the engine: {_line(error)}") from None
+            raise refusal("ONNX Runtime does not take the engine", error) from None
         return _Session(session)
 
     def derive(self, files: Mapping[FileRole, VerifiedBlob]) -> DerivedArtifact | None:
@@ -78,12 +84,8 @@ class _Session:
             return np.asarray(self._session.run(None, {self._input: batch})[0], dtype=np.float32)
         # Boundary: as in load.
         except Exception as error:  # noqa: BLE001
-            raise EngineError(f"ONNX Runtime failed on a frame: {_line(error)}") from None
+            raise refusal("ONNX Runtime failed on a frame", error) from None
 
     def close(self) -> None:
         """Frees the session."""
         self._session = None
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]

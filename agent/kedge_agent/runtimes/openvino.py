@@ -8,8 +8,14 @@ from typing import Any
 import numpy as np
 
 from kedge_agent.blobs import VerifiedBlob
-from kedge_agent.errors import EngineError
-from kedge_agent.runtimes.base import DerivedArtifact, Engine, EngineSpec, Isolation, RuntimeFacts
+from kedge_agent.runtimes.base import (
+    DerivedArtifact,
+    Engine,
+    EngineSpec,
+    Isolation,
+    RuntimeFacts,
+    refusal,
+)
 from kedge_shared.detections import Array
 from kedge_shared.manifest import FileRef, FileRole
 
@@ -64,7 +70,7 @@ class OpenVino:
             return _Compiled(compiled)
         # Boundary: the vendor raises plain RuntimeErrors and its own types.
         except Exception as error:  # noqa: BLE001
-            raise EngineError(f"OpenVINO does not take the engine: {_line(error)}") from None
+            raise refusal("OpenVINO does not take the engine", error) from None
 
     def derive(self, files: Mapping[FileRole, VerifiedBlob]) -> DerivedArtifact | None:
         """The intermediate representation is loaded as it was signed."""
@@ -82,12 +88,8 @@ class _Compiled:
             return np.array(self._request.get_output_tensor(0).data, dtype=np.float32)
         # Boundary: as in load.
         except Exception as error:  # noqa: BLE001
-            raise EngineError(f"OpenVINO failed on a frame: {_line(error)}") from None
+            raise refusal("OpenVINO failed on a frame", error) from None
 
     def close(self) -> None:
         """Frees the compiled model."""
         self._request = None
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]

@@ -2,72 +2,96 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import numpy as np
 
-from kedge_agent.sources.base import Source
-from kedge_agent.specs import SourceSpec
-from kedge_shared.errors import InputError
-from kedge_shared.vision import Frame
+from kedge_agent.errors import SourceError
+from kedge_agent.sources.base import Images
 
 _SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp"})
-
-
-def opener(spec: SourceSpec) -> Callable[[], Source]:
-    """Returns what opens the source of ``spec``."""
-    return (lambda: Video(spec)) if spec.kind == "video" else (lambda: Folder(spec))
+_FOLDER_FPS = 12.0
+#: Containers lie; what is outside is no frame rate.
+_SANE_FPS = (1.0, 240.0)
 
 
 class Video:
     """A video file.
 
+    Args:
+        path: File.
+        fps: Frames a second; ``None`` takes the file's own rate.
+        loop: Begin again at the end.
+
     Raises:
-        InputError: It cannot be opened.
+        SourceError: It cannot be opened.
     """
 
-    def __init__(self, spec: SourceSpec) -> None:
-        self._spec = spec
+    def __init__(self, path: Path, fps: float | None = None, *, loop: bool = True) -> None:
+        self._path, self._loop = path, loop
+        self.fps: float | None = fps or _own_rate(path)
 
-    def images(self) -> Iterator[Frame | None]:
-        """Yields its frames, from the start again if it loops."""
+    def images(self) -> Images:
+        """Yields its frames, from the start again if it loops.
+
+        Raises:
+            SourceError: Not a single frame can be read.
+        """
         import cv2
 
         while True:
-            capture = cv2.VideoCapture(str(self._spec.path))
+            capture = cv2.VideoCapture(str(self._path))
             try:
                 first, image = capture.read()
                 if not first:
-                    raise InputError(f"video {self._spec.path} cannot be read")
+                    raise SourceError(f"video {self._path} cannot be read")
                 while first:
                     yield np.asarray(image, dtype=np.uint8)
                     first, image = capture.read()
             finally:
                 capture.release()
-            if not self._spec.loop:
+            if not self._loop:
                 return
 
 
+def _own_rate(path: Path) -> float:
+    import cv2
+
+    capture = cv2.VideoCapture(str(path))
+    try:
+        rate = float(capture.get(cv2.CAP_PROP_FPS))
+    finally:
+        capture.release()
+    return rate if _SANE_FPS[0] <= rate <= _SANE_FPS[1] else _FOLDER_FPS
+
+
 class Folder:
-    """A folder of images, in the order of their names."""
+    """A folder of images, in the order of their names.
 
-    def __init__(self, spec: SourceSpec) -> None:
-        self._spec = spec
+    Args:
+        path: Folder.
+        fps: Images a second.
+        loop: Begin again at the end.
+    """
 
-    def images(self) -> Iterator[Frame | None]:
+    def __init__(self, path: Path, fps: float | None = None, *, loop: bool = True) -> None:
+        self._path, self._loop = path, loop
+        self.fps: float | None = fps or _FOLDER_FPS
+
+    def images(self) -> Images:
         """Yields its images, from the start again if it loops.
 
         Raises:
-            InputError: The folder holds no image.
+            SourceError: The folder holds no image.
         """
         import cv2
 
         while True:
-            paths = sorted(p for p in self._spec.path.glob("*") if p.suffix.lower() in _SUFFIXES)
+            paths = sorted(p for p in self._path.glob("*") if p.suffix.lower() in _SUFFIXES)
             if not paths:
-                raise InputError(f"folder {self._spec.path} holds no image")
+                raise SourceError(f"folder {self._path} holds no image")
             for path in paths:
                 image = cv2.imread(str(path), cv2.IMREAD_COLOR)
                 yield None if image is None else np.asarray(image, dtype=np.uint8)
-            if not self._spec.loop:
+            if not self._loop:
                 return

@@ -1,0 +1,100 @@
+"""Engines from files of one's own, for people with a loop of their own.
+
+Nothing here is signed: whoever names the file vouches for it. Boards of a fleet load by
+:func:`kedge_agent.detector.load_detector`, which takes nothing but verified bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from kedge_agent.blobs import VerifiedBlob, seal
+from kedge_agent.detector import Detector, release
+from kedge_agent.errors import EngineError
+from kedge_agent.local_protocol import Slot
+from kedge_agent.runtimes.registry import RUNTIMES
+from kedge_shared.device_classes import RuntimeRange
+from kedge_shared.manifest import FileRole, Head, InputSpec, OutputSpec
+from kedge_shared.vision import Frame
+
+_NO_DOCUMENT = "0" * 64
+_WARM_UP_RUNS = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Spec:
+    runtime: RuntimeRange
+    input: InputSpec
+    output: OutputSpec
+
+
+def open_engine(
+    path: Path,
+    *,
+    classes: Sequence[str],
+    size: int,
+    runtime: str = "onnxruntime",
+    head: Head = "yolo-v8",
+    conf: float = 0.25,
+    threads: int = 1,
+    frames: Sequence[Frame] = (),
+    name: str = "",
+) -> Detector:
+    """Loads a detector from a file and warms it up.
+
+    Args:
+        path: ``.onnx``, or OpenVINO's ``.xml`` with its ``.bin`` beside it.
+        classes: Names in the order of the scores.
+        size: Input, square, pixels.
+        runtime: ``onnxruntime`` or ``openvino``.
+        head: How the output is read (kedge_shared.manifest.OutputSpec).
+        conf: Confidence below which nothing is reported.
+        threads: Threads the engine may use.
+        frames: (h, w, 3) BGR uint8 each, to warm up on; without any a grey one is taken.
+        name: For people; by default the file's.
+
+    Raises:
+        EngineError: The runtime is not known or installed, does not take the engine, or the
+            engine fails on a frame.
+        StorageError: The file cannot be read.
+    """
+    port = RUNTIMES.get(runtime)
+    if port is None or port.probe() is None:
+        raise EngineError(f"runtime {runtime!r} is not on this machine")
+    spec = _Spec(
+        runtime=RuntimeRange(name=runtime, range=">=0"),
+        input=InputSpec(height=size, width=size),
+        output=OutputSpec(head=head, classes=tuple(classes), conf=conf),
+    )
+    blobs: dict[FileRole, VerifiedBlob] = {"engine": seal(path)}
+    try:
+        if path.suffix == ".xml":
+            blobs["engine-weights"] = seal(path.with_suffix(".bin"))
+        sha256 = blobs["engine"].sha256
+        engine = port.load(blobs, spec, threads=threads)
+    finally:
+        for each in blobs.values():
+            release(each)
+    slot = Slot(
+        release=name or path.stem, manifest=_NO_DOCUMENT, policy=_NO_DOCUMENT, engine=sha256
+    )
+    return _warm(Detector(engine, spec, slot), frames or [_grey(size)])
+
+
+def _warm(detector: Detector, frames: Sequence[Frame]) -> Detector:
+    try:
+        for at in range(max(_WARM_UP_RUNS, len(frames))):
+            if not detector.detect(frames[at % len(frames)]).finite:
+                raise EngineError("engine gives NaN while it warms up")
+    except BaseException:
+        detector.close()
+        raise
+    return detector
+
+
+def _grey(size: int) -> Frame:
+    return np.full((size, size, 3), 114, dtype=np.uint8)

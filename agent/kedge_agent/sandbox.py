@@ -1,0 +1,136 @@
+"""What a child gives up before it touches foreign native code.
+
+An engine is native code to its runtime: its first run happens in a process that has no network,
+no files but libraries, no way to more rights and bounded resources. Each wall is put up where the
+system allows it; what holds is told, so that nobody has to believe it.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import pwd
+import resource
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import kedge_agent
+import kedge_shared
+from kedge_agent import landlock, limits
+
+#: A user that owns nothing; the first of these that exists.
+_USERS = ("kedge-preflight", "nobody")
+#: Threads and processes of that user; libraries want some dozens.
+_MOST_PROCESSES = 512
+#: Files: engines are copied into sealed memory, and that counts.
+_LARGEST_FILE_MB = 4096
+#: Address space that interpreter, libraries and thread stacks reserve without using it, MiB.
+_RESERVED_MB = 1024
+_NO_HOME = "/nonexistent"
+_NEW_USER, _NEW_NETWORK, _NEW_IPC = 0x10000000, 0x40000000, 0x08000000
+_PR_SET_NO_NEW_PRIVS, _PR_SET_DUMPABLE = 38, 4
+#: Of /proc and /etc no more than libraries ask for: elsewhere in them are secrets of others.
+_SYSTEM = (
+    "/usr", "/lib", "/lib64", "/sys", "/opt/nvidia",
+    "/proc/self", "/proc/cpuinfo", "/proc/meminfo", "/proc/stat", "/proc/version", "/proc/sys",
+    "/etc/ld.so.cache", "/etc/ld.so.conf", "/etc/ld.so.conf.d", "/etc/localtime", "/etc/passwd",
+    "/etc/nsswitch.conf",
+)  # fmt: skip
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def enter(
+    readable: Sequence[Path], *, memory_mb: float = 0.0, cpu_seconds: float = 0.0
+) -> tuple[str, ...]:
+    """Gives up what a trial does not need. To be called before any other thread exists.
+
+    Args:
+        readable: Files and folders that it needs beside Python and the system's libraries.
+        memory_mb: Memory it may use, MiB; 0 is no limit.
+        cpu_seconds: Processor time it may use; 0 is no limit.
+
+    Returns:
+        The walls that stand: ``limits``, ``network``, ``privileges``, ``user``, ``files``.
+    """
+    os.nice(limits.NICEST)
+    os.environ["HOME"] = _NO_HOME  # vendors look there for settings, and stumble over ours
+    limits.be_first_to_be_killed()
+    _limit(memory_mb, cpu_seconds)
+    # Not the folder it was started in, which may hold anything.
+    here = Path.cwd()
+    named = {*map(Path, (*sys.path, sys.prefix, sys.base_prefix))} - {here, Path()}
+    libraries = [*named, *(Path(str(each.__file__)).parent for each in (kedge_agent, kedge_shared))]
+    walls = {
+        "limits": True,
+        "network": _leave_network(),
+        "privileges": _libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0,
+        "user": _change_user(libraries),
+        "files": landlock.restrict(
+            [*libraries, *map(Path, _SYSTEM), *readable], [Path("/dev")]
+        ),
+    }  # fmt: skip
+    # Both are forgotten when the user changes.
+    _libc.prctl(_PR_SET_DUMPABLE, 1, 0, 0, 0)
+    limits.die_with_parent()
+    return tuple(name for name, stands in walls.items() if stands)
+
+
+def _limit(memory_mb: float, cpu_seconds: float) -> None:
+    limits.limit_memory(memory_mb + _RESERVED_MB if memory_mb > 0 else 0.0)
+    wanted = {
+        resource.RLIMIT_FSIZE: _LARGEST_FILE_MB * 2**20,
+        resource.RLIMIT_NPROC: _MOST_PROCESSES,
+        resource.RLIMIT_CPU: int(cpu_seconds) + 1 if cpu_seconds > 0 else resource.RLIM_INFINITY,
+    }
+    for what, most in wanted.items():
+        _, hard = resource.getrlimit(what)
+        least = most if hard == resource.RLIM_INFINITY else min(most, hard)
+        with suppress(OSError, ValueError):
+            resource.setrlimit(what, (least, least))
+
+
+def _leave_network() -> bool:
+    """Takes a network of its own that leads nowhere; who is not root needs a user namespace."""
+    spaces = _NEW_NETWORK | _NEW_IPC
+    if os.geteuid() != 0:
+        spaces |= _NEW_USER
+    return int(_libc.unshare(spaces)) == 0
+
+
+def _change_user(libraries: Sequence[Path]) -> bool:
+    if os.geteuid() != 0:
+        return False
+    for name in _USERS:
+        with suppress(KeyError):
+            user = pwd.getpwnam(name)
+            break
+    else:
+        return False
+    if not _reads(user.pw_uid, user.pw_gid, libraries):
+        # Installed beneath somebody's home: as another user not even Python would start.
+        return False
+    try:
+        os.setgroups([])
+        os.setresgid(user.pw_gid, user.pw_gid, user.pw_gid)
+        os.setresuid(user.pw_uid, user.pw_uid, user.pw_uid)
+    except OSError:
+        return False
+    return True
+
+
+def _reads(uid: int, gid: int, paths: Sequence[Path]) -> bool:
+    there, groups = [each for each in paths if each.exists()], os.getgroups()
+    try:
+        os.setgroups([])
+        os.setegid(gid)
+        os.seteuid(uid)
+        return all(os.access(each, os.R_OK, effective_ids=True) for each in there)
+    except OSError:
+        return False
+    finally:
+        os.seteuid(0)
+        os.setegid(0)
+        with suppress(OSError):
+            os.setgroups(groups)

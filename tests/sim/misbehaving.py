@@ -1,0 +1,81 @@
+"""A child that does, inside the preflight's sandbox, what a candidate engine may do."""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import resource
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+from kedge_agent import sandbox
+
+
+def crash() -> None:
+    ctypes.string_at(0)
+
+
+def loop() -> None:
+    while True:
+        pass
+
+
+def bomb() -> None:
+    kept = []
+    while True:
+        kept.append(bytearray(8 * 2**20))
+
+
+def tries(secret: str) -> dict[str, str]:
+    """Returns what came of each attempt: ``done`` or the error."""
+    attempts = {
+        "secret": lambda: Path(secret).read_text(),
+        "blobs": lambda: list(Path(secret).parent.joinpath("blobs").iterdir()),
+        "write": lambda: Path(secret).parent.joinpath("blobs", "new").write_text("x"),
+        "temporary": lambda: Path("/tmp/kedge-was-here").write_text("x"),
+        "environment": lambda: Path(f"/proc/{os.getppid()}/environ").read_bytes(),
+        "network": lambda: socket.socket().connect(("127.0.0.1", int(sys.argv[1]))),
+        "run": lambda: subprocess.run(["/bin/true"], check=True),
+        "kill": lambda: os.kill(os.getppid(), 0),
+    }
+    found = {}
+    for name, attempt in attempts.items():
+        try:
+            attempt()
+            found[name] = "done"
+        except OSError as error:
+            found[name] = type(error).__name__
+    return found
+
+
+def told() -> dict[str, object]:
+    status = Path("/proc/self/status").read_text()
+    return {
+        "uid": os.getuid(),
+        "nice": os.nice(0),
+        "oom": int(Path("/proc/self/oom_score_adj").read_text()),
+        "no_new_privs": "NoNewPrivs:\t1" in status,
+        "core": resource.getrlimit(resource.RLIMIT_CORE)[0],
+        "processes": resource.getrlimit(resource.RLIMIT_NPROC)[0],
+    }
+
+
+def main() -> None:
+    job = json.load(sys.stdin)
+    sys.argv.append(str(job.get("port", 1)))
+    if job.get("user"):  # also where Python lies beneath somebody's home: all of it is imported
+        sandbox._reads = lambda *_: True  # type: ignore[assignment]
+    walls = sandbox.enter(
+        [Path(job["blobs"])], memory_mb=job.get("memory_mb", 0), cpu_seconds=job.get("cpu", 0)
+    )
+    how = job["how"]
+    if how in {"crash", "loop", "bomb"}:
+        {"crash": crash, "loop": loop, "bomb": bomb}[how]()
+    print(json.dumps({"walls": walls, "tries": tries(job["secret"]), "told": told()}))
+
+
+if __name__ == "__main__":
+    main()
