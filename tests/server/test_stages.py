@@ -13,13 +13,18 @@ PINNED = {
     ("running", "stage_passed"): "running",
     ("running", "last_passed"): "completed",
     ("running", "gate_failed"): "halted",
+    ("running", "overdue"): "paused",
     ("running", "pause"): "paused",
     ("running", "halt"): "halted",
+    ("running", "stop"): "stopped",
     ("paused", "resume"): "running",
     ("paused", "halt"): "halted",
+    ("paused", "stop"): "stopped",
     ("paused", "gate_failed"): "halted",
     ("completed", "late_failure"): "halted",
     ("completed", "halt"): "halted",
+    ("stopped", "late_failure"): "halted",
+    ("stopped", "halt"): "halted",
 }
 
 

@@ -95,6 +95,7 @@ class Director:
             return stored
         counter = max((stored.counter if stored else 0) + 1, seen + 1, now)
         envelope = self._sign(session, device, deployment, intent, counter, now)
+        self._told(session, deployment, now)
         row = stored or AssignmentRow(
             device=device.id, deployment="", intent="", counter=0, issued=0, expires=0, envelope=""
         )
@@ -124,6 +125,14 @@ class Director:
             expires=now + int(self._life),
         )
         return signing.seal(assignment, ASSIGNMENT_TYPE, self._signer)
+
+    @staticmethod
+    def _told(session: Session, deployment: str | None, now: int) -> None:
+        """Notes when a board first heard of a deployment: from then on its silence counts."""
+        row = session.get(DeploymentRow, deployment) if deployment else None
+        if row is not None and row.begun is None:
+            row.begun = float(now)
+            session.add(row)
 
     @staticmethod
     def _manifest(session: Session, device: DeviceRow, row: DeploymentRow) -> ManifestRef | None:

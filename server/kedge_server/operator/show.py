@@ -146,7 +146,7 @@ def rollout(
         return _print_json({"rollout": found, "deployments": deployments})
     rows = [
         (
-            f"{each.percent:g} %",
+            each.title,
             each.state,
             f"{each.healthy}/{each.devices}",
             str(each.failed),
@@ -169,7 +169,7 @@ def progress(found: api.RolloutInfo) -> None:
 
 def _stage_line(found: api.RolloutInfo) -> str:
     return "  ".join(
-        f"{each.percent:g} % {each.healthy}/{each.devices}"
+        f"{each.title} {each.healthy}/{each.devices}"
         + (f" failed {each.failed}" if each.failed else "")
         for each in found.stages
     )

@@ -13,7 +13,7 @@ from kedge_server.context import Services
 from kedge_server.database import transaction
 from kedge_server.rollouts import service
 from kedge_server.rollouts.stages import RolloutEvent
-from kedge_shared.api import DeploymentInfo, RolloutInfo, RolloutSpec
+from kedge_shared.api import DecisionInfo, DeploymentInfo, RolloutInfo, RolloutSpec
 
 router = APIRouter(prefix="/api/v1/rollouts", tags=["rollouts"], route_class=BoundedRoute)
 
@@ -49,11 +49,30 @@ def deployments(rollout: str, services: Services, _: Operator) -> list[Deploymen
         return service.deployments(session, rollout=rollout)
 
 
-@router.post("/{rollout}/{action}", summary="Pause, resume or halt a rollout")
+@router.get("/{rollout}/replay", summary="Judge a rollout's stored evidence again")
+def replay(rollout: str, services: Services, _: Operator) -> list[DecisionInfo]:
+    """Returns every decision that moved the rollout, beside what its evidence says today."""
+    with transaction(services.engine) as session:
+        return service.replay(session, rollout)
+
+
+@router.post("/{rollout}/approve", summary="Say yes for a stage that asks")
+def approve(rollout: str, services: Services, who: Operator) -> RolloutInfo:
+    """Lets a stage go on that its gate leaves to a person."""
+    with transaction(services.engine) as session:
+        changed = service.approve(session, rollout, who, time.time())
+    services.index.forget_all()
+    return changed
+
+
+@router.post("/{rollout}/{action}", summary="Pause, resume, halt or stop a rollout")
 def change(
-    rollout: str, action: Literal["pause", "resume", "halt"], services: Services, who: Operator
+    rollout: str,
+    action: Literal["pause", "resume", "halt", "stop"],
+    services: Services,
+    who: Operator,
 ) -> RolloutInfo:
-    """Halting sends the rollout's devices back to what they had."""
+    """Halting sends the rollout's devices back to what they had; stopping leaves them."""
     with transaction(services.engine) as session:
         changed = service.change(session, rollout, RolloutEvent(action), who, time.time())
     services.index.forget_all()

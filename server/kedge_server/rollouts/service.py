@@ -12,13 +12,13 @@ from kedge_server.devices.tables import DeviceRow
 from kedge_server.errors import ConflictError, NotFoundError, RequestError
 from kedge_server.releases.service import builds
 from kedge_server.releases.tables import BuildRow, ReleaseRow
-from kedge_server.rollouts import progress
+from kedge_server.rollouts import evidence, knowledge, moves, progress, reports
 from kedge_server.rollouts.cohorts import assign_stages
-from kedge_server.rollouts.gates import Standing, is_silent, standing
-from kedge_server.rollouts.stages import RolloutEvent
+from kedge_server.rollouts.facts import Standing, is_silent, standing
+from kedge_server.rollouts.stages import RolloutEvent, StageEvent
 from kedge_server.rollouts.tables import DeploymentRow, RolloutRow, StageRow
 from kedge_shared import wire
-from kedge_shared.api import DeploymentInfo, RolloutInfo, RolloutSpec, StageInfo
+from kedge_shared.api import DecisionInfo, DeploymentInfo, RolloutInfo, RolloutSpec, StageInfo
 from kedge_shared.ids import fresh_id
 from kedge_shared.manifest import read_manifest
 from kedge_shared.phases import Phase
@@ -35,7 +35,7 @@ def create(session: Session, spec: RolloutSpec, who: str, now: float) -> Rollout
         ConflictError: Another rollout of the model is running, or the release is older than what
             the fleet runs and the rollout is no recall.
     """
-    percents = [each.percent for each in spec.stages]
+    percents = [each.percent or 100.0 for each in spec.stages]
     if sorted(set(percents)) != percents:
         raise RequestError("stages must grow", "for example 5, 20, 100 percent")
     found = builds(session, spec.model, spec.release)
@@ -58,7 +58,7 @@ def create(session: Session, spec: RolloutSpec, who: str, now: float) -> Rollout
     ]
     session.add_all(rows)
     for device, stage in stages.items():
-        session.add(progress.new_deployment(rollout, device, stage, now))
+        session.add(reports.new_deployment(rollout, device, stage, now))
     session.flush()
     progress.begin_stage(session, rollout, rows[0], now)
     detail = f"{spec.model} {spec.release} to {len(stages)} devices"
@@ -125,9 +125,38 @@ def change(
         ConflictError: Not from where it stands.
     """
     rollout = find(session, rollout_id)
-    if not progress.move(session, rollout, event, f"{event.value} by {who}", who, now):
+    if not moves.move(session, rollout, event, f"{event.value} by {who}", who, now):
         raise ConflictError(f"rollout {rollout_id} is {rollout.state}: cannot {event.value}")
     return info(session, rollout, now)
+
+
+def approve(session: Session, rollout_id: str, who: str, now: float) -> RolloutInfo:
+    """Says yes for a stage that asks.
+
+    Raises:
+        NotFoundError: There is no such rollout.
+        ConflictError: It does not ask, or is not running.
+    """
+    rollout = find(session, rollout_id)
+    stages = knowledge.stages_of(session, rollout.id)
+    current = next((each for each in stages if each.state == "asking"), None)
+    if rollout.state != "running" or current is None:
+        raise ConflictError(f"rollout {rollout_id} is {rollout.state} and asks for nothing")
+    if not moves.move_stage(session, current, StageEvent.APPROVE, now, who):
+        raise ConflictError(f"rollout {rollout_id} has moved on", "look at it again")
+    title = knowledge.spec_of(rollout).stages[current.index].title
+    why = f"stage {title} approved by {who}: {current.reason}"
+    progress.go_on(session, rollout, stages, current, why, who, now)
+    return info(session, rollout, now)
+
+
+def replay(session: Session, rollout_id: str) -> list[DecisionInfo]:
+    """Judges every stored decision of a rollout again from its evidence.
+
+    Raises:
+        NotFoundError: There is no such rollout.
+    """
+    return evidence.replay(session, find(session, rollout_id).id)
 
 
 def find(session: Session, rollout: str) -> RolloutRow:
@@ -136,7 +165,7 @@ def find(session: Session, rollout: str) -> RolloutRow:
     Raises:
         NotFoundError: There is none.
     """
-    row = progress.find_row(session, rollout)
+    row = knowledge.find_row(session, rollout)
     if row is None:
         raise NotFoundError(f"there is no rollout {rollout}", "`kedge rollout list`")
     return row
@@ -165,8 +194,8 @@ def deployments(
 
 def _deployment(session: Session, row: DeploymentRow, now: float) -> DeploymentInfo:
     rollout = find(session, row.rollout)
-    gate = progress.spec_of(rollout).stages[row.stage].gate
-    facts = progress.facts_from(row)
+    gate = knowledge.spec_of(rollout).stages[row.stage].gate
+    facts = knowledge.facts_from(row)
     over = rollout.finished is not None and rollout.finished < now
     silent = (
         is_silent(facts, gate, rollout.finished or now) if over else is_silent(facts, gate, now)
@@ -181,14 +210,14 @@ def _deployment(session: Session, row: DeploymentRow, now: float) -> DeploymentI
 def info(session: Session, rollout: RolloutRow, now: float) -> RolloutInfo:
     """Returns what operators see of a rollout."""
     rows = session.exec(select(DeploymentRow).where(DeploymentRow.rollout == rollout.id)).all()
-    stages = progress.stages_of(session, rollout.id)
+    stages = knowledge.stages_of(session, rollout.id)
     state: object = rollout.state
     return RolloutInfo(
         id=rollout.id, model=rollout.model, release=rollout.release,
         state=state,  # type: ignore[arg-type]
         recall=rollout.recall, reason=rollout.reason, created=rollout.created,
         finished=rollout.finished,
-        stages=tuple(_stage(each, rows, progress.spec_of(rollout), now) for each in stages),
+        stages=tuple(_stage(each, rows, knowledge.spec_of(rollout), now) for each in stages),
     )  # fmt: skip
 
 
@@ -202,13 +231,13 @@ def _stage(
         held = (
             Standing.PENDING
             if each.assigned is None
-            else standing(progress.facts_from(each), gate, stage.finished or now)
+            else standing(knowledge.facts_from(each), gate, stage.finished or now)
         )
         counts[held] += 1
     state: object = stage.state
     verdict: object = stage.verdict
     return StageInfo(
-        index=stage.index, percent=stage.percent,
+        index=stage.index, percent=stage.percent, title=spec.stages[stage.index].title,
         state=state,  # type: ignore[arg-type]
         devices=len(cohort), healthy=counts[Standing.HEALTHY], failed=counts[Standing.FAILED],
         undecided=counts[Standing.UNDECIDED], pending=counts[Standing.PENDING],
