@@ -35,7 +35,7 @@ class SequentialSpec:
         min_agreement: Least share of the older engine's detections that a board of the class sees
             in shadow; ``None`` does not ask.
         on_exhausted: ``hold`` waits for more devices, ``ask`` for ``kedge rollout approve``,
-            ``widen`` takes the next stage's devices in, unless what was seen speaks against it.
+            ``widen`` takes the next stage's devices in, unless the odds are 1/alpha against it.
     """
 
     good_share: InnerShare = 0.01

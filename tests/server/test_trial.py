@@ -195,7 +195,8 @@ def test_a_widened_stage_is_judged_with_its_follower() -> None:
         ("hold", 0, False, None),
         ("ask", 0, False, StageEvent.ASK),
         ("widen", 0, False, StageEvent.WIDEN),
-        ("widen", 1, False, StageEvent.ASK),
+        ("widen", 1, False, StageEvent.WIDEN),
+        ("widen", 2, False, StageEvent.ASK),
         ("widen", 0, True, StageEvent.ASK),
     ],
 )
@@ -205,6 +206,6 @@ def test_what_happens_when_a_cohort_is_too_small(
     gate = replace(GATE, sequential=replace(FAILURES, on_exhausted=wanted))  # type: ignore[arg-type]
     cohort = [board(each, Phase.REFUSED if each < failing else Phase.CONFIRMED)
               for each in range(5)]  # fmt: skip
-    decision = judge(gate, facts(*cohort, stages=3), NOW)
+    decision = judge(gate, facts(*cohort, stages=10), NOW)
     assert decision.exhausted
     assert step(StageSpec(percent=10, gate=gate, approval=approval), decision) is expected

@@ -22,6 +22,7 @@ class Finding:
         measure: Which.
         verdict: pass, fail, undecided; ``idle`` where there was nothing to compare with.
         against: Log-evidence that the class is bad.
+        leaning: The same, of all boards so far.
         halts_at: Bound of ``against``.
         for_it: Log-evidence that it is good.
         passes_at: Bound of ``for_it``.
@@ -35,6 +36,7 @@ class Finding:
     measure: Measure
     verdict: Literal["pass", "fail", "undecided", "idle"]
     against: float
+    leaning: float
     halts_at: float
     for_it: float
     passes_at: float
@@ -52,7 +54,7 @@ class Decision:
         verdict: pass, fail or undecided.
         reason: The sentence an operator reads.
         exhausted: Undecided, and no device is to come that could change it.
-        doubtful: What was seen speaks against the release, though not loudly enough.
+        doubtful: What was seen would halt it, were the chance of error not shared.
         findings: What it rests on, by class and measure; empty for thresholds.
     """
 

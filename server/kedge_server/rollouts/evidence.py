@@ -1,4 +1,4 @@
-"""Decisions with all that they rest on: stored when one moves a rollout, judged again when asked."""
+"""Decisions with all that they rest on: stored when one moves a rollout, judged anew on request."""
 
 from __future__ import annotations
 

@@ -28,12 +28,14 @@ class Walk:
 
     Attributes:
         against: Largest log-evidence that the class is bad, over all prefixes.
+        leaning: The same of all of them, at the end.
         for_it: Largest log-evidence that it is good.
         proven_at: Devices after which ``for_it`` first crossed its bound, or ``None``.
         seen: Devices whose outcome is known.
     """
 
     against: float
+    leaning: float
     for_it: float
     proven_at: int | None
     seen: int
@@ -82,7 +84,7 @@ def failures(outcomes: Iterable[bool | None], good: float, bad: float, *, proof:
         seen += failed is not None
         if proven_at is None and for_it >= proof - 1e-12:
             proven_at = at
-    return Walk(against, for_it, proven_at, seen)
+    return Walk(against, accusing, for_it, proven_at, seen)
 
 
 def signs(worse: Sequence[bool], *, proof: float) -> Walk:
@@ -107,4 +109,5 @@ def signs(worse: Sequence[bool], *, proof: float) -> Walk:
         for_it = max(for_it, math.log(sum(clearing) / len(_STAKES)))
         if proven_at is None and for_it >= proof:
             proven_at = at
-    return Walk(against, for_it, proven_at, len(worse))
+    leaning = math.log(sum(accusing) / len(_STAKES))
+    return Walk(against, leaning, for_it, proven_at, len(worse))

@@ -71,12 +71,12 @@ def judge(gate: GateSpec, spec: SequentialSpec, facts: GateFacts, now: float) ->
     if failed:
         return Decision("fail", joined(each.reason for each in failed), findings=findings)
     asked = [each for each in findings if each.device_class != FLEET]
-    return _settle(gate, asked, members, findings, now)
+    return _settle(gate, spec, asked, members, findings, now)
 
 
 def _settle(
-    gate: GateSpec, asked: Sequence[Finding], members: Sequence[DeploymentFacts],
-    findings: tuple[Finding, ...], now: float,
+    gate: GateSpec, spec: SequentialSpec, asked: Sequence[Finding],
+    members: Sequence[DeploymentFacts], findings: tuple[Finding, ...], now: float,
 ) -> Decision:  # fmt: skip
     open_ones = [each for each in asked if each.verdict == "undecided"]
     healthy = [each for each in members if standing(each, gate, now) is Standing.HEALTHY]
@@ -91,7 +91,9 @@ def _settle(
     if early:
         return Decision("undecided", early, findings=findings)
     if open_ones:
-        doubtful = any(each.against > 0 for each in open_ones)
+        # It would have halted, were the chance of error not shared with tests that say nothing.
+        doubt = sequential.halt_bound(spec.alpha)
+        doubtful = any(each.leaning >= doubt for each in findings)
         said = joined(each.reason for each in open_ones)
         return Decision("undecided", said, exhausted=True, doubtful=doubtful, findings=findings)
     return Decision("pass", joined(each.reason for each in asked), findings=findings)
@@ -219,7 +221,7 @@ def _finding(
     said = sentences["exhausted" if exhausted else verdict]
     return Finding(
         device_class=case.device_class, measure=measure, verdict=verdict,  # type: ignore[arg-type]
-        against=walk.against, halts_at=court.halts_at, for_it=walk.for_it,
+        against=walk.against, leaning=walk.leaning, halts_at=court.halts_at, for_it=walk.for_it,
         passes_at=court.passes_at, seen=walk.seen, exhausted=exhausted, since=since,
         reason=named(case.device_class, said, classes) if said else "",
     )  # fmt: skip
