@@ -35,14 +35,16 @@ def rows_of(found: Sequence[Power], seconds: float) -> list[Row]:
     kedge = {each.scenario: each for each in found if each.rule == KEDGE}
     size = f"{found[0].devices:,} devices"
     good = kedge["good"]
+    stops = {each.rule: each.stopped for each in found if each.scenario == "good"}
     rows = [_share(f"{size}: good releases stopped", good.stopped, good.fleets, SPEC.alpha)]
     for scenario in list(SCENARIOS)[1:]:
         each = kedge[scenario]
         target = SPEC.beta if each.devices >= _DECIDABLE else None
         rows.append(_share(f"{size}: {scenario}, missed", 1 - each.stopped, each.fleets, target))
         rows.append(Row(name=f"{size}: {scenario}, hours to the end", value=each.hours, unit="h"))
-        rows += [_beside(f"{size}: {scenario}", each, other) for other in found
-                 if other.scenario == scenario and other.rule != KEDGE]  # fmt: skip
+        for other in found:
+            if other.scenario == scenario and other.rule != KEDGE:
+                rows.append(_beside(f"{size}: {scenario}", each, other, stops[other.rule]))
     rows.append(Row(name=f"{size}: one simulated rollout", value=seconds, unit="s",
                     target=_SIMULATION_SECONDS, holds=seconds <= _SIMULATION_SECONDS))  # fmt: skip
     return rows
@@ -56,14 +58,19 @@ def _share(name: str, share: float, fleets: int, target: float | None) -> Row:
                target=None if target is None else 100 * target, holds=holds)  # fmt: skip
 
 
-def _beside(name: str, kedge: Power, other: Power) -> Row:
-    """Bad boards that were exposed, against a peer's; equal within the interval is undecided."""
+def _beside(name: str, kedge: Power, other: Power, stops: float) -> Row:
+    """Bad boards that were exposed, against a peer's.
+
+    Undecided within the interval, and where no setting of the peer stops as few good releases as
+    Kedge's gate: who halts everything exposes nobody.
+    """
     low, high = kedge.bad_interval(other)
     holds = True if high < 0 else False if low > 0 else None
-    return Row(
-        name=f"{name}, bad boards, {other.rule} ({other.setting})", value=kedge.bad_exposed,
-        unit="boards", target=other.bad_exposed, holds=holds, against=other.bad_exposed,
-    )  # fmt: skip
+    title = f"{name}, bad boards | {other.rule} ({other.setting})"
+    if not other.tuned:
+        title, holds = f"{title}, which stops {stops:.0%} of good ones", None
+    return Row(name=title, value=kedge.bad_exposed, unit="boards", target=other.bad_exposed,
+               holds=holds, against=other.bad_exposed)  # fmt: skip
 
 
 def wilson(share: float, count: int) -> tuple[float, float]:

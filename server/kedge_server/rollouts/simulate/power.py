@@ -44,6 +44,7 @@ class Power:
         bad: Boards that the release failed on, fleet by fleet.
         exposed: Mean number of boards that took it up.
         hours: Median time until the end, stopped or completed.
+        tuned: It stops as few good releases as Kedge's gate; no setting of some peers does.
     """
 
     rule: str
@@ -56,6 +57,7 @@ class Power:
     bad: tuple[int, ...]
     exposed: float
     hours: float
+    tuned: bool = True
 
     @property
     def bad_exposed(self) -> float:
@@ -93,10 +95,10 @@ def table(
         rows.append(_power(KEDGE, f"alpha {spec.alpha:g}", name, each, courses))
     borne = rows[0].stopped
     for peer, settings in peers.PEERS.items():
-        setting = _tuned(settings, drawn["good"], borne + _EQUAL)
+        setting, tuned = _tuned(settings, drawn["good"], borne + _EQUAL)
         for name, each in drawn.items():
             courses = [peers.run(fleet, settings[setting]) for fleet in each]
-            rows.append(_power(peer, setting, name, each, courses))
+            rows.append(replace(_power(peer, setting, name, each, courses), tuned=tuned))
     return rows
 
 
@@ -104,7 +106,9 @@ def _draw(model: FleetModel, fleets: int, seed: int) -> list[Fleet]:
     return [draw(model, np.random.default_rng([seed, each])) for each in range(fleets)]
 
 
-def _tuned(settings: Mapping[str, peers.Rule], good: Sequence[Fleet], most: float) -> str:
+def _tuned(
+    settings: Mapping[str, peers.Rule], good: Sequence[Fleet], most: float
+) -> tuple[str, bool]:
     """Returns the setting with the most false halts that are still borne, else the dullest."""
     found = {
         name: sum(math.isfinite(peers.run(fleet, rule).stopped) for fleet in good) / len(good)
@@ -112,8 +116,8 @@ def _tuned(settings: Mapping[str, peers.Rule], good: Sequence[Fleet], most: floa
     }
     borne = {name: share for name, share in found.items() if share <= most}
     if not borne:
-        return min(found, key=lambda name: found[name])
-    return max(borne, key=lambda name: borne[name])
+        return min(found, key=lambda name: found[name]), False
+    return max(borne, key=lambda name: borne[name]), True
 
 
 def _power(
