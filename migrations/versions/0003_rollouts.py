@@ -11,7 +11,7 @@ branch_labels = None
 depends_on = None
 
 _MEASURES = ("begun", "baseline_p95_ms", "after_p95_ms", "latency_p95_ms", "error_share",
-             "agreement", "retry_at")  # fmt: skip
+             "agreement")  # fmt: skip
 
 
 def upgrade() -> None:
@@ -34,6 +34,7 @@ def upgrade() -> None:
             batch_op.add_column(sa.Column(each, sa.Float(), nullable=True))
         batch_op.add_column(sa.Column("attempt", sa.Integer(), nullable=False, server_default="1"))
         batch_op.add_column(sa.Column("retry_of", sa.String(), nullable=True))
+        batch_op.add_column(sa.Column("retried_by", sa.String(), nullable=True))
     # Who had spoken by now had taken its assignment up; when exactly was not kept.
     op.execute("UPDATE deployment SET begun = assigned WHERE assigned IS NOT NULL AND seq >= 0")
     with op.batch_alter_table("stage", schema=None) as batch_op:
@@ -54,7 +55,7 @@ def downgrade() -> None:
         batch_op.alter_column("percent", existing_type=sa.Float(), nullable=False)
         batch_op.drop_column("approved_by")
     with op.batch_alter_table("deployment", schema=None) as batch_op:
-        for each in ("retry_of", "attempt", *_MEASURES):
+        for each in ("retried_by", "retry_of", "attempt", *_MEASURES):
             batch_op.drop_column(each)
     with op.batch_alter_table("decision", schema=None) as batch_op:
         batch_op.drop_index(batch_op.f("ix_decision_rollout"))

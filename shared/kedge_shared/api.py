@@ -13,9 +13,17 @@ from msgspec import Meta
 from kedge_shared.ids import Count, Name, Sha256
 from kedge_shared.phases import Phase
 from kedge_shared.protocol import DeviceFacts, Verdict
-from kedge_shared.rollouts import GateSpec, LimitSpec, RolloutSpec, SequentialSpec, StageSpec
+from kedge_shared.rollouts import (
+    GateSpec,
+    LimitSpec,
+    RetrySpec,
+    RolloutSpec,
+    SequentialSpec,
+    StageSpec,
+)
 
-__all__ = ["GateSpec", "LimitSpec", "RolloutSpec", "SequentialSpec", "StageSpec"]
+#: What is asked for stands in a module of its own; callers find it here too.
+__all__ = ["GateSpec", "LimitSpec", "RetrySpec", "RolloutSpec", "SequentialSpec", "StageSpec"]
 
 RolloutState = Literal["running", "paused", "completed", "halted", "stopped", "recalled"]
 StageState = Literal["waiting", "running", "asking", "widened", "passed", "failed"]
@@ -78,6 +86,42 @@ class DecisionInfo:
     again: GateVerdict
     again_reason: str
     same: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanStage:
+    """What a stage would be.
+
+    Attributes:
+        title: What people read.
+        classes: Device class → boards that it brings.
+        devices: Their names.
+        notes: What its gate can and cannot say of so many boards.
+        earliest_seconds: It begins no sooner after the start.
+    """
+
+    title: str
+    classes: dict[str, int]
+    devices: tuple[str, ...]
+    notes: tuple[str, ...]
+    earliest_seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanInfo:
+    """A rollout that has not been started.
+
+    Attributes:
+        model: Model.
+        release: Release.
+        stages: In order.
+        skipped: Device → why it gets nothing.
+    """
+
+    model: Name
+    release: Name
+    stages: tuple[PlanStage, ...]
+    skipped: dict[str, str]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
-from kedge_shared.ids import Count, Name, Share
+from kedge_shared.ids import Name, Share
 
 #: What happens when every device of a stage has spoken and the test still cannot say.
 OnExhausted = Literal["hold", "ask", "widen"]
@@ -19,6 +19,8 @@ Risk = Annotated[float, Meta(gt=0, le=0.5)]
 #: A share that a likelihood can be made of.
 InnerShare = Annotated[float, Meta(gt=0, lt=1)]
 Seconds = Annotated[float, Meta(ge=0)]
+#: RSQL (kedge_server.devices.selectors).
+SelectorText = Annotated[str, Meta(max_length=1000)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,7 +102,7 @@ class StageSpec:
 
     percent: Annotated[float, Meta(gt=0, le=100)] | None = None
     count: Annotated[int, Meta(ge=1)] | None = None
-    selector: Annotated[str, Meta(max_length=1000)] = ""
+    selector: SelectorText = ""
     gate: GateSpec = GateSpec()
     approval: bool = False
 
@@ -110,6 +112,28 @@ class StageSpec:
         if self.percent is not None:
             return f"{self.percent:g} %"
         return f"{self.count} of each class" if self.count is not None else self.selector
+
+
+#: Why a board could not decide, which says nothing of the release: only that is tried again.
+RetryCode = Literal["memory", "disk", "network", "undecided"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RetrySpec:
+    """Boards that could not decide are given the release again.
+
+    A board that the release harmed is not: its failure is evidence, and only a person takes it
+    back (``kedge rollout retry``).
+
+    Attributes:
+        codes: Of the verdicts that are tried again.
+        limit: Attempts of a board in all.
+        backoff_seconds: Before the second attempt; doubled with each that follows.
+    """
+
+    codes: tuple[RetryCode, ...] = ("memory", "disk", "network", "undecided")
+    limit: Annotated[int, Meta(ge=1, le=20)] = 3
+    backoff_seconds: Annotated[float, Meta(gt=0)] = 600.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,6 +146,13 @@ class RolloutSpec:
         stages: In order; percents and counts grow, the last is 100 % unless only a part is wanted.
         tags: Devices that carry all of these tags; empty is every device.
         recall: A recall goes back to an older release.
+        selector: RSQL over device facts and tags; empty is every device.
+        order: Selectors; the boards of the first come first, those of none last. Chance decides
+            among equals.
+        priority: Of overlapping rollouts of a model the higher one has a board.
+        blast_radius: So many boards at most have the release and have not proven healthy.
+        deadline_hours: After it the rollout stops; boards keep what they have.
+        retry: Boards that could not decide are tried again; ``None`` is once only.
     """
 
     model: Name
@@ -129,9 +160,9 @@ class RolloutSpec:
     stages: Annotated[tuple[StageSpec, ...], Meta(min_length=1, max_length=20)]
     tags: dict[str, str] = field(default_factory=dict)
     recall: bool = False
-
-
-def stage_fault(stage: StageSpec) -> str:
-    """Returns what is wrong with the size of one stage, or an empty string. Pure."""
-    given: Count = sum((stage.percent is not None, stage.count is not None, bool(stage.selector)))
-    return "" if given == 1 else "give exactly one of percent, count, selector"
+    selector: SelectorText = ""
+    order: Annotated[tuple[SelectorText, ...], Meta(max_length=20)] = ()
+    priority: Annotated[int, Meta(ge=0, le=1000)] = 0
+    blast_radius: Annotated[int, Meta(ge=1)] | None = None
+    deadline_hours: Annotated[float, Meta(gt=0, le=24 * 365)] | None = None
+    retry: RetrySpec | None = None

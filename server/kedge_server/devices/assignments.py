@@ -123,6 +123,7 @@ class Director:
             counter=counter,
             issued=now,
             expires=now + int(self._life),
+            retry_of=row.retry_of if row else None,
         )
         return signing.seal(assignment, ASSIGNMENT_TYPE, self._signer)
 
@@ -150,6 +151,7 @@ class Director:
             .where(DeploymentRow.rollout == RolloutRow.id)
             .where(DeploymentRow.device == device)
             .where(col(DeploymentRow.assigned).is_not(None))
+            .where(col(DeploymentRow.retried_by).is_(None))
         )
         return [
             Claim(rollout.order or 0, rollout.state, deployment.id, rollout.recall)

@@ -247,7 +247,7 @@ def _equal(have: str | float, wanted: str) -> bool:
 
 
 def _ordered(have: str | float, operator: str, wanted: str) -> bool:
-    """Compares as numbers where the fact is one, else as versions: what has no digits is neither."""
+    """Compares as numbers where the fact is one, else as versions; what is neither never holds."""
     left: float | tuple[int, ...] | None
     right: float | tuple[int, ...] | None
     if isinstance(have, float | int):

@@ -41,7 +41,7 @@ def facts_of(session: Session, rollout: str, stages: Sequence[StageRow], upto: i
     query = (
         select(*_COLUMNS)  # type: ignore[call-overload]
         .join(DeviceRow, col(DeviceRow.id) == col(DeploymentRow.device))
-        .where(col(DeploymentRow.rollout) == rollout)
+        .where(col(DeploymentRow.rollout) == rollout, col(DeploymentRow.retried_by).is_(None))
         .order_by(col(DeploymentRow.assigned), col(DeploymentRow.device))
     )
     cohort: list[DeploymentFacts] = []

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
+from sqlalchemy import CursorResult, update
 from sqlalchemy import select as select_columns
-from sqlalchemy import update
-from sqlmodel import Session, col, select
+from sqlmodel import Session, col, func, select
 
 from kedge_server.devices.tables import DeviceRow
-from kedge_server.rollouts import evidence
+from kedge_server.rollouts import evidence, retries
 from kedge_server.rollouts.decision import Decision
 from kedge_server.rollouts.evidence import Evidence
 from kedge_server.rollouts.gates import judge
@@ -17,6 +18,7 @@ from kedge_server.rollouts.knowledge import facts_of, spec_of, stages_of
 from kedge_server.rollouts.moves import move, move_stage
 from kedge_server.rollouts.stages import OPEN, RolloutEvent, StageEvent, step
 from kedge_server.rollouts.tables import DeploymentRow, RolloutRow, StageRow
+from kedge_shared.rollouts import RolloutSpec
 
 SCHEDULER = "scheduler"
 
@@ -37,17 +39,26 @@ def look(session: Session, rollout: RolloutRow, now: float) -> bool:
     if current is None:
         return False
     spec = spec_of(rollout)
+    if _overdue(rollout, spec, now):
+        why = f"the deadline of {spec.deadline_hours:g} h is over"
+        return move(session, rollout, RolloutEvent.OVERDUE, why, SCHEDULER, now)
     stage = spec.stages[current.index]
+    filled = rollout.state == "running" and _keep_going(session, rollout, spec, current, now)
     facts = facts_of(session, rollout.id, stages, current.index)
     decision = judge(stage.gate, facts, now)
     told = (current.verdict, current.reason) != (decision.verdict, decision.reason)
     current.verdict, current.reason = decision.verdict, decision.reason
     session.add(current)
     event = step(stage, decision)
+    waiting = _waiting(session, rollout.id, current.index)
+    if waiting and event is not StageEvent.FAIL:
+        # The stage is not whole: what it proves so far is no pass.
+        event, current.verdict = None, "undecided"
+        current.reason = f"{waiting} boards wait for the blast radius; {decision.reason}"
     if event is None and current.state == "asking":
         event = StageEvent.REOPEN
     if event is None or (rollout.state != "running" and event is not StageEvent.FAIL):
-        return told
+        return told or filled
     if not move_stage(session, current, event, now):
         return told
     if event is not StageEvent.REOPEN:
@@ -76,10 +87,12 @@ def go_on(
     if done.index + 1 == len(stages):
         move(session, rollout, RolloutEvent.LAST_PASSED, why.partition(": ")[2] or why, who, now)
     elif move(session, rollout, RolloutEvent.STAGE_PASSED, why, who, now):
-        begin_stage(session, rollout, stages[done.index + 1], now)
+        begin_stage(session, rollout, spec_of(rollout), stages[done.index + 1], now)
 
 
-def begin_stage(session: Session, rollout: RolloutRow, stage: StageRow, now: float) -> None:
+def begin_stage(
+    session: Session, rollout: RolloutRow, spec: RolloutSpec, stage: StageRow, now: float
+) -> None:
     """Assigns a stage's devices, and notes what frame times are compared with."""
     if not move_stage(session, stage, StageEvent.BEGIN, now):
         return
@@ -95,10 +108,69 @@ def begin_stage(session: Session, rollout: RolloutRow, stage: StageRow, now: flo
         .values(baseline_p95_ms=own, after_p95_ms=None)
         .execution_options(synchronize_session=False)
     )
-    session.execute(
+    fill(session, rollout, spec, stage.index, now)
+
+
+def fill(session: Session, rollout: RolloutRow, spec: RolloutSpec, upto: int, now: float) -> int:
+    """Assigns the boards of the stages that have begun, as many as the blast radius admits.
+
+    Returns:
+        How many were assigned.
+    """
+    if not _waiting(session, rollout.id, upto):
+        return 0
+    mine = (
+        col(DeploymentRow.rollout) == rollout.id,
+        col(DeploymentRow.assigned).is_(None),
+        col(DeploymentRow.stage) <= upto,
+    )
+    chosen = select_columns(col(DeploymentRow.id)).where(*mine).order_by(
+        col(DeploymentRow.stage), col(DeploymentRow.id)
+    )  # fmt: skip
+    if spec.blast_radius is not None:
+        chosen = chosen.limit(max(0, spec.blast_radius - _unproven(session, rollout.id)))
+    done: CursorResult[Any] = session.execute(  # type: ignore[assignment]
         update(DeploymentRow)
-        .where(*unreached, col(DeploymentRow.stage) == stage.index)
+        .where(col(DeploymentRow.assigned).is_(None), col(DeploymentRow.id).in_(chosen))
         .values(assigned=now, updated=now)
         .execution_options(synchronize_session=False)
     )
     session.expire_all()
+    return done.rowcount
+
+
+def _keep_going(
+    session: Session, rollout: RolloutRow, spec: RolloutSpec, current: StageRow, now: float
+) -> bool:
+    """Assigns boards that joined or were held back, tries others again; says if there were any."""
+    filled = fill(session, rollout, spec, current.index, now)
+    if spec.retry is not None:
+        gate = spec.stages[current.index].gate
+        filled += retries.again(session, retries.due(session, rollout, spec.retry, gate, now), now)
+    return filled > 0
+
+
+def _overdue(rollout: RolloutRow, spec: RolloutSpec, now: float) -> bool:
+    hours = spec.deadline_hours
+    return hours is not None and now - rollout.created > hours * 3600
+
+
+def _waiting(session: Session, rollout: str, upto: int) -> int:
+    """Returns how many boards of the stages that have begun were not assigned yet."""
+    query = select_columns(func.count()).where(
+        col(DeploymentRow.rollout) == rollout,
+        col(DeploymentRow.assigned).is_(None),
+        col(DeploymentRow.stage) <= upto,
+    )
+    return int(session.execute(query).scalar_one())
+
+
+def _unproven(session: Session, rollout: str) -> int:
+    """Returns how many boards have the release, or are getting it, and have not proven healthy."""
+    query = select_columns(func.count()).where(
+        col(DeploymentRow.rollout) == rollout,
+        col(DeploymentRow.assigned).is_not(None),
+        col(DeploymentRow.retried_by).is_(None),
+        col(DeploymentRow.phase) != "confirmed",
+    )
+    return int(session.execute(query).scalar_one())

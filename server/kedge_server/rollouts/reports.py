@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Sequence
 
 from sqlmodel import Session, col, select
 
 from kedge_server.devices.tables import DeviceRow
-from kedge_server.releases.tables import BuildRow
 from kedge_server.rollouts import evidence
 from kedge_server.rollouts.evidence import Evidence
 from kedge_server.rollouts.gates import judge
 from kedge_server.rollouts.knowledge import facts_of, find_row, spec_of, stages_of
+from kedge_server.rollouts.membership import OPEN_ROLLOUTS, stage_for, takes
 from kedge_server.rollouts.moves import move
 from kedge_server.rollouts.progress import SCHEDULER
 from kedge_server.rollouts.stages import RolloutEvent
@@ -86,25 +86,40 @@ def _late_failure(session: Session, row: DeploymentRow, now: float) -> None:
 
 
 def late_device(session: Session, device: DeviceRow, now: float) -> None:
-    """Gives a device that joins late what the fleet's newest completed full rollout brought."""
-    query = (
-        select(RolloutRow)
-        .where(RolloutRow.state == "completed")
-        .order_by(col(RolloutRow.order).desc())
-    )
-    for rollout in session.exec(query):
+    """Takes a device that joins late into the open rollouts that are for it.
+
+    Their stages grow with it, and it is reached with the stage that has room. Beyond them it gets
+    what the fleet's newest completed full rollout brought.
+    """
+    for rollout in _newest(session, OPEN_ROLLOUTS):
         spec = spec_of(rollout)
-        tags = json.loads(device.tags)
-        fits = all(tags.get(key) == value for key, value in spec.tags.items())
-        build = session.get(BuildRow, (rollout.model, rollout.release, device.device_class))
-        if spec.stages[-1].percent != 100 or not fits or build is None:
+        if _has(session, rollout, device) or not takes(session, spec, device):
             continue
-        known = select(DeploymentRow).where(
-            DeploymentRow.rollout == rollout.id, DeploymentRow.device == device.id
-        )
-        if session.exec(known).first() is None:
+        stage = stage_for(session, rollout, spec, device)
+        if stage is not None:
+            session.add(new_deployment(rollout, device.id, stage, now))
+            break
+    for rollout in _newest(session, ("completed",)):
+        spec = spec_of(rollout)
+        if spec.stages[-1].percent != 100 or not takes(session, spec, device):
+            continue
+        if not _has(session, rollout, device):
             session.add(new_deployment(rollout, device.id, len(spec.stages) - 1, now, now))
         return
+
+
+def _newest(session: Session, states: Sequence[str]) -> Sequence[RolloutRow]:
+    query = select(RolloutRow).where(col(RolloutRow.state).in_(states))
+    if states == OPEN_ROLLOUTS:
+        query = query.order_by(col(RolloutRow.priority).desc())
+    return list(session.exec(query.order_by(col(RolloutRow.order).desc())))
+
+
+def _has(session: Session, rollout: RolloutRow, device: DeviceRow) -> bool:
+    known = select(DeploymentRow).where(
+        DeploymentRow.rollout == rollout.id, DeploymentRow.device == device.id
+    )
+    return session.exec(known).first() is not None
 
 
 def new_deployment(

@@ -13,7 +13,7 @@ from kedge_server.context import Services
 from kedge_server.database import transaction
 from kedge_server.rollouts import service
 from kedge_server.rollouts.stages import RolloutEvent
-from kedge_shared.api import DecisionInfo, DeploymentInfo, RolloutInfo, RolloutSpec
+from kedge_shared.api import DecisionInfo, DeploymentInfo, PlanInfo, RolloutInfo, RolloutSpec
 
 router = APIRouter(prefix="/api/v1/rollouts", tags=["rollouts"], route_class=BoundedRoute)
 
@@ -25,6 +25,13 @@ def create(spec: RolloutSpec, services: Services, who: Operator) -> RolloutInfo:
         made = service.create(session, spec, who, time.time())
     services.index.forget_all()
     return made
+
+
+@router.post("/plan", summary="What would a rollout do?")
+def plan(spec: RolloutSpec, services: Services, _: Operator) -> PlanInfo:
+    """Says who would get what, when, and why not the others; changes nothing."""
+    with transaction(services.engine) as session:
+        return service.plan(session, spec)
 
 
 @router.get("", summary="Every rollout")
@@ -61,6 +68,15 @@ def approve(rollout: str, services: Services, who: Operator) -> RolloutInfo:
     """Lets a stage go on that its gate leaves to a person."""
     with transaction(services.engine) as session:
         changed = service.approve(session, rollout, who, time.time())
+    services.index.forget_all()
+    return changed
+
+
+@router.post("/{rollout}/retry", summary="Try again where it failed")
+def retry(rollout: str, services: Services, who: Operator) -> RolloutInfo:
+    """Gives boards that failed or could not decide the release again, despite quarantine."""
+    with transaction(services.engine) as session:
+        changed = service.retry(session, rollout, who, time.time())
     services.index.forget_all()
     return changed
 

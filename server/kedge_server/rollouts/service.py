@@ -3,27 +3,41 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from sqlmodel import Session, col, select
 
 from kedge_server.audit.service import record
 from kedge_server.devices.tables import DeviceRow
-from kedge_server.errors import ConflictError, NotFoundError, RequestError
+from kedge_server.errors import ConflictError, MalformedError, NotFoundError
 from kedge_server.releases.service import builds
-from kedge_server.releases.tables import BuildRow, ReleaseRow
-from kedge_server.rollouts import evidence, knowledge, moves, progress, reports
-from kedge_server.rollouts.cohorts import assign_stages
+from kedge_server.releases.tables import ReleaseRow
+from kedge_server.rollouts import (
+    evidence,
+    knowledge,
+    membership,
+    moves,
+    progress,
+    reports,
+    retries,
+)
+from kedge_server.rollouts import plan as plans
 from kedge_server.rollouts.facts import Standing, is_silent, standing
+from kedge_server.rollouts.faults import faults
+from kedge_server.rollouts.membership import Members
 from kedge_server.rollouts.stages import RolloutEvent, StageEvent
 from kedge_server.rollouts.tables import DeploymentRow, RolloutRow, StageRow
 from kedge_shared import wire
-from kedge_shared.api import DecisionInfo, DeploymentInfo, RolloutInfo, RolloutSpec, StageInfo
+from kedge_shared.api import (
+    DecisionInfo,
+    DeploymentInfo,
+    PlanInfo,
+    RolloutInfo,
+    RolloutSpec,
+    StageInfo,
+)
 from kedge_shared.ids import fresh_id
-from kedge_shared.manifest import read_manifest
 from kedge_shared.phases import Phase
-from kedge_shared.protocol import DeviceFacts
-from kedge_shared.resolver import resolve
 
 
 def create(session: Session, spec: RolloutSpec, who: str, now: float) -> RolloutInfo:
@@ -31,51 +45,66 @@ def create(session: Session, spec: RolloutSpec, who: str, now: float) -> Rollout
 
     Raises:
         NotFoundError: There is no such release.
-        RequestError: Stages do not grow, or no device can take the release.
-        ConflictError: Another rollout of the model is running, or the release is older than what
-            the fleet runs and the rollout is no recall.
+        MalformedError: The specification is faulty; every fault is named.
+        ConflictError: No device can take it: they do not fit, or an open rollout of the same or a
+            higher priority has them; or the release is older than what the fleet runs and the
+            rollout is no recall.
     """
-    percents = [each.percent or 100.0 for each in spec.stages]
-    if sorted(set(percents)) != percents:
-        raise RequestError("stages must grow", "for example 5, 20, 100 percent")
-    found = builds(session, spec.model, spec.release)
-    _check_order(session, spec)
-    taken, skipped = _select(session, spec, found)
-    if not taken:
-        why = next(iter(skipped.values()), "no device is enrolled")
-        raise RequestError(f"no device can take {spec.model} {spec.release}: {why}")
+    found, stages = _drawn(session, spec)
+    if not found.classes:
+        why = next(iter(found.skipped.values()), "") or _nobody(session, spec)
+        raise ConflictError(f"no device can take {spec.model} {spec.release}: {why}")
     rollout = RolloutRow(
         id=fresh_id("ro"), model=spec.model, release=spec.release, recall=spec.recall,
         spec=wire.encode(spec).decode(), state="running", reason="started", created=now,
-        skipped=json.dumps(skipped),
+        skipped=json.dumps(found.skipped), priority=spec.priority,
     )  # fmt: skip
     session.add(rollout)
     session.flush()
-    stages = assign_stages(rollout.id, taken, percents)
+    membership.supersede(session, rollout, found.taken_over, now)
     rows = [
-        StageRow(rollout=rollout.id, index=index, percent=percent, state="waiting")
-        for index, percent in enumerate(percents)
+        StageRow(rollout=rollout.id, index=index, percent=each.percent, state="waiting")
+        for index, each in enumerate(spec.stages)
     ]
     session.add_all(rows)
     for device, stage in stages.items():
         session.add(reports.new_deployment(rollout, device, stage, now))
     session.flush()
-    progress.begin_stage(session, rollout, rows[0], now)
+    progress.begin_stage(session, rollout, spec, rows[0], now)
     detail = f"{spec.model} {spec.release} to {len(stages)} devices"
     record(session, who, "rollout create", rollout.id, detail)
     return info(session, rollout, now)
 
 
+def plan(session: Session, spec: RolloutSpec) -> PlanInfo:
+    """Says what a rollout would do, and changes nothing.
+
+    Raises:
+        NotFoundError: There is no such release.
+        MalformedError: The specification is faulty.
+        ConflictError: The release is older than what the fleet runs and the rollout is no recall.
+    """
+    found, stages = _drawn(session, spec)
+    return plans.plan(spec, found.classes, stages, {**found.unselected, **found.skipped})
+
+
+def _drawn(session: Session, spec: RolloutSpec) -> tuple[Members, dict[str, int]]:
+    wrong = faults(spec)
+    if wrong:
+        raise MalformedError("; ".join(wrong), "see docs/rollouts.md")
+    found = builds(session, spec.model, spec.release)
+    _check_order(session, spec)
+    who = membership.members(session, spec, found)
+    return who, membership.draw(spec, who)
+
+
+def _nobody(session: Session, spec: RolloutSpec) -> str:
+    if session.exec(select(DeviceRow)).first() is None:
+        return "no device is enrolled"
+    return f"no device is selected by {spec.selector or spec.tags}"
+
+
 def _check_order(session: Session, spec: RolloutSpec) -> None:
-    query = select(RolloutRow).where(
-        RolloutRow.model == spec.model, col(RolloutRow.state).in_(["running", "paused"])
-    )
-    open_one = session.exec(query).first()
-    if open_one is not None:
-        raise ConflictError(
-            f"rollout {open_one.id} of {spec.model} is {open_one.state}",
-            f"wait for it, or `kedge rollout halt {open_one.id}`",
-        )
     newest = session.exec(
         select(RolloutRow)
         .where(RolloutRow.model == spec.model, RolloutRow.state == "completed")
@@ -90,29 +119,6 @@ def _check_order(session: Session, spec: RolloutSpec) -> None:
             f"{spec.release} is older than {newest.release}, which the fleet runs",
             f"`kedge rollout recall {spec.model} {spec.release}` goes back",
         )
-
-
-def _select(
-    session: Session, spec: RolloutSpec, found: Mapping[str, BuildRow]
-) -> tuple[dict[str, str], dict[str, str]]:
-    """Returns device → class of those who get it, device → reason of the others."""
-    manifests = {name: read_manifest(build.manifest) for name, build in found.items()}
-    taken: dict[str, str] = {}
-    skipped: dict[str, str] = {}
-    for device in session.exec(select(DeviceRow).where(col(DeviceRow.serves))):
-        tags = json.loads(device.tags)
-        if any(tags.get(key) != value for key, value in spec.tags.items()):
-            continue
-        manifest = manifests.get(device.device_class)
-        if manifest is None:
-            skipped[device.id] = f"{spec.release} has no build for {device.device_class}"
-            continue
-        fit = resolve(manifest, wire.decode(device.facts.encode(), DeviceFacts, "stored facts"))
-        if fit.fits:
-            taken[device.id] = device.device_class
-        else:
-            skipped[device.id] = fit.reason
-    return taken, skipped
 
 
 def change(
@@ -147,6 +153,24 @@ def approve(session: Session, rollout_id: str, who: str, now: float) -> RolloutI
     title = knowledge.spec_of(rollout).stages[current.index].title
     why = f"stage {title} approved by {who}: {current.reason}"
     progress.go_on(session, rollout, stages, current, why, who, now)
+    return info(session, rollout, now)
+
+
+def retry(session: Session, rollout_id: str, who: str, now: float) -> RolloutInfo:
+    """Gives every board that failed or could not decide the release again, despite quarantine.
+
+    Raises:
+        NotFoundError: There is no such rollout.
+        ConflictError: It is over, or no board failed.
+    """
+    rollout = find(session, rollout_id)
+    if rollout.state not in membership.OPEN_ROLLOUTS:
+        raise ConflictError(f"rollout {rollout_id} is {rollout.state}: nothing is tried again")
+    gate = knowledge.spec_of(rollout).stages[0].gate
+    count = retries.again(session, retries.failed(session, rollout, gate, now), now)
+    if not count:
+        raise ConflictError(f"no board of rollout {rollout_id} has failed")
+    record(session, who, "rollout retry", rollout.id, f"{count} devices")
     return info(session, rollout, now)
 
 
@@ -209,7 +233,10 @@ def _deployment(session: Session, row: DeploymentRow, now: float) -> DeploymentI
 
 def info(session: Session, rollout: RolloutRow, now: float) -> RolloutInfo:
     """Returns what operators see of a rollout."""
-    rows = session.exec(select(DeploymentRow).where(DeploymentRow.rollout == rollout.id)).all()
+    query = select(DeploymentRow).where(
+        DeploymentRow.rollout == rollout.id, col(DeploymentRow.retried_by).is_(None)
+    )
+    rows = session.exec(query).all()
     stages = knowledge.stages_of(session, rollout.id)
     state: object = rollout.state
     return RolloutInfo(

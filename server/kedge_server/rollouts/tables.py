@@ -70,9 +70,9 @@ class DeploymentRow(SQLModel, table=True):
     latency_p95_ms: float | None = None
     error_share: float | None = None
     agreement: float | None = None
-    retry_at: float | None = None
     attempt: int = Field(default=1, sa_column_kwargs={"server_default": "1"})
     retry_of: str | None = None
+    retried_by: str | None = None
 
 
 class DecisionRow(SQLModel, table=True):
