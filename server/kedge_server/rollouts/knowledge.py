@@ -5,8 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import lru_cache
+from typing import Any
 
-from sqlalchemy import Row, select
+from sqlalchemy import Row, Select, func, select
 from sqlmodel import Session, col
 from sqlmodel import select as select_row
 
@@ -38,21 +40,45 @@ def facts_of(session: Session, rollout: str, stages: Sequence[StageRow], upto: i
         stages: All of its stages.
         upto: The stage that is asked about.
     """
-    query = (
+    reached = _query(rollout).where(col(DeploymentRow.assigned).is_not(None))
+    cohort = [
+        _facts(row) for row in session.execute(
+            reached.order_by(col(DeploymentRow.assigned), col(DeploymentRow.device))
+        )
+    ]  # fmt: skip
+    unreached = _query(rollout).where(
+        col(DeploymentRow.assigned).is_(None), col(DeploymentRow.after_p95_ms).is_not(None)
+    )
+    controls = [
+        ControlFacts(row.device, row.device_class, change)
+        for row in session.execute(unreached)
+        if (change := _change(row)) is not None
+    ]
+    states = {each.index: each.state for each in stages}
+    return GateFacts(tuple(cohort), tuple(controls), pools(states, upto), len(stages))
+
+
+def standings_of(session: Session, rollout: str) -> tuple[list[DeploymentFacts], dict[int, int]]:
+    """Returns what is known of the devices that were reached, and stage → how many were not."""
+    waiting = (
+        select(col(DeploymentRow.stage), func.count())
+        .where(col(DeploymentRow.rollout) == rollout, col(DeploymentRow.assigned).is_(None))
+        .where(col(DeploymentRow.retried_by).is_(None))
+        .group_by(col(DeploymentRow.stage))
+    )
+    reached = _query(rollout).where(col(DeploymentRow.assigned).is_not(None))
+    facts = [_facts(row) for row in session.execute(reached)]
+    return facts, dict(session.execute(waiting).tuples())
+
+
+def _query(rollout: str) -> Select[Any]:
+    """Returns the query of a rollout's deployments, the newest attempt of each device."""
+    found: Select[Any] = (
         select(*_COLUMNS)  # type: ignore[call-overload]
         .join(DeviceRow, col(DeviceRow.id) == col(DeploymentRow.device))
         .where(col(DeploymentRow.rollout) == rollout, col(DeploymentRow.retried_by).is_(None))
-        .order_by(col(DeploymentRow.assigned), col(DeploymentRow.device))
     )
-    cohort: list[DeploymentFacts] = []
-    controls: list[ControlFacts] = []
-    for row in session.execute(query):
-        if row.assigned is not None:
-            cohort.append(_facts(row))
-        elif (change := _change(row)) is not None:
-            controls.append(ControlFacts(row.device, row.device_class, change))
-    states = {each.index: each.state for each in stages}
-    return GateFacts(tuple(cohort), tuple(controls), pools(states, upto), len(stages))
+    return found
 
 
 def _facts(row: Row[tuple[object, ...]]) -> DeploymentFacts:
@@ -64,6 +90,7 @@ def _facts(row: Row[tuple[object, ...]]) -> DeploymentFacts:
     )  # fmt: skip
 
 
+@lru_cache(maxsize=4096)
 def _verdict(text: str) -> Verdict:
     """Returns a stored verdict without its figures, which no gate asks for."""
     found = wire.decode(text.encode(), Verdict, "stored verdict")

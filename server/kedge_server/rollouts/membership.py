@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any, Protocol
 
 from sqlalchemy import delete
 from sqlalchemy import select as select_columns
@@ -23,6 +25,19 @@ from kedge_shared.resolver import resolve
 from kedge_shared.rollouts import RolloutSpec
 
 OPEN_ROLLOUTS = ("running", "paused")
+#: Columns instead of entities: the whole fleet is read.
+_COLUMNS = (DeviceRow.id, DeviceRow.device_class, DeviceRow.facts, DeviceRow.tags,
+            DeviceRow.release)  # fmt: skip
+
+
+class AnyDevice(Protocol):
+    """A device's row, or its columns that are asked for here."""
+
+    id: Any
+    device_class: Any
+    facts: Any
+    tags: Any
+    release: Any
 
 
 @dataclass
@@ -49,9 +64,21 @@ def salt(spec: RolloutSpec) -> str:
     return f"{spec.model} {spec.release}"
 
 
-def facts_of_device(row: DeviceRow) -> Facts:
+@lru_cache(maxsize=1024)
+def _facts(text: str) -> DeviceFacts:
+    """Returns a board's facts; boards of a kind have the same text."""
+    return wire.decode(text.encode(), DeviceFacts, "stored facts")
+
+
+@lru_cache(maxsize=1024)
+def _tags(text: str) -> Mapping[str, str]:
+    found: dict[str, str] = json.loads(text)
+    return found
+
+
+def facts_of_device(row: AnyDevice) -> Facts:
     """Returns what selectors ask about."""
-    facts = wire.decode(row.facts.encode(), DeviceFacts, "stored facts")
+    facts = _facts(row.facts)
     found: dict[str, str | float | tuple[str, ...]] = {
         "name": row.id, "class": row.device_class, "arch": facts.arch,
         "memory_mb": float(facts.memory_mb), "agent": facts.agent, "cpu_flags": facts.cpu_flags,
@@ -60,7 +87,7 @@ def facts_of_device(row: DeviceRow) -> Facts:
     if facts.sm is not None:
         found["sm"] = float(facts.sm)
     found |= {f"runtime.{name}": version for name, version in facts.runtimes.items()}
-    found |= {f"tag.{key}": value for key, value in json.loads(row.tags).items()}
+    found |= {f"tag.{key}": value for key, value in _tags(row.tags).items()}
     return found
 
 
@@ -70,13 +97,17 @@ def members(session: Session, spec: RolloutSpec, builds: Mapping[str, BuildRow])
     wanted = parse(spec.selector) if spec.selector else None
     held = _held(session, spec.model)
     found = Members()
-    for device in session.exec(select(DeviceRow).where(col(DeviceRow.serves))):
+    fits: dict[tuple[str, str], str] = {}
+    for device in session.execute(select_columns(*_COLUMNS).where(col(DeviceRow.serves))):  # type: ignore[call-overload]
         facts = facts_of_device(device)
         why = _unselected(spec, wanted, device, facts)
         if why:
             found.unselected[device.id] = why
             continue
-        why = _unfit(spec, device, manifests.get(device.device_class))
+        kind = (device.device_class, device.facts)
+        if kind not in fits:
+            fits[kind] = _unfit(spec, device, manifests.get(device.device_class))
+        why = fits[kind]
         holder = held.get(device.id)
         if not why and holder is not None and holder.priority >= spec.priority:
             why = f"rollout {holder.id} is {holder.state} on it, with priority {holder.priority}"
@@ -89,8 +120,8 @@ def members(session: Session, spec: RolloutSpec, builds: Mapping[str, BuildRow])
     return found
 
 
-def _unselected(spec: RolloutSpec, wanted: Selector | None, device: DeviceRow, facts: Facts) -> str:
-    tags = json.loads(device.tags)
+def _unselected(spec: RolloutSpec, wanted: Selector | None, device: AnyDevice, facts: Facts) -> str:
+    tags = _tags(device.tags)
     for key, value in spec.tags.items():
         if tags.get(key) != value:
             return f"tag {key} is {tags.get(key, 'missing')}, not {value}"
@@ -99,10 +130,10 @@ def _unselected(spec: RolloutSpec, wanted: Selector | None, device: DeviceRow, f
     return ""
 
 
-def _unfit(spec: RolloutSpec, device: DeviceRow, manifest: Manifest | None) -> str:
+def _unfit(spec: RolloutSpec, device: AnyDevice, manifest: Manifest | None) -> str:
     if manifest is None:
         return f"{spec.release} has no build for {device.device_class}"
-    fit = resolve(manifest, wire.decode(device.facts.encode(), DeviceFacts, "stored facts"))
+    fit = resolve(manifest, _facts(device.facts))
     return "" if fit.fits else fit.reason
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from sqlmodel import Session, col, select
 
@@ -20,6 +21,8 @@ from kedge_shared import wire
 from kedge_shared.ids import fresh_id
 from kedge_shared.phases import TERMINAL, Phase
 from kedge_shared.protocol import Report, Verdict, Window
+
+_UNTOUCHED = wire.encode(Verdict(code="ok")).decode()
 
 
 def reported(session: Session, report: Report, device: str, now: float) -> None:
@@ -126,8 +129,13 @@ def new_deployment(
     rollout: RolloutRow, device: str, stage: int, now: float, assigned: float | None = None
 ) -> DeploymentRow:
     """Returns a deployment that has not begun."""
-    return DeploymentRow(
-        id=fresh_id("de"), rollout=rollout.id, device=device, stage=stage, model=rollout.model,
-        release=rollout.release, verdict=wire.encode(Verdict(code="ok")).decode(),
-        assigned=assigned, updated=now,
-    )  # fmt: skip
+    return DeploymentRow(**deployment_values(rollout, device, stage, now), assigned=assigned)
+
+
+def deployment_values(rollout: RolloutRow, device: str, stage: int, now: float) -> dict[str, Any]:
+    """Returns the columns of a deployment that has not begun, for inserts by the thousand."""
+    return {
+        "id": fresh_id("de"), "rollout": rollout.id, "device": device, "stage": stage,
+        "model": rollout.model, "release": rollout.release, "verdict": _UNTOUCHED, "updated": now,
+        "phase": Phase.IDLE.value, "boot_id": "", "seq": -1,
+    }  # fmt: skip

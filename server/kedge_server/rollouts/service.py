@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
+from sqlalchemy import insert
 from sqlmodel import Session, col, select
 
 from kedge_server.audit.service import record
@@ -22,11 +23,11 @@ from kedge_server.rollouts import (
     retries,
 )
 from kedge_server.rollouts import plan as plans
-from kedge_server.rollouts.facts import Standing, is_silent, standing
+from kedge_server.rollouts.facts import DeploymentFacts, Standing, count, is_silent
 from kedge_server.rollouts.faults import faults
 from kedge_server.rollouts.membership import Members
 from kedge_server.rollouts.stages import RolloutEvent, StageEvent
-from kedge_server.rollouts.tables import DeploymentRow, RolloutRow, StageRow
+from kedge_server.rollouts.tables import DEPLOYMENTS, DeploymentRow, RolloutRow, StageRow
 from kedge_shared import wire
 from kedge_shared.api import (
     DecisionInfo,
@@ -67,9 +68,12 @@ def create(session: Session, spec: RolloutSpec, who: str, now: float) -> Rollout
         for index, each in enumerate(spec.stages)
     ]
     session.add_all(rows)
-    for device, stage in stages.items():
-        session.add(reports.new_deployment(rollout, device, stage, now))
     session.flush()
+    session.execute(
+        insert(DEPLOYMENTS),
+        [reports.deployment_values(rollout, device, stage, now)
+         for device, stage in stages.items()],
+    )  # fmt: skip
     progress.begin_stage(session, rollout, spec, rows[0], now)
     detail = f"{spec.model} {spec.release} to {len(stages)} devices"
     record(session, who, "rollout create", rollout.id, detail)
@@ -233,10 +237,8 @@ def _deployment(session: Session, row: DeploymentRow, now: float) -> DeploymentI
 
 def info(session: Session, rollout: RolloutRow, now: float) -> RolloutInfo:
     """Returns what operators see of a rollout."""
-    query = select(DeploymentRow).where(
-        DeploymentRow.rollout == rollout.id, col(DeploymentRow.retried_by).is_(None)
-    )
-    rows = session.exec(query).all()
+    known = knowledge.standings_of(session, rollout.id)
+    spec = knowledge.spec_of(rollout)
     stages = knowledge.stages_of(session, rollout.id)
     state: object = rollout.state
     return RolloutInfo(
@@ -244,29 +246,26 @@ def info(session: Session, rollout: RolloutRow, now: float) -> RolloutInfo:
         state=state,  # type: ignore[arg-type]
         recall=rollout.recall, reason=rollout.reason, created=rollout.created,
         finished=rollout.finished,
-        stages=tuple(_stage(each, rows, knowledge.spec_of(rollout), now) for each in stages),
+        stages=tuple(_stage(each, known, spec, now) for each in stages),
     )  # fmt: skip
 
 
 def _stage(
-    stage: StageRow, rows: Sequence[DeploymentRow], spec: RolloutSpec, now: float
-) -> StageInfo:
-    cohort = [each for each in rows if each.stage <= stage.index]
-    gate = spec.stages[stage.index].gate
-    counts = dict.fromkeys(Standing, 0)
-    for each in cohort:
-        held = (
-            Standing.PENDING
-            if each.assigned is None
-            else standing(knowledge.facts_from(each), gate, stage.finished or now)
-        )
-        counts[held] += 1
+    stage: StageRow, known: tuple[Sequence[DeploymentFacts], Mapping[int, int]],
+    spec: RolloutSpec, now: float,
+) -> StageInfo:  # fmt: skip
+    reached, waiting = known
+    gate, at = spec.stages[stage.index].gate, stage.finished or now
+    counts = dict(count((each for each in reached if each.stage <= stage.index), gate, at))
+    counts[Standing.PENDING] += sum(
+        devices for index, devices in waiting.items() if index <= stage.index
+    )
     state: object = stage.state
     verdict: object = stage.verdict
     return StageInfo(
         index=stage.index, percent=stage.percent, title=spec.stages[stage.index].title,
         state=state,  # type: ignore[arg-type]
-        devices=len(cohort), healthy=counts[Standing.HEALTHY], failed=counts[Standing.FAILED],
+        devices=sum(counts.values()), healthy=counts[Standing.HEALTHY], failed=counts[Standing.FAILED],
         undecided=counts[Standing.UNDECIDED], pending=counts[Standing.PENDING],
         verdict=verdict,  # type: ignore[arg-type]
         reason=stage.reason,

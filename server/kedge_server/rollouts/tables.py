@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from sqlalchemy import Table
 from sqlmodel import Field, SQLModel
 
 
@@ -73,6 +74,10 @@ class DeploymentRow(SQLModel, table=True):
     attempt: int = Field(default=1, sa_column_kwargs={"server_default": "1"})
     retry_of: str | None = None
     retried_by: str | None = None
+
+
+#: For inserts by the thousand, which the ORM would make one object each for.
+DEPLOYMENTS: Table = DeploymentRow.__table__  # type: ignore[attr-defined]
 
 
 class DecisionRow(SQLModel, table=True):
