@@ -217,10 +217,13 @@ def judge_probation(
     busy = evidence is not None and _over_budget(evidence, manifest)
     ripe = elapsed >= settings.seconds and frames >= settings.min_frames and not busy
     if ripe and (not compared or low >= manifest.shadow.min_agreement):
-        said = f"served {frames} frames"
+        said, figures = f"served {frames} frames", dict[str, float](frames=frames)
         if compared:
             said += f", sees at least {low:.2f} of what the older engine sees"
-        return Ruling(Event.HEALTHY, Verdict(code="ok", reason=said, evidence={"frames": frames}))
+        if compared and blocks:
+            # A fleet's gate asks for it, board by board.
+            figures["agreement"] = sum(blocks) / len(blocks)
+        return Ruling(Event.HEALTHY, Verdict(code="ok", reason=said, evidence=figures))
     if elapsed < settings.max_seconds:
         return WATCH
     reason = f"{len(blocks)} blocks of evidence and {frames} frames do not tell"

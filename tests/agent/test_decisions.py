@@ -170,6 +170,18 @@ def test_probation(
     assert (ruling.event, ruling.verdict.code) == (event, code)
 
 
+def test_a_proof_of_health_says_how_much_it_saw_of_what_the_older_engine_sees() -> None:
+    """A fleet's gate asks for the figure; without an older engine there is none."""
+    seen = evidence(*SURE[:30], *[0.95] * 30)
+    figures = [
+        judge_probation(each, before, MANIFEST, POLICY, PATIENCE, frames=500, elapsed=61)
+        .verdict.evidence
+        for each, before in ((seen, SURE), (None, ()))
+    ]  # fmt: skip
+    assert figures[0] == {"frames": 500, "agreement": pytest.approx((90 + 0.95 * 30) / 120)}
+    assert figures[1] == {"frames": 500}
+
+
 def test_the_owners_may_have_undecided_engines_kept() -> None:
     keep = replace(POLICY, on_undecided="confirm")
     ruling = judge_probation(evidence(), (), MANIFEST, keep, PATIENCE, frames=500, elapsed=601)

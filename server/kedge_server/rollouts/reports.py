@@ -60,7 +60,7 @@ def measured(session: Session, report: Report, window: Window) -> None:
         select(DeploymentRow)
         .join(RolloutRow, col(RolloutRow.id) == col(DeploymentRow.rollout))
         .where(DeploymentRow.device == report.device)
-        .where(col(RolloutRow.state).in_(["running", "paused", "completed"]))
+        .where(col(RolloutRow.state).in_(OPEN_ROLLOUTS))
     )
     for row in session.exec(query):
         if row.assigned is None:

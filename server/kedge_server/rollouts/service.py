@@ -265,7 +265,8 @@ def _stage(
     return StageInfo(
         index=stage.index, percent=stage.percent, title=spec.stages[stage.index].title,
         state=state,  # type: ignore[arg-type]
-        devices=sum(counts.values()), healthy=counts[Standing.HEALTHY], failed=counts[Standing.FAILED],
+        devices=sum(counts.values()), healthy=counts[Standing.HEALTHY],
+        failed=counts[Standing.FAILED],
         undecided=counts[Standing.UNDECIDED], pending=counts[Standing.PENDING],
         verdict=verdict,  # type: ignore[arg-type]
         reason=stage.reason,

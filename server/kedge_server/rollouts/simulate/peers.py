@@ -4,7 +4,8 @@
 * Kayenta's judge: Mann-Whitney between boards with the release and boards without, at each
   interval (github.com/spinnaker/kayenta, NetflixACAJudge); the level is its setting. On outcomes
   of 0 and 1 with ties it is the two-sample test of proportions. Its controls fail at the share
-  that is borne.
+  that is borne, and boards that have not spoken count as good: over those alone that have, the
+  failures, which show first, would halt every release of a large fleet.
 * Argo Rollouts: a measurement at each interval fails when its share of failures is over a
   threshold; more failed measurements than ``failureLimit`` abort (argo-rollouts analysis docs).
 
@@ -77,13 +78,11 @@ def mann_whitney(level: float, background: float = 0.01) -> Rule:
     def rule(group: Group) -> float:
         if not group.controls:
             return math.inf
-        edges, failed, settled = _intervals(group, KAYENTA_SECONDS)
-        cases, bad = np.cumsum(settled), np.cumsum(failed)
-        controls = group.controls
-        pooled = (bad + background * controls) / np.maximum(1, cases + controls)
-        error = np.sqrt(pooled * (1 - pooled) * (1 / np.maximum(1, cases) + 1 / controls))
-        score = (bad / np.maximum(1, cases) - background) / np.maximum(error, 1e-12)
-        return _first(edges, (cases > 1) & (score > wanted))
+        edges, failed, _ = _intervals(group, KAYENTA_SECONDS)
+        bad, cases, controls = np.cumsum(failed), len(group.outcome), group.controls
+        pooled = (bad + background * controls) / (cases + controls)
+        error = np.sqrt(pooled * (1 - pooled) * (1 / cases + 1 / controls))
+        return _first(edges, (bad / cases - background) / np.maximum(error, 1e-12) > wanted)
 
     return rule
 
