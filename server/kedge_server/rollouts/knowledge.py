@@ -68,7 +68,7 @@ def standings_of(session: Session, rollout: str) -> tuple[list[DeploymentFacts],
     )
     reached = _query(rollout).where(col(DeploymentRow.assigned).is_not(None))
     facts = [_facts(row) for row in session.execute(reached)]
-    return facts, dict(session.execute(waiting).tuples())
+    return facts, {row[0]: row[1] for row in session.execute(waiting)}
 
 
 def _query(rollout: str) -> Select[Any]:
