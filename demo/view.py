@@ -42,7 +42,7 @@ class View:
             self._live.update(Group(_stages(rollout), _devices(devices)))
             return
         line = f"   {rollout.release} {rollout.state}: " + ", ".join(
-            f"{stage.percent:g} % {stage.healthy}/{stage.devices}"
+            f"{stage.title} {stage.healthy}/{stage.devices}"
             + (f" failed {stage.failed}" if stage.failed else "")
             for stage in rollout.stages
         )
@@ -59,7 +59,7 @@ class View:
 
 def _stages(rollout: api.RolloutInfo) -> Panel:
     lines = [
-        f"{stage.percent:5.0f} %  {'█' * stage.healthy}{'✗' * stage.failed}"
+        f"{stage.title:>7}  {'█' * stage.healthy}{'✗' * stage.failed}"
         f"{'·' * (stage.pending + stage.undecided)}  {stage.state}  {stage.reason}"
         for stage in rollout.stages
     ]

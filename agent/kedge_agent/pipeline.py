@@ -9,11 +9,11 @@ from collections.abc import Sequence
 from kedge_agent.errors import EngineError
 from kedge_agent.frames import Captured, LatestFrames
 from kedge_agent.hotswap import Answer, HotEngine
+from kedge_agent.pulse import Pulse
 from kedge_agent.shadow import Shadow
 from kedge_agent.sinks.base import Result
 from kedge_agent.sinks.queued import Queued
 from kedge_agent.telemetry import Telemetry
-from kedge_agent.pulse import Pulse
 
 _WAIT_SECONDS = 0.5
 #: A shadow looks at one source, since objects are followed from frame to frame; at another one

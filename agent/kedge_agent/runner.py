@@ -23,6 +23,7 @@ from kedge_agent.hotswap import HotEngine
 from kedge_agent.local_protocol import Slots
 from kedge_agent.local_server import serve
 from kedge_agent.pipeline import Loop
+from kedge_agent.pulse import lost
 from kedge_agent.runtimes.registry import RUNTIMES
 from kedge_agent.sinks.opening import open_sinks
 from kedge_agent.slots import read_slots
@@ -31,7 +32,6 @@ from kedge_agent.sources.opening import opener
 from kedge_agent.specs import RunnerSettings, SourceSpec
 from kedge_agent.start import load_at_start
 from kedge_agent.telemetry import Telemetry
-from kedge_agent.pulse import lost
 from kedge_shared import wire
 from kedge_shared.errors import KedgeError
 

@@ -10,8 +10,9 @@ from typing import Any
 from alembic import command
 from alembic.config import Config
 from alembic.util.exc import CommandError
-from sqlalchemy import Engine, create_engine, event
+from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.exc import OperationalError
+from sqlalchemy.pool import NullPool
 from sqlmodel import Session
 
 from kedge_shared.errors import StorageError
@@ -51,10 +52,15 @@ def upgrade(engine: Engine) -> None:
     """
     config = Config()
     config.set_main_option("script_location", str(migrations()))
+    # SQLite cannot alter a column: Alembic copies the table and drops the old one, which a row that
+    # refers to it forbids. A connection of its own does not enforce that; what it left is checked.
+    plain = create_engine(engine.url, poolclass=NullPool)
     try:
-        with engine.begin() as connection:
+        with plain.begin() as connection:
             config.attributes["connection"] = connection
             command.upgrade(config, "head")
+            if _dangling(connection):
+                raise CommandError("rows refer to others that are not there")
     except OperationalError as error:
         raise StorageError(
             f"database {engine.url.database} cannot be written: {error.orig}",
@@ -64,6 +70,13 @@ def upgrade(engine: Engine) -> None:
         raise StorageError(
             f"database does not fit this server: {error}", "run the newer kedge that wrote it"
         ) from None
+
+
+def _dangling(connection: Connection) -> bool:
+    """Says whether a row refers to one that is not there; other databases enforce it anyway."""
+    if connection.dialect.name != "sqlite":
+        return False
+    return connection.exec_driver_sql("PRAGMA foreign_key_check").first() is not None
 
 
 @contextmanager

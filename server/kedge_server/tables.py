@@ -9,8 +9,8 @@ from kedge_server.bench.tables import BenchJobRow
 from kedge_server.devices.tables import AssignmentRow, DeviceRow, EnrolmentTokenRow, ReportRow
 from kedge_server.releases.tables import BuildRow, ReleaseRow
 from kedge_server.repository.tables import MetadataRow
-from kedge_server.rollouts.tables import DeploymentRow, RolloutRow, StageRow
+from kedge_server.rollouts.tables import DecisionRow, DeploymentRow, RolloutRow, StageRow
 
 METADATA = SQLModel.metadata
-TABLES = (AssignmentRow, AuditRow, BenchJobRow, BuildRow, DeploymentRow, DeviceRow,
+TABLES = (AssignmentRow, AuditRow, BenchJobRow, BuildRow, DecisionRow, DeploymentRow, DeviceRow,
           EnrolmentTokenRow, MetadataRow, ReleaseRow, ReportRow, RolloutRow, StageRow)  # fmt: skip

@@ -5,69 +5,29 @@ The server turns them into its OpenAPI document, the client decodes answers into
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from msgspec import Meta
 
-from kedge_shared.ids import Count, Name, Sha256, Share
+from kedge_shared.ids import Count, Name, Sha256
 from kedge_shared.phases import Phase
 from kedge_shared.protocol import DeviceFacts, Verdict
+from kedge_shared.rollouts import (
+    GateSpec,
+    LimitSpec,
+    RetrySpec,
+    RolloutSpec,
+    SequentialSpec,
+    StageSpec,
+)
 
-RolloutState = Literal["running", "paused", "completed", "halted", "recalled"]
-StageState = Literal["waiting", "running", "passed", "failed"]
+#: What is asked for stands in a module of its own; callers find it here too.
+__all__ = ["GateSpec", "LimitSpec", "RetrySpec", "RolloutSpec", "SequentialSpec", "StageSpec"]
+
+RolloutState = Literal["running", "paused", "completed", "halted", "stopped", "recalled"]
+StageState = Literal["waiting", "running", "asking", "widened", "passed", "failed"]
 GateVerdict = Literal["pass", "fail", "undecided"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class GateSpec:
-    """What a stage must prove before the next begins.
-
-    Attributes:
-        max_failure_share: Failed deployments of the cohort above which the stage fails.
-        min_healthy: Devices with proof of health (confirmed) that the stage needs; ``None`` is
-            every device that has not failed, and one at least.
-        soak_seconds: How long the cohort must stay healthy after the last confirmation.
-        silence_seconds: A device that was assigned and says nothing final for so long has failed.
-    """
-
-    max_failure_share: Share = 0.0
-    min_healthy: Annotated[int, Meta(ge=1)] | None = None
-    soak_seconds: Annotated[float, Meta(ge=0)] = 60.0
-    silence_seconds: Annotated[float, Meta(gt=0)] = 1800.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class StageSpec:
-    """One stage of a rollout.
-
-    Attributes:
-        percent: Share of the selected devices of each class that has the release after this
-            stage, 0..100; cohorts are cumulative and rounded up.
-        gate: What it must prove.
-    """
-
-    percent: Annotated[float, Meta(gt=0, le=100)]
-    gate: GateSpec = GateSpec()
-
-
-@dataclass(frozen=True, kw_only=True)
-class RolloutSpec:
-    """What an operator asks for.
-
-    Attributes:
-        model: Model.
-        release: Release to roll out.
-        stages: In order, percent growing, the last 100 unless only a part is wanted.
-        tags: Devices that carry all of these tags; empty is every device.
-        recall: A recall goes back to an older release.
-    """
-
-    model: Name
-    release: Name
-    stages: Annotated[tuple[StageSpec, ...], Meta(min_length=1, max_length=20)]
-    tags: dict[str, str] = field(default_factory=dict)
-    recall: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +36,8 @@ class StageInfo:
 
     Attributes:
         index: Zero-based.
-        percent: Of the spec.
+        percent: Of the spec; ``None`` for a stage by count or selector.
+        title: What people read.
         state: Where it stands.
         devices: Cohort, this stage's own devices and those of the stages before.
         healthy: Confirmed.
@@ -88,7 +49,7 @@ class StageInfo:
     """
 
     index: Count
-    percent: float
+    percent: float | None
     state: StageState
     devices: Count
     healthy: Count
@@ -97,6 +58,70 @@ class StageInfo:
     pending: Count
     verdict: GateVerdict
     reason: str
+    title: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecisionInfo:
+    """A stored decision, and what its evidence says today.
+
+    Attributes:
+        id: Decisions count up.
+        stage: Zero-based.
+        at: Unix seconds.
+        verdict: As it was said.
+        reason: As it was said.
+        devices: Whose facts it rests on.
+        again: Verdict of the same evidence, judged now.
+        again_reason: Its sentence.
+        same: Whether all of it is the same.
+    """
+
+    id: Count
+    stage: Count
+    at: float
+    verdict: GateVerdict
+    reason: str
+    devices: Count
+    again: GateVerdict
+    again_reason: str
+    same: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanStage:
+    """What a stage would be.
+
+    Attributes:
+        title: What people read.
+        classes: Device class → boards that it brings.
+        devices: Their names.
+        notes: What its gate can and cannot say of so many boards.
+        earliest_seconds: It begins no sooner after the start.
+    """
+
+    title: str
+    classes: dict[str, int]
+    devices: tuple[str, ...]
+    notes: tuple[str, ...]
+    earliest_seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanInfo:
+    """A rollout that has not been started.
+
+    Attributes:
+        model: Model.
+        release: Release.
+        stages: In order.
+        skipped: Device → why it gets nothing.
+    """
+
+    model: Name
+    release: Name
+    stages: tuple[PlanStage, ...]
+    skipped: dict[str, str]
 
 
 @dataclass(frozen=True, kw_only=True)

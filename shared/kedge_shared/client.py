@@ -172,8 +172,16 @@ class Client:
         """Starts a rollout or recall."""
         return self._post("/api/v1/rollouts", spec, api.RolloutInfo)
 
+    def plan_rollout(self, spec: api.RolloutSpec) -> api.PlanInfo:
+        """Returns what a rollout would do; nothing is changed."""
+        return self._post("/api/v1/rollouts/plan", spec, api.PlanInfo)
+
+    def replay_rollout(self, rollout: str) -> list[api.DecisionInfo]:
+        """Returns a rollout's decisions, judged again from their stored evidence."""
+        return self._get(f"/api/v1/rollouts/{rollout}/replay", list[api.DecisionInfo])
+
     def change_rollout(self, rollout: str, action: str) -> api.RolloutInfo:
-        """Carries out ``pause``, ``resume`` or ``halt``."""
+        """Carries out ``pause``, ``resume``, ``halt``, ``stop``, ``approve`` or ``retry``."""
         return self._post(f"/api/v1/rollouts/{rollout}/{action}", None, api.RolloutInfo)
 
     def repository(self) -> api.RepositoryState:

@@ -14,10 +14,10 @@ from kedge_agent.detector import Detections
 from kedge_agent.frames import Captured, LatestFrames
 from kedge_agent.hotswap import HotEngine
 from kedge_agent.pipeline import Loop
+from kedge_agent.pulse import Pulse, lost
 from kedge_agent.sinks.callback import Callback
 from kedge_agent.sinks.queued import Queued
 from kedge_agent.telemetry import Telemetry
-from kedge_agent.pulse import Pulse, lost
 from tests.sim.camera import PICTURE
 from tests.sim.engine import SimDetector
 

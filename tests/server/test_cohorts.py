@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kedge_server.rollouts.cohorts import assign_stages
+from kedge_server.rollouts import cohorts
+from kedge_server.rollouts.cohorts import Size, place
 
 FLEETS = st.dictionaries(
     st.text("abcdefgh0123456789-", min_size=1, max_size=12),
@@ -15,6 +17,12 @@ FLEETS = st.dictionaries(
     min_size=1,
     max_size=60,
 )
+
+
+def assign_stages(salt: str, fleet: dict[str, str], percents: Sequence[float]) -> dict[str, int]:
+    return cohorts.assign_stages(salt, fleet, [Size(percent=each) for each in percents])
+
+
 PERCENTS = st.lists(st.integers(1, 100), min_size=1, max_size=5, unique=True).map(sorted)
 
 
@@ -67,3 +75,40 @@ def test_each_class_is_in_the_canary() -> None:
 def test_devices_beyond_the_last_stage_are_left_out() -> None:
     fleet = {f"cam-{each}": "x86" for each in range(10)}
     assert len(assign_stages("ro", fleet, [10, 30])) == 3
+
+
+def test_counts_and_selectors_size_stages_too() -> None:
+    fleet = {f"orin-{each}": "orin" for each in range(10)} | {"pi-0": "pi", "pi-1": "pi"}
+    sizes = [Size(members={"orin-7", "pi-1"}), Size(count=3), Size(percent=100)]
+    stages = cohorts.assign_stages("ro", fleet, sizes)
+    assert {name for name, stage in stages.items() if stage == 0} == {"orin-7", "pi-1"}
+    by_class = [sum(stages[name] <= 1 for name in fleet if name.startswith(each))
+                for each in ("orin", "pi")]  # fmt: skip
+    assert by_class == [3, 2], "counts are cumulative and hold what a selector brought"
+    assert set(stages) == set(fleet)
+
+
+def test_the_least_risk_comes_first() -> None:
+    fleet = {f"cam-{each}": "x86" for each in range(10)}
+    risks = {name: 0 if name in {"cam-3", "cam-8"} else 1 for name in fleet}
+    sizes = [Size(percent=20), Size(percent=100)]
+    for salt in range(20):
+        stages = cohorts.assign_stages(f"ro-{salt}", fleet, sizes, risks)
+        assert {name for name, stage in stages.items() if not stage} == {"cam-3", "cam-8"}
+
+
+@given(FLEETS, PERCENTS, st.integers(1, 30))
+def test_stages_that_grow_one_by_one_hold_what_they_would_at_once(
+    fleet: dict[str, str], percents: list[int], late: int
+) -> None:
+    sizes = [Size(percent=each) for each in percents]
+    members = [name for name in fleet if fleet[name] == "x86"]
+    stages = assign_stages("ro", dict.fromkeys(members, "x86"), percents)
+    counts = [sum(1 for each in stages.values() if each == stage) for stage in range(len(sizes))]
+    counts.append(len(members) - len(stages))
+    for number in range(late):
+        stage = place(f"late-{number}", counts, sizes) if sizes else None
+        counts[len(sizes) if stage is None else stage] += 1
+    total = len(members) + late
+    for stage, percent in enumerate(percents):
+        assert sum(counts[: stage + 1]) >= math.ceil(round(total * percent / 100, 9))

@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from kedge_server.rollouts.gates import DeploymentFacts, Standing, judge, standing
+from kedge_server.rollouts.facts import DeploymentFacts, GateFacts, Standing, standing
+from kedge_server.rollouts.gates import judge
 from kedge_shared.api import GateSpec
 from kedge_shared.phases import Phase
 from kedge_shared.protocol import Verdict
@@ -95,7 +96,7 @@ def test_what_a_board_counts_as(facts: DeploymentFacts, expected: str) -> None:
     ],
 )  # fmt: skip
 def test_gate(gate: GateSpec, cohort: list[DeploymentFacts], verdict: str, said: str) -> None:
-    decision = judge(gate, cohort, NOW)
+    decision = judge(gate, GateFacts(tuple(cohort)), NOW)
     assert decision.verdict == verdict
     assert said in decision.reason
 
@@ -103,4 +104,4 @@ def test_gate(gate: GateSpec, cohort: list[DeploymentFacts], verdict: str, said:
 def test_silence_alone_never_passes_however_long() -> None:
     gate = replace(GATE, max_failure_share=1.0)
     for later in (0, 1_000, 1_000_000):
-        assert judge(gate, [SILENT, SILENT], NOW + later).verdict != "pass"
+        assert judge(gate, GateFacts((SILENT, SILENT)), NOW + later).verdict != "pass"

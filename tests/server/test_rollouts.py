@@ -6,10 +6,11 @@ import time
 
 import pytest
 
-from kedge_shared.api import GateSpec, RolloutSpec, StageSpec
+from kedge_shared import histogram
+from kedge_shared.api import GateSpec, RolloutSpec, SequentialSpec, StageSpec
 from kedge_shared.errors import ServiceError
 from kedge_shared.phases import Phase
-from kedge_shared.protocol import Verdict
+from kedge_shared.protocol import Verdict, Window
 from tests.sim.device import HARM, SimDevice
 from tests.sim.world import World
 
@@ -267,7 +268,9 @@ def test_every_body_of_an_operator_is_held_to_its_bounds(running: World) -> None
         for each in methods.values()
         if "$ref" in str(each.get("requestBody", {}))
     ]
-    assert sorted(asked) == ["/api/v1/enrolment-tokens", "/api/v1/rollouts"]
+    assert sorted(asked) == [
+        "/api/v1/enrolment-tokens", "/api/v1/rollouts", "/api/v1/rollouts/plan",
+    ]  # fmt: skip
     for path in asked:
         assert http.post(path, content=b'{"model":"' + b"x" * 100_000).status_code == 413
         answer = http.post(path, json={"model": "/", "count": 0, "stages": []})
@@ -291,3 +294,71 @@ def test_a_recall_with_a_silent_board_is_completed_and_says_so(running: World) -
     assert done.reason.startswith("2 of 3 devices healthy, 1 failed; cam-2 has been silent")
     live(running, fleet[2:], 2)
     assert on(fleet, "1.0") == 3, "it comes back and is taken along"
+
+
+def window(p95_ms: float) -> Window:
+    return Window(started=0, seconds=60, frames=100, latency_ms=histogram.of([p95_ms] * 100))
+
+
+def test_frame_times_of_boards_and_of_those_not_reached_find_their_way_to_the_gate(
+    running: World,
+) -> None:
+    fleet = begun(running, 30)
+    for each in fleet:
+        each.send(each.report(Phase.CONFIRMED, window=window(20)))
+    running.publish("1.1", 11)
+    test = SequentialSpec(latency_ratio=1.1, on_exhausted="ask")
+    gate = GateSpec(soak_seconds=0, sequential=test)
+    stages = (StageSpec(percent=50, gate=gate), StageSpec(percent=100, gate=gate))
+    rollout = running.operator.create_rollout(
+        RolloutSpec(model="shapes", release="1.1", stages=stages)
+    )
+    for each in fleet:
+        each.live()
+    for each in fleet:
+        slower = 26 if each.release == "1.1" else 20
+        each.send(each.report(Phase.CONFIRMED, window=window(slower)))
+    running.tick()
+    halted = running.operator.rollout(rollout.id)
+    assert halted.state == "halted"
+    assert "p95 grew by more than 10% on 15 of 15 boards" in halted.reason
+    (decision,) = running.operator.replay_rollout(rollout.id)
+    assert (decision.verdict, decision.again, decision.same) == ("fail", "fail", True)
+    assert decision.devices == 15
+
+
+def test_an_undecided_stage_asks_and_is_approved_over_http(running: World) -> None:
+    fleet = begun(running, 4)
+    running.publish("1.1", 11)
+    gate = GateSpec(soak_seconds=0, sequential=SequentialSpec(latency_ratio=None))
+    stages = (StageSpec(percent=50, gate=gate), StageSpec(percent=100, gate=gate))
+    spec = RolloutSpec(model="shapes", release="1.1", stages=stages)
+    plan = running.operator.plan_rollout(spec)
+    rollout = running.operator.create_rollout(spec)
+    live(running, fleet, 3)
+    stage = running.operator.rollout(rollout.id).stages[0]
+    assert (stage.state, stage.verdict) == ("asking", "undecided")
+    assert "too few to tell 1% from 10%, 31 clean ones would" in stage.reason
+    assert {each.name for each in fleet if each.release == "1.1"} == set(plan.stages[0].devices)
+    running.operator.change_rollout(rollout.id, "approve")
+    with pytest.raises(ServiceError, match="asks for nothing"):
+        running.operator.change_rollout(rollout.id, "approve")
+    live(running, fleet, 1)
+    assert on(fleet, "1.1") == 4
+
+
+def test_a_retried_board_is_told_that_it_is_a_retry(running: World) -> None:
+    fleet = begun(running, 2)
+    running.publish("1.1", 11)
+    rollout = running.roll_out("1.1", max_failure_share=1.0)
+    fleet[0].poll()
+    first = fleet[0].assignment
+    assert first is not None
+    fleet[0].send(fleet[0].report(Phase.REFUSED, HARM))
+    running.operator.change_rollout(rollout.id, "retry")
+    fleet[0].poll()
+    again = fleet[0].assignment
+    assert again is not None
+    assert again.retry_of == first.deployment
+    assert again.deployment != first.deployment
+    assert again.counter > first.counter

@@ -6,20 +6,26 @@ import itertools
 from typing import get_args
 
 from kedge_server.devices.assignments import Claim, effective
-from kedge_server.rollouts.stages import RolloutEvent, advance
-from kedge_shared.api import RolloutState
+from kedge_server.rollouts.stages import RolloutEvent, StageEvent, advance, advance_stage
+from kedge_shared.api import RolloutState, StageState
 
 PINNED = {
     ("running", "stage_passed"): "running",
     ("running", "last_passed"): "completed",
     ("running", "gate_failed"): "halted",
+    ("running", "overdue"): "stopped",
     ("running", "pause"): "paused",
     ("running", "halt"): "halted",
+    ("running", "stop"): "stopped",
     ("paused", "resume"): "running",
     ("paused", "halt"): "halted",
+    ("paused", "stop"): "stopped",
+    ("paused", "overdue"): "stopped",
     ("paused", "gate_failed"): "halted",
     ("completed", "late_failure"): "halted",
     ("completed", "halt"): "halted",
+    ("stopped", "late_failure"): "halted",
+    ("stopped", "halt"): "halted",
 }
 
 
@@ -45,6 +51,10 @@ def test_a_board_follows_the_newest_rollout_that_stands() -> None:
     assert effective(claims("completed", "completed", "paused")) == ("de-3", "install")
 
 
+def test_a_stopped_rollout_leaves_its_boards_alone() -> None:
+    assert effective(claims("completed", "stopped")) == ("de-2", "install")
+
+
 def test_a_halted_rollout_takes_its_boards_back() -> None:
     assert effective(claims("completed", "halted")) == ("de-1", "revert")
     assert effective(claims("completed", "halted", "halted")) == ("de-1", "revert")
@@ -67,3 +77,20 @@ def test_order_of_rows_does_not_matter() -> None:
     rows = claims("completed", "halted", "running", "halted")
     for each in itertools.permutations(rows):
         assert effective(each) == ("de-3", "revert")
+
+
+STAGES_PINNED = {
+    ("waiting", "begin"): "running",
+    ("running", "pass"): "passed",
+    ("running", "widen"): "widened",
+    ("running", "ask"): "asking",
+    ("running", "fail"): "failed",
+    ("asking", "approve"): "passed",
+    ("asking", "reopen"): "running",
+    ("asking", "fail"): "failed",
+}
+
+
+def test_every_pair_of_a_stage_is_as_pinned_or_refused() -> None:
+    for state, event in itertools.product(get_args(StageState), StageEvent):
+        assert advance_stage(state, event) == STAGES_PINNED.get((state, event.value))

@@ -112,6 +112,9 @@ def _confirmed(evidence: Evidence | None, manifest: Manifest, served: Served) ->
     if evidence is not None:
         said += f", loses less than {manifest.shadow.max_loss:.0%} of what the older engine sees"
         figures = _figures(evidence)
+        if evidence.tracks:
+            # A fleet's gate asks for it, board by board.
+            figures["agreement"] = 1 - evidence.missed
     figures["frames"] = served.frames
     return Ruling(Event.HEALTHY, Verdict(code="ok", reason=said, evidence=figures))
 

@@ -95,6 +95,7 @@ class Director:
             return stored
         counter = max((stored.counter if stored else 0) + 1, seen + 1, now)
         envelope = self._sign(session, device, deployment, intent, counter, now)
+        self._told(session, deployment, now)
         row = stored or AssignmentRow(
             device=device.id, deployment="", intent="", counter=0, issued=0, expires=0, envelope=""
         )
@@ -122,8 +123,17 @@ class Director:
             counter=counter,
             issued=now,
             expires=now + int(self._life),
+            retry_of=row.retry_of if row else None,
         )
         return signing.seal(assignment, ASSIGNMENT_TYPE, self._signer)
+
+    @staticmethod
+    def _told(session: Session, deployment: str | None, now: int) -> None:
+        """Notes when a board first heard of a deployment: from then on its silence counts."""
+        row = session.get(DeploymentRow, deployment) if deployment else None
+        if row is not None and row.begun is None:
+            row.begun = float(now)
+            session.add(row)
 
     @staticmethod
     def _manifest(session: Session, device: DeviceRow, row: DeploymentRow) -> ManifestRef | None:
@@ -141,6 +151,7 @@ class Director:
             .where(DeploymentRow.rollout == RolloutRow.id)
             .where(DeploymentRow.device == device)
             .where(col(DeploymentRow.assigned).is_not(None))
+            .where(col(DeploymentRow.retried_by).is_(None))
         )
         return [
             Claim(rollout.order or 0, rollout.state, deployment.id, rollout.recall)

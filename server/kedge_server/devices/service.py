@@ -13,7 +13,7 @@ from sqlmodel import Session, col, select
 from kedge_server.audit.service import record
 from kedge_server.devices.tables import DeviceRow, EnrolmentTokenRow, ReportRow
 from kedge_server.errors import ConflictError, NotFoundError, RequestError, UnauthorizedError
-from kedge_server.rollouts import progress
+from kedge_server.rollouts import reports
 from kedge_shared import signing, wire
 from kedge_shared.api import DeviceInfo, EnrolmentToken, TokenRequest
 from kedge_shared.errors import InputError, TrustError
@@ -88,7 +88,7 @@ def enrol(session: Session, token: str, envelope: dict[str, Any]) -> tuple[Enrol
     session.flush()
     record(session, device.id, "enrol", device.id, f"{device.device_class}, key {key.keyid[:12]}")
     if device.serves:
-        progress.late_device(session, device, time.time())
+        reports.late_device(session, device, time.time())
     return Enrolled(device=device.id, token=secret), device.token_hash
 
 
@@ -142,7 +142,9 @@ def _apply(session: Session, device: DeviceRow, report: Report) -> None:
     session.add(device)
     session.flush()
     if report.deployment:
-        progress.reported(session, report, device.id, now)
+        reports.reported(session, report, device.id, now)
+    if report.window is not None:
+        reports.measured(session, report, report.window)
 
 
 def find(session: Session, device: str) -> DeviceRow:

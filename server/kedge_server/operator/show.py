@@ -25,14 +25,15 @@ _COLOURS = {
 }
 
 
-def _print_json(value: object) -> None:
+def print_json(value: object) -> None:
+    """Prints a value for machines."""
     print(wire.encode_pretty(value).decode(), end="")
 
 
 def bundle(made: Made, *, as_json: bool) -> None:
     """Shows what a bundle holds."""
     if as_json:
-        _print_json(made)
+        print_json(made)
         return
     table = made.table
     classes = ", ".join(each.device_class for each in table.builds)
@@ -42,7 +43,10 @@ def bundle(made: Made, *, as_json: bool) -> None:
     _console.print(f"boards take it until {made.expires}")
 
 
-def _table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], empty: str) -> None:
+def print_table(
+    title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], empty: str
+) -> None:
+    """Prints rows for people, or what to say where there are none."""
     if not rows:
         _console.print(empty)
         return
@@ -59,7 +63,7 @@ def _ago(moment: float | None) -> str:
 def releases(found: Sequence[api.ReleaseInfo], *, as_json: bool) -> None:
     """Shows releases, newest first."""
     if as_json:
-        return _print_json(found)
+        return print_json(found)
     rows = [
         (each.model, each.release, str(each.release_counter), ", ".join(
             build.device_class + (" (overridden)" if build.overrides else "")
@@ -67,7 +71,7 @@ def releases(found: Sequence[api.ReleaseInfo], *, as_json: bool) -> None:
         ))
         for each in found
     ]  # fmt: skip
-    return _table(
+    return print_table(
         "Releases",
         ("model", "release", "counter", "builds"),
         rows,
@@ -78,7 +82,7 @@ def releases(found: Sequence[api.ReleaseInfo], *, as_json: bool) -> None:
 def release(found: api.ReleaseInfo, *, as_json: bool) -> None:
     """Shows one release."""
     if as_json:
-        return _print_json(found)
+        return print_json(found)
     rows = [
         (
             each.device_class,
@@ -90,13 +94,13 @@ def release(found: api.ReleaseInfo, *, as_json: bool) -> None:
         for each in found.builds
     ]
     columns = ("device class", "engine", "size", "verdict", "overrides")
-    return _table(f"{found.model} {found.release}", columns, rows, "No build.")
+    return print_table(f"{found.model} {found.release}", columns, rows, "No build.")
 
 
 def devices(found: Sequence[api.DeviceInfo], *, as_json: bool) -> None:
     """Shows boards."""
     if as_json:
-        return _print_json(found)
+        return print_json(found)
     rows = [
         (
             each.id,
@@ -108,7 +112,7 @@ def devices(found: Sequence[api.DeviceInfo], *, as_json: bool) -> None:
         )
         for each in found
     ]
-    return _table(
+    return print_table(
         "Devices",
         ("device", "class", "runs", "phase", "p95", "last seen"),
         rows,
@@ -121,7 +125,7 @@ def device(
 ) -> None:
     """Shows one board with its history."""
     if as_json:
-        return _print_json({"device": found, "deployments": deployments})
+        return print_json({"device": found, "deployments": deployments})
     devices([found], as_json=False)
     return _deployments(deployments)
 
@@ -129,7 +133,7 @@ def device(
 def tokens(made: Sequence[api.EnrolmentToken], *, as_json: bool) -> None:
     """Shows fresh tokens, one a line, so that a script can read them."""
     if as_json:
-        return _print_json(made)
+        return print_json(made)
     for each in made:
         print(each.token)
     return None
@@ -138,13 +142,13 @@ def tokens(made: Sequence[api.EnrolmentToken], *, as_json: bool) -> None:
 def rollouts(found: Sequence[api.RolloutInfo], *, as_json: bool) -> None:
     """Shows rollouts, newest first."""
     if as_json:
-        return _print_json(found)
+        return print_json(found)
     rows = [
         (each.id, each.model, each.release, each.state, _stage_line(each), each.reason)
         for each in found
     ]
     columns = ("rollout", "model", "release", "state", "stages", "why")
-    return _table(
+    return print_table(
         "Rollouts", columns, rows, "No rollout yet: `kedge rollout create MODEL RELEASE`."
     )
 
@@ -157,10 +161,10 @@ def rollout(
 ) -> None:
     """Shows one rollout with its stages and devices."""
     if as_json:
-        return _print_json({"rollout": found, "deployments": deployments})
+        return print_json({"rollout": found, "deployments": deployments})
     rows = [
         (
-            f"{each.percent:g} %",
+            each.title,
             each.state,
             f"{each.healthy}/{each.devices}",
             str(each.failed),
@@ -172,7 +176,7 @@ def rollout(
     ]
     title = f"{found.id}: {found.model} {found.release}, {found.state}. {found.reason}"
     columns = ("stage", "state", "healthy", "failed", "undecided", "pending", "gate")
-    _table(title, columns, rows, "No stage.")
+    print_table(title, columns, rows, "No stage.")
     return _deployments(deployments) if deployments else None
 
 
@@ -183,7 +187,7 @@ def progress(found: api.RolloutInfo) -> None:
 
 def _stage_line(found: api.RolloutInfo) -> str:
     return "  ".join(
-        f"{each.percent:g} % {each.healthy}/{each.devices}"
+        f"{each.title} {each.healthy}/{each.devices}"
         + (f" failed {each.failed}" if each.failed else "")
         for each in found.stages
     )
@@ -202,4 +206,4 @@ def _deployments(found: Sequence[api.DeploymentInfo]) -> None:
         for each in sorted(found, key=lambda each: -each.assigned)
     ]
     columns = ("device", "release", "phase", "verdict", "why", "updated")
-    _table("Deployments", columns, rows, "No deployment yet.")
+    print_table("Deployments", columns, rows, "No deployment yet.")

@@ -1,108 +1,99 @@
-"""Is a stage proven? Pure: facts in, verdict and the sentence an operator reads out."""
+"""Is a stage proven? Pure: facts in, verdict and the sentence an operator reads out.
+
+Every device class is judged by itself: a build that is bad for one class cannot hide behind the
+boards of another.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from enum import Enum
 
-from kedge_shared.api import GateSpec, GateVerdict
-from kedge_shared.phases import TERMINAL, Phase
-from kedge_shared.protocol import Verdict
-
-#: Refusals that are the build's fault, whatever the agent called their cause.
-_BUILD_FAULTS = frozenset({"accuracy", "latency", "fidelity", "crash", "trust", "misfit",
-                           "quarantined"})  # fmt: skip
-
-
-class Standing(str, Enum):
-    """What a deployment counts as."""
-
-    HEALTHY = "healthy"  # proof of health on that board
-    FAILED = "failed"  # refused or rolled back for harm, or silent
-    UNDECIDED = "undecided"  # environment or too little evidence: neither
-    PENDING = "pending"  # not final yet
+from kedge_server.rollouts import trial
+from kedge_server.rollouts.decision import Decision, named, soaking
+from kedge_server.rollouts.facts import (
+    DeploymentFacts,
+    GateFacts,
+    Standing,
+    count,
+    standing,
+    tell_failure,
+)
+from kedge_shared.rollouts import GateSpec
 
 
-@dataclass(frozen=True)
-class DeploymentFacts:
-    """What a gate knows of one device.
-
-    Attributes:
-        device: For the reason.
-        phase: As last reported.
-        verdict: As last reported.
-        assigned: Unix seconds.
-        confirmed: Unix seconds of the proof of health, or ``None``.
-    """
-
-    device: str
-    phase: Phase
-    verdict: Verdict
-    assigned: float
-    confirmed: float | None
-
-
-@dataclass(frozen=True)
-class Decision:
-    """What a gate says.
-
-    Attributes:
-        verdict: pass, fail or undecided.
-        reason: The sentence an operator reads.
-    """
-
-    verdict: GateVerdict
-    reason: str
-
-
-def standing(facts: DeploymentFacts, gate: GateSpec, now: float) -> Standing:
-    """Says what a deployment counts as; silence is not proof."""
-    if facts.phase is Phase.CONFIRMED:
-        return Standing.HEALTHY
-    if facts.phase in TERMINAL:
-        harmful = facts.verdict.cause == "harm" or (
-            facts.verdict.cause is None and facts.verdict.code in _BUILD_FAULTS
-        )
-        return Standing.FAILED if harmful else Standing.UNDECIDED
-    silent = now - facts.assigned > gate.silence_seconds
-    return Standing.FAILED if silent else Standing.PENDING
-
-
-def is_silent(facts: DeploymentFacts, gate: GateSpec, now: float) -> bool:
-    """Says whether a deployment failed by silence."""
-    return facts.phase not in TERMINAL and standing(facts, gate, now) is Standing.FAILED
-
-
-def judge(gate: GateSpec, cohort: Sequence[DeploymentFacts], now: float) -> Decision:
+def judge(gate: GateSpec, facts: GateFacts, now: float) -> Decision:
     """Judges a stage.
 
     Args:
         gate: What it must prove.
-        cohort: Every device that has been assigned so far, this stage's and those before.
+        facts: What is known of every device that was assigned so far, and of those that were not.
         now: Unix seconds.
     """
-    if not cohort:
+    if not facts.cohort:
         return Decision("pass", "no device in this stage")
-    counts = dict.fromkeys(Standing, 0)
+    over = _over_limits(gate, facts.cohort, now)
+    if over:
+        return Decision("fail", over)
+    if gate.sequential is not None:
+        return trial.judge(gate, gate.sequential, facts, now)
+    return _thresholds(gate, facts, now)
+
+
+def _over_limits(gate: GateSpec, cohort: Sequence[DeploymentFacts], now: float) -> str:
+    """Returns which hard limit is broken, or an empty string."""
+    limits = gate.limits
+    failed = count(cohort, gate, now)[Standing.FAILED]
+    if limits.failed is not None and failed >= limits.failed:
+        told = _first_failure(gate, cohort, now)
+        return f"{failed} devices failed, the limit is {limits.failed}; {told}"
     for each in cohort:
-        counts[standing(each, gate, now)] += 1
-    failed, healthy = counts[Standing.FAILED], counts[Standing.HEALTHY]
-    if failed / len(cohort) > gate.max_failure_share:
-        return Decision("fail", _why_failed(gate, cohort, now, failed))
+        slow, faulty = each.latency_p95_ms, each.error_share
+        if None not in (slow, limits.latency_p95_ms) and slow > limits.latency_p95_ms:  # type: ignore[operator]
+            return f"{each.device}: p95 {slow:.1f} ms, the limit is {limits.latency_p95_ms:g} ms"
+        if None not in (faulty, limits.error_share) and faulty > limits.error_share:  # type: ignore[operator]
+            return (
+                f"{each.device}: {faulty:.1%} of frames failed, {limits.error_share:.1%} is allowed"
+            )
+    return ""
+
+
+def _thresholds(gate: GateSpec, facts: GateFacts, now: float) -> Decision:
+    # Who bears every failure (a recall) does not want a class of silent boards to hold it up.
+    classes = facts.classes() if gate.max_failure_share < 1 else {"": list(facts.cohort)}
+    waiting = ""
+    for device_class, members in classes.items():
+        counts = count(members, gate, now)
+        failed = counts[Standing.FAILED]
+        if failed / len(members) > gate.max_failure_share:
+            return Decision("fail", named(device_class, _why_failed(gate, members, now, failed),
+                                          len(classes)))  # fmt: skip
+        missing = _missing(gate, members, now)
+        waiting = waiting or (missing and named(device_class, missing, len(classes)))
+    if waiting:
+        return Decision("undecided", waiting)
+    counts = count(facts.cohort, gate, now)
+    healthy, failed = counts[Standing.HEALTHY], counts[Standing.FAILED]
+    since = max(each.confirmed or 0.0 for each in facts.cohort)
+    early = soaking(healthy, since, gate.soak_seconds, now)
+    if early:
+        return Decision("undecided", early)
+    lost = f"; {_first_failure(gate, facts.cohort, now)}" if failed else ""
+    said = f"{healthy} of {len(facts.cohort)} devices healthy, {failed} failed{lost}"
+    return Decision("pass", said)
+
+
+def _missing(gate: GateSpec, members: Sequence[DeploymentFacts], now: float) -> str:
+    """Returns what a class has not proven yet, or an empty string."""
+    counts = count(members, gate, now)
+    healthy, failed = counts[Standing.HEALTHY], counts[Standing.FAILED]
     # Those whose failure the gate bears are not waited for; but nobody's health proves nothing.
-    needed = min(gate.min_healthy or max(1, len(cohort) - failed), len(cohort))
-    lost = f"; {_first_failure(gate, cohort, now)}" if failed else ""
-    if healthy < needed:
-        said = f"{healthy} of {needed} devices have proven healthy, {failed} failed"
-        if counts[Standing.UNDECIDED]:
-            said += f", {counts[Standing.UNDECIDED]} could not decide"
-        return Decision("undecided", said + lost)
-    since = now - max(each.confirmed or 0.0 for each in cohort)
-    if since < gate.soak_seconds:
-        left = gate.soak_seconds - since
-        return Decision("undecided", f"{healthy} devices healthy, soaking {left:.0f} s more")
-    return Decision("pass", f"{healthy} of {len(cohort)} devices healthy, {failed} failed{lost}")
+    needed = min(gate.min_healthy or max(1, len(members) - failed), len(members))
+    if healthy >= needed:
+        return ""
+    said = f"{healthy} of {needed} devices have proven healthy, {failed} failed"
+    if counts[Standing.UNDECIDED]:
+        said += f", {counts[Standing.UNDECIDED]} could not decide"
+    return said + (f"; {_first_failure(gate, members, now)}" if failed else "")
 
 
 def _why_failed(gate: GateSpec, cohort: Sequence[DeploymentFacts], now: float, failed: int) -> str:
@@ -113,7 +104,5 @@ def _why_failed(gate: GateSpec, cohort: Sequence[DeploymentFacts], now: float, f
 
 
 def _first_failure(gate: GateSpec, cohort: Sequence[DeploymentFacts], now: float) -> str:
-    first = next(each for each in cohort if standing(each, gate, now) is Standing.FAILED)
-    if is_silent(first, gate, now):
-        return f"{first.device} has been silent for {now - first.assigned:.0f} s"
-    return f"{first.device}: {first.verdict.code}, {first.verdict.reason}"
+    failed = (each for each in cohort if standing(each, gate, now) is Standing.FAILED)
+    return tell_failure(next(failed), gate, now)

@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-import json
-import time
 from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import CursorResult, update
-from sqlmodel import Session, col, select
+from sqlalchemy import select as select_columns
+from sqlmodel import Session, col, func, select
 
-from kedge_server.audit.service import record
 from kedge_server.devices.tables import DeviceRow
-from kedge_server.releases.tables import BuildRow
-from kedge_server.rollouts.gates import Decision, DeploymentFacts, judge
-from kedge_server.rollouts.stages import RolloutEvent, advance
+from kedge_server.rollouts import evidence, retries
+from kedge_server.rollouts.decision import Decision
+from kedge_server.rollouts.evidence import Evidence
+from kedge_server.rollouts.gates import judge
+from kedge_server.rollouts.knowledge import facts_of, spec_of, stages_of
+from kedge_server.rollouts.moves import move, move_stage
+from kedge_server.rollouts.stages import OPEN, RolloutEvent, StageEvent, step
 from kedge_server.rollouts.tables import DeploymentRow, RolloutRow, StageRow
-from kedge_shared import wire
-from kedge_shared.api import RolloutSpec, RolloutState
-from kedge_shared.ids import fresh_id
-from kedge_shared.phases import TERMINAL, Phase
-from kedge_shared.protocol import Report, Verdict
+from kedge_shared.rollouts import RolloutSpec
 
 SCHEDULER = "scheduler"
 
@@ -30,194 +28,149 @@ def tick(session: Session, now: float) -> bool:
     query = select(RolloutRow).where(col(RolloutRow.state).in_(["running", "paused"]))
     changed = False
     for rollout in session.exec(query).all():
-        changed = _look(session, rollout, now) or changed
+        changed = look(session, rollout, now) or changed
     return changed
 
 
-def _look(session: Session, rollout: RolloutRow, now: float) -> bool:
+def look(session: Session, rollout: RolloutRow, now: float) -> bool:
+    """Judges a rollout's open stage and acts on it; says whether anything changed."""
     stages = stages_of(session, rollout.id)
-    current = next((each for each in stages if each.state == "running"), None)
+    current = next((each for each in stages if each.state in OPEN), None)
     if current is None:
         return False
     spec = spec_of(rollout)
-    cohort = facts_of(session, rollout.id)
-    decision = judge(spec.stages[current.index].gate, cohort, now)
+    if _overdue(rollout, spec, now):
+        why = f"the deadline of {spec.deadline_hours:g} h is over"
+        return move(session, rollout, RolloutEvent.OVERDUE, why, SCHEDULER, now)
+    stage = spec.stages[current.index]
+    filled = rollout.state == "running" and _keep_going(session, rollout, spec, current, now)
+    facts = facts_of(session, rollout.id, stages, current.index)
+    decision = judge(stage.gate, facts, now)
     told = (current.verdict, current.reason) != (decision.verdict, decision.reason)
     current.verdict, current.reason = decision.verdict, decision.reason
     session.add(current)
-    if decision.verdict == "fail":
-        return _fail(session, rollout, current, decision, now)
-    if decision.verdict == "pass" and rollout.state == "running":
-        return _pass(session, rollout, stages, current, decision, now)
-    return told
-
-
-def _fail(
-    session: Session, rollout: RolloutRow, stage: StageRow, decision: Decision, now: float
-) -> bool:
-    stage.state, stage.finished = "failed", now
-    session.add(stage)
-    why = f"stage {stage.percent:g} %: {decision.reason}"
-    return move(session, rollout, RolloutEvent.GATE_FAILED, why, SCHEDULER, now)
-
-
-def _pass(
-    session: Session,
-    rollout: RolloutRow,
-    stages: Sequence[StageRow],
-    stage: StageRow,
-    decision: Decision,
-    now: float,
-) -> bool:
-    stage.state, stage.finished = "passed", now
-    session.add(stage)
-    if stage.index + 1 == len(stages):
-        return move(session, rollout, RolloutEvent.LAST_PASSED, decision.reason, SCHEDULER, now)
-    why = f"stage {stage.percent:g} % passed: {decision.reason}"
-    if not move(session, rollout, RolloutEvent.STAGE_PASSED, why, SCHEDULER, now):
-        return False
-    begin_stage(session, rollout, stages[stage.index + 1], now)
+    event = step(stage, decision)
+    waiting = _waiting(session, rollout.id, current.index)
+    if waiting and event is not StageEvent.FAIL:
+        # The stage is not whole: what it proves so far is no pass.
+        event, current.verdict = None, "undecided"
+        current.reason = f"{waiting} boards wait for the blast radius; {decision.reason}"
+    if event is None and current.state == "asking":
+        event = StageEvent.REOPEN
+    if event is None or (rollout.state != "running" and event is not StageEvent.FAIL):
+        return told or filled
+    if not move_stage(session, current, event, now):
+        return told
+    if event is not StageEvent.REOPEN:
+        evidence.keep(session, rollout.id, current.index,
+                      Evidence(stage.gate, facts, now, decision))  # fmt: skip
+    title = f"stage {stage.title}"
+    if event is StageEvent.FAIL:
+        move(session, rollout, RolloutEvent.GATE_FAILED, f"{title}: {decision.reason}", SCHEDULER,
+             now)  # fmt: skip
+    elif event in {StageEvent.PASS, StageEvent.WIDEN}:
+        go_on(session, rollout, stages, current, _passed(title, event, decision), SCHEDULER, now)
     return True
 
 
-def begin_stage(session: Session, rollout: RolloutRow, stage: StageRow, now: float) -> None:
-    """Assigns a stage's devices."""
-    stage.state, stage.started = "running", now
-    session.add(stage)
-    session.flush()
-    statement = (
-        update(DeploymentRow)
-        .where(col(DeploymentRow.rollout) == rollout.id, col(DeploymentRow.stage) == stage.index)
-        .values(assigned=now, updated=now)
+def _passed(title: str, event: StageEvent, decision: Decision) -> str:
+    if event is StageEvent.WIDEN:
+        return f"{title} undecided, widened: {decision.reason}"
+    return f"{title} passed: {decision.reason}"
+
+
+def go_on(
+    session: Session, rollout: RolloutRow, stages: Sequence[StageRow], done: StageRow, why: str,
+    who: str, now: float,
+) -> None:  # fmt: skip
+    """Begins the next stage, or completes the rollout after the last."""
+    if done.index + 1 == len(stages):
+        move(session, rollout, RolloutEvent.LAST_PASSED, why.partition(": ")[2] or why, who, now)
+    elif move(session, rollout, RolloutEvent.STAGE_PASSED, why, who, now):
+        begin_stage(session, rollout, spec_of(rollout), stages[done.index + 1], now)
+
+
+def begin_stage(
+    session: Session, rollout: RolloutRow, spec: RolloutSpec, stage: StageRow, now: float
+) -> None:
+    """Assigns a stage's devices, and notes what frame times are compared with."""
+    if not move_stage(session, stage, StageEvent.BEGIN, now):
+        return
+    own = (
+        select_columns(col(DeviceRow.latency_p95_ms))
+        .where(col(DeviceRow.id) == col(DeploymentRow.device))
+        .scalar_subquery()
     )
-    session.execute(statement)
+    unreached = (col(DeploymentRow.rollout) == rollout.id, col(DeploymentRow.assigned).is_(None))
+    session.execute(
+        update(DeploymentRow)
+        .where(*unreached)
+        .values(baseline_p95_ms=own, after_p95_ms=None)
+        .execution_options(synchronize_session=False)
+    )
+    fill(session, rollout, spec, stage.index, now)
 
 
-def move(
-    session: Session, rollout: RolloutRow, event: RolloutEvent, reason: str, who: str, now: float
-) -> bool:
-    """Changes a rollout's state if the table allows it and nobody was faster.
+def fill(session: Session, rollout: RolloutRow, spec: RolloutSpec, upto: int, now: float) -> int:
+    """Assigns the boards of the stages that have begun, as many as the blast radius admits.
 
     Returns:
-        Whether it was changed.
+        How many were assigned.
     """
-    seen: Any = rollout.state
-    after: RolloutState | None = advance(seen, event)
-    if after is None:
-        return False
-    finished = now if after in {"completed", "halted"} else None
-    session.flush()
-    changed: CursorResult[Any] = session.execute(  # type: ignore[assignment]
-        update(RolloutRow)
-        .where(col(RolloutRow.id) == rollout.id, col(RolloutRow.state) == seen)
-        .values(state=after, reason=reason, finished=finished)
+    if not _waiting(session, rollout.id, upto):
+        return 0
+    mine = (
+        col(DeploymentRow.rollout) == rollout.id,
+        col(DeploymentRow.assigned).is_(None),
+        col(DeploymentRow.stage) <= upto,
     )
-    if changed.rowcount != 1:
-        return False
-    session.refresh(rollout)
-    record(session, who, f"rollout {event.value}", rollout.id, reason)
-    return True
-
-
-def reported(session: Session, report: Report, device: str, now: float) -> None:
-    """Takes a report about a deployment; an older one never moves it back."""
-    row = session.get(DeploymentRow, report.deployment)
-    if row is None or row.device != device:
-        return
-    if row.boot_id == report.boot_id and report.seq <= row.seq:
-        return
-    if Phase(row.phase) in TERMINAL and report.phase not in TERMINAL | {Phase.ROLLING_BACK}:
-        return
-    row.boot_id, row.seq, row.updated = report.boot_id, report.seq, now
-    row.phase = report.phase.value
-    row.verdict = wire.encode(report.verdict).decode()
-    if report.phase is Phase.CONFIRMED:
-        row.confirmed = row.confirmed or now
-    session.add(row)
-    session.flush()
-    if report.phase in {Phase.ROLLED_BACK, Phase.REFUSED}:
-        _late_failure(session, row, now)
-
-
-def _late_failure(session: Session, row: DeploymentRow, now: float) -> None:
-    """A rollback after the gate had passed reopens it."""
-    rollout = find_row(session, row.rollout)
-    if rollout is None or rollout.state != "completed":
-        return
-    gate = spec_of(rollout).stages[-1].gate
-    decision = judge(gate, facts_of(session, rollout.id), now)
-    if decision.verdict == "fail":
-        move(session, rollout, RolloutEvent.LATE_FAILURE, decision.reason, SCHEDULER, now)
-
-
-def late_device(session: Session, device: DeviceRow, now: float) -> None:
-    """Gives a device that joins late what the fleet's newest completed full rollout brought."""
-    query = (
-        select(RolloutRow)
-        .where(RolloutRow.state == "completed")
-        .order_by(col(RolloutRow.order).desc())
-    )
-    for rollout in session.exec(query):
-        spec = spec_of(rollout)
-        tags = json.loads(device.tags)
-        fits = all(tags.get(key) == value for key, value in spec.tags.items())
-        build = session.get(BuildRow, (rollout.model, rollout.release, device.device_class))
-        if spec.stages[-1].percent < 100 or not fits or build is None:
-            continue
-        known = select(DeploymentRow).where(
-            DeploymentRow.rollout == rollout.id, DeploymentRow.device == device.id
-        )
-        if session.exec(known).first() is None:
-            session.add(new_deployment(rollout, device.id, len(spec.stages) - 1, now, now))
-        return
-
-
-def new_deployment(
-    rollout: RolloutRow, device: str, stage: int, now: float, assigned: float | None = None
-) -> DeploymentRow:
-    """Returns a deployment that has not begun."""
-    return DeploymentRow(
-        id=fresh_id("de"), rollout=rollout.id, device=device, stage=stage, model=rollout.model,
-        release=rollout.release, verdict=wire.encode(Verdict(code="ok")).decode(),
-        assigned=assigned, updated=now,
+    chosen = select_columns(col(DeploymentRow.id)).where(*mine).order_by(
+        col(DeploymentRow.stage), col(DeploymentRow.id)
     )  # fmt: skip
-
-
-def facts_of(session: Session, rollout: str) -> list[DeploymentFacts]:
-    """Returns what a gate knows: every deployment that was assigned."""
-    query = select(DeploymentRow).where(
-        DeploymentRow.rollout == rollout, col(DeploymentRow.assigned).is_not(None)
+    if spec.blast_radius is not None:
+        chosen = chosen.limit(max(0, spec.blast_radius - _unproven(session, rollout.id)))
+    done: CursorResult[Any] = session.execute(  # type: ignore[assignment]
+        update(DeploymentRow)
+        .where(col(DeploymentRow.assigned).is_(None), col(DeploymentRow.id).in_(chosen))
+        .values(assigned=now, updated=now)
+        .execution_options(synchronize_session=False)
     )
-    return [facts_from(each) for each in session.exec(query)]
+    session.expire_all()
+    return done.rowcount
 
 
-def facts_from(row: DeploymentRow) -> DeploymentFacts:
-    """Returns what a gate knows of one deployment."""
-    return DeploymentFacts(
-        device=row.device, phase=Phase(row.phase), verdict=verdict_of(row),
-        assigned=row.assigned or time.time(), confirmed=row.confirmed,
-    )  # fmt: skip
+def _keep_going(
+    session: Session, rollout: RolloutRow, spec: RolloutSpec, current: StageRow, now: float
+) -> bool:
+    """Assigns boards that joined or were held back, tries others again; says if there were any."""
+    filled = fill(session, rollout, spec, current.index, now)
+    if spec.retry is not None:
+        gate = spec.stages[current.index].gate
+        filled += retries.again(session, retries.due(session, rollout, spec.retry, gate, now), now)
+    return filled > 0
 
 
-def verdict_of(row: DeploymentRow) -> Verdict:
-    """Returns a deployment's verdict."""
-    return wire.decode(row.verdict.encode(), Verdict, "stored verdict")
+def _overdue(rollout: RolloutRow, spec: RolloutSpec, now: float) -> bool:
+    hours = spec.deadline_hours
+    return hours is not None and now - rollout.created > hours * 3600
 
 
-def spec_of(rollout: RolloutRow) -> RolloutSpec:
-    """Returns what the operator asked for."""
-    return wire.decode(rollout.spec.encode(), RolloutSpec, "stored rollout")
+def _waiting(session: Session, rollout: str, upto: int) -> int:
+    """Returns how many boards of the stages that have begun were not assigned yet."""
+    query = select_columns(func.count()).where(
+        col(DeploymentRow.rollout) == rollout,
+        col(DeploymentRow.assigned).is_(None),
+        col(DeploymentRow.stage) <= upto,
+    )
+    return int(session.execute(query).scalar_one())
 
 
-def stages_of(session: Session, rollout: str) -> list[StageRow]:
-    """Returns a rollout's stages in order."""
-    query = select(StageRow).where(StageRow.rollout == rollout).order_by(col(StageRow.index))
-    return list(session.exec(query))
-
-
-def find_row(session: Session, rollout: str) -> RolloutRow | None:
-    """Returns a rollout, or ``None``."""
-    found: RolloutRow | None = session.exec(
-        select(RolloutRow).where(RolloutRow.id == rollout)
-    ).first()
-    return found
+def _unproven(session: Session, rollout: str) -> int:
+    """Returns how many boards have the release, or are getting it, and have not proven healthy."""
+    query = select_columns(func.count()).where(
+        col(DeploymentRow.rollout) == rollout,
+        col(DeploymentRow.assigned).is_not(None),
+        col(DeploymentRow.retried_by).is_(None),
+        col(DeploymentRow.phase) != "confirmed",
+    )
+    return int(session.execute(query).scalar_one())

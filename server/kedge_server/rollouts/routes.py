@@ -13,7 +13,7 @@ from kedge_server.context import Services
 from kedge_server.database import transaction
 from kedge_server.rollouts import service
 from kedge_server.rollouts.stages import RolloutEvent
-from kedge_shared.api import DeploymentInfo, RolloutInfo, RolloutSpec
+from kedge_shared.api import DecisionInfo, DeploymentInfo, PlanInfo, RolloutInfo, RolloutSpec
 
 router = APIRouter(prefix="/api/v1/rollouts", tags=["rollouts"], route_class=BoundedRoute)
 
@@ -25,6 +25,13 @@ def create(spec: RolloutSpec, services: Services, who: Operator) -> RolloutInfo:
         made = service.create(session, spec, who, time.time())
     services.index.forget_all()
     return made
+
+
+@router.post("/plan", summary="What would a rollout do?")
+def plan(spec: RolloutSpec, services: Services, _: Operator) -> PlanInfo:
+    """Says who would get what, when, and why not the others; changes nothing."""
+    with transaction(services.engine) as session:
+        return service.plan(session, spec)
 
 
 @router.get("", summary="Every rollout")
@@ -49,11 +56,39 @@ def deployments(rollout: str, services: Services, _: Operator) -> list[Deploymen
         return service.deployments(session, rollout=rollout)
 
 
-@router.post("/{rollout}/{action}", summary="Pause, resume or halt a rollout")
+@router.get("/{rollout}/replay", summary="Judge a rollout's stored evidence again")
+def replay(rollout: str, services: Services, _: Operator) -> list[DecisionInfo]:
+    """Returns every decision that moved the rollout, beside what its evidence says today."""
+    with transaction(services.engine) as session:
+        return service.replay(session, rollout)
+
+
+@router.post("/{rollout}/approve", summary="Say yes for a stage that asks")
+def approve(rollout: str, services: Services, who: Operator) -> RolloutInfo:
+    """Lets a stage go on that its gate leaves to a person."""
+    with transaction(services.engine) as session:
+        changed = service.approve(session, rollout, who, time.time())
+    services.index.forget_all()
+    return changed
+
+
+@router.post("/{rollout}/retry", summary="Try again where it failed")
+def retry(rollout: str, services: Services, who: Operator) -> RolloutInfo:
+    """Gives boards that failed or could not decide the release again, despite quarantine."""
+    with transaction(services.engine) as session:
+        changed = service.retry(session, rollout, who, time.time())
+    services.index.forget_all()
+    return changed
+
+
+@router.post("/{rollout}/{action}", summary="Pause, resume, halt or stop a rollout")
 def change(
-    rollout: str, action: Literal["pause", "resume", "halt"], services: Services, who: Operator
+    rollout: str,
+    action: Literal["pause", "resume", "halt", "stop"],
+    services: Services,
+    who: Operator,
 ) -> RolloutInfo:
-    """Halting sends the rollout's devices back to what they had."""
+    """Halting sends the rollout's devices back to what they had; stopping leaves them."""
     with transaction(services.engine) as session:
         changed = service.change(session, rollout, RolloutEvent(action), who, time.time())
     services.index.forget_all()

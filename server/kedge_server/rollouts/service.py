@@ -5,25 +5,40 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 
+from sqlalchemy import insert
 from sqlmodel import Session, col, select
 
 from kedge_server.audit.service import record
 from kedge_server.devices.tables import DeviceRow
-from kedge_server.errors import ConflictError, NotFoundError, RequestError
+from kedge_server.errors import ConflictError, MalformedError, NotFoundError
 from kedge_server.releases.service import builds
-from kedge_server.releases.tables import BuildRow, ReleaseRow
-from kedge_server.rollouts import progress
-from kedge_server.rollouts.cohorts import assign_stages
-from kedge_server.rollouts.gates import Standing, is_silent, standing
-from kedge_server.rollouts.stages import RolloutEvent
-from kedge_server.rollouts.tables import DeploymentRow, RolloutRow, StageRow
+from kedge_server.releases.tables import ReleaseRow
+from kedge_server.rollouts import (
+    evidence,
+    knowledge,
+    membership,
+    moves,
+    progress,
+    reports,
+    retries,
+)
+from kedge_server.rollouts import plan as plans
+from kedge_server.rollouts.facts import DeploymentFacts, Standing, count, is_silent
+from kedge_server.rollouts.faults import faults
+from kedge_server.rollouts.membership import Members
+from kedge_server.rollouts.stages import RolloutEvent, StageEvent
+from kedge_server.rollouts.tables import DEPLOYMENTS, DeploymentRow, RolloutRow, StageRow
 from kedge_shared import wire
-from kedge_shared.api import DeploymentInfo, RolloutInfo, RolloutSpec, StageInfo
+from kedge_shared.api import (
+    DecisionInfo,
+    DeploymentInfo,
+    PlanInfo,
+    RolloutInfo,
+    RolloutSpec,
+    StageInfo,
+)
 from kedge_shared.ids import fresh_id
-from kedge_shared.manifest import read_manifest
 from kedge_shared.phases import Phase
-from kedge_shared.protocol import DeviceFacts
-from kedge_shared.resolver import resolve
 
 
 def create(session: Session, spec: RolloutSpec, who: str, now: float) -> RolloutInfo:
@@ -31,51 +46,69 @@ def create(session: Session, spec: RolloutSpec, who: str, now: float) -> Rollout
 
     Raises:
         NotFoundError: There is no such release.
-        RequestError: Stages do not grow, or no device can take the release.
-        ConflictError: Another rollout of the model is running, or the release is older than what
-            the fleet runs and the rollout is no recall.
+        MalformedError: The specification is faulty; every fault is named.
+        ConflictError: No device can take it: they do not fit, or an open rollout of the same or a
+            higher priority has them; or the release is older than what the fleet runs and the
+            rollout is no recall.
     """
-    percents = [each.percent for each in spec.stages]
-    if sorted(set(percents)) != percents:
-        raise RequestError("stages must grow", "for example 5, 20, 100 percent")
-    found = builds(session, spec.model, spec.release)
-    _check_order(session, spec)
-    taken, skipped = _select(session, spec, found)
-    if not taken:
-        why = next(iter(skipped.values()), "no device is enrolled")
-        raise RequestError(f"no device can take {spec.model} {spec.release}: {why}")
+    found, stages = _drawn(session, spec)
+    if not found.classes:
+        why = next(iter(found.skipped.values()), "") or _nobody(session, spec)
+        raise ConflictError(f"no device can take {spec.model} {spec.release}: {why}")
     rollout = RolloutRow(
         id=fresh_id("ro"), model=spec.model, release=spec.release, recall=spec.recall,
         spec=wire.encode(spec).decode(), state="running", reason="started", created=now,
-        skipped=json.dumps(skipped),
+        skipped=json.dumps(found.skipped), priority=spec.priority,
     )  # fmt: skip
     session.add(rollout)
     session.flush()
-    stages = assign_stages(rollout.id, taken, percents)
+    membership.supersede(session, rollout, found.taken_over, now)
     rows = [
-        StageRow(rollout=rollout.id, index=index, percent=percent, state="waiting")
-        for index, percent in enumerate(percents)
+        StageRow(rollout=rollout.id, index=index, percent=each.percent, state="waiting")
+        for index, each in enumerate(spec.stages)
     ]
     session.add_all(rows)
-    for device, stage in stages.items():
-        session.add(progress.new_deployment(rollout, device, stage, now))
     session.flush()
-    progress.begin_stage(session, rollout, rows[0], now)
+    session.execute(
+        insert(DEPLOYMENTS),
+        [reports.deployment_values(rollout, device, stage, now)
+         for device, stage in stages.items()],
+    )  # fmt: skip
+    progress.begin_stage(session, rollout, spec, rows[0], now)
     detail = f"{spec.model} {spec.release} to {len(stages)} devices"
     record(session, who, "rollout create", rollout.id, detail)
     return info(session, rollout, now)
 
 
+def plan(session: Session, spec: RolloutSpec) -> PlanInfo:
+    """Says what a rollout would do, and changes nothing.
+
+    Raises:
+        NotFoundError: There is no such release.
+        MalformedError: The specification is faulty.
+        ConflictError: The release is older than what the fleet runs and the rollout is no recall.
+    """
+    found, stages = _drawn(session, spec)
+    return plans.plan(spec, found.classes, stages, {**found.unselected, **found.skipped})
+
+
+def _drawn(session: Session, spec: RolloutSpec) -> tuple[Members, dict[str, int]]:
+    wrong = faults(spec)
+    if wrong:
+        raise MalformedError("; ".join(wrong), "see docs/rollouts.md")
+    found = builds(session, spec.model, spec.release)
+    _check_order(session, spec)
+    who = membership.members(session, spec, found)
+    return who, membership.draw(spec, who)
+
+
+def _nobody(session: Session, spec: RolloutSpec) -> str:
+    if session.exec(select(DeviceRow)).first() is None:
+        return "no device is enrolled"
+    return f"no device is selected by {spec.selector or spec.tags}"
+
+
 def _check_order(session: Session, spec: RolloutSpec) -> None:
-    query = select(RolloutRow).where(
-        RolloutRow.model == spec.model, col(RolloutRow.state).in_(["running", "paused"])
-    )
-    open_one = session.exec(query).first()
-    if open_one is not None:
-        raise ConflictError(
-            f"rollout {open_one.id} of {spec.model} is {open_one.state}",
-            f"wait for it, or `kedge rollout halt {open_one.id}`",
-        )
     newest = session.exec(
         select(RolloutRow)
         .where(RolloutRow.model == spec.model, RolloutRow.state == "completed")
@@ -92,29 +125,6 @@ def _check_order(session: Session, spec: RolloutSpec) -> None:
         )
 
 
-def _select(
-    session: Session, spec: RolloutSpec, found: Mapping[str, BuildRow]
-) -> tuple[dict[str, str], dict[str, str]]:
-    """Returns device → class of those who get it, device → reason of the others."""
-    manifests = {name: read_manifest(build.manifest) for name, build in found.items()}
-    taken: dict[str, str] = {}
-    skipped: dict[str, str] = {}
-    for device in session.exec(select(DeviceRow).where(col(DeviceRow.serves))):
-        tags = json.loads(device.tags)
-        if any(tags.get(key) != value for key, value in spec.tags.items()):
-            continue
-        manifest = manifests.get(device.device_class)
-        if manifest is None:
-            skipped[device.id] = f"{spec.release} has no build for {device.device_class}"
-            continue
-        fit = resolve(manifest, wire.decode(device.facts.encode(), DeviceFacts, "stored facts"))
-        if fit.fits:
-            taken[device.id] = device.device_class
-        else:
-            skipped[device.id] = fit.reason
-    return taken, skipped
-
-
 def change(
     session: Session, rollout_id: str, event: RolloutEvent, who: str, now: float
 ) -> RolloutInfo:
@@ -125,9 +135,56 @@ def change(
         ConflictError: Not from where it stands.
     """
     rollout = find(session, rollout_id)
-    if not progress.move(session, rollout, event, f"{event.value} by {who}", who, now):
+    if not moves.move(session, rollout, event, f"{event.value} by {who}", who, now):
         raise ConflictError(f"rollout {rollout_id} is {rollout.state}: cannot {event.value}")
     return info(session, rollout, now)
+
+
+def approve(session: Session, rollout_id: str, who: str, now: float) -> RolloutInfo:
+    """Says yes for a stage that asks.
+
+    Raises:
+        NotFoundError: There is no such rollout.
+        ConflictError: It does not ask, or is not running.
+    """
+    rollout = find(session, rollout_id)
+    stages = knowledge.stages_of(session, rollout.id)
+    current = next((each for each in stages if each.state == "asking"), None)
+    if rollout.state != "running" or current is None:
+        raise ConflictError(f"rollout {rollout_id} is {rollout.state} and asks for nothing")
+    if not moves.move_stage(session, current, StageEvent.APPROVE, now, who):
+        raise ConflictError(f"rollout {rollout_id} has moved on", "look at it again")
+    title = knowledge.spec_of(rollout).stages[current.index].title
+    why = f"stage {title} approved by {who}: {current.reason}"
+    progress.go_on(session, rollout, stages, current, why, who, now)
+    return info(session, rollout, now)
+
+
+def retry(session: Session, rollout_id: str, who: str, now: float) -> RolloutInfo:
+    """Gives every board that failed or could not decide the release again, despite quarantine.
+
+    Raises:
+        NotFoundError: There is no such rollout.
+        ConflictError: It is over, or no board failed.
+    """
+    rollout = find(session, rollout_id)
+    if rollout.state not in membership.OPEN_ROLLOUTS:
+        raise ConflictError(f"rollout {rollout_id} is {rollout.state}: nothing is tried again")
+    gate = knowledge.spec_of(rollout).stages[0].gate
+    count = retries.again(session, retries.failed(session, rollout, gate, now), now)
+    if not count:
+        raise ConflictError(f"no board of rollout {rollout_id} has failed")
+    record(session, who, "rollout retry", rollout.id, f"{count} devices")
+    return info(session, rollout, now)
+
+
+def replay(session: Session, rollout_id: str) -> list[DecisionInfo]:
+    """Judges every stored decision of a rollout again from its evidence.
+
+    Raises:
+        NotFoundError: There is no such rollout.
+    """
+    return evidence.replay(session, find(session, rollout_id).id)
 
 
 def find(session: Session, rollout: str) -> RolloutRow:
@@ -136,7 +193,7 @@ def find(session: Session, rollout: str) -> RolloutRow:
     Raises:
         NotFoundError: There is none.
     """
-    row = progress.find_row(session, rollout)
+    row = knowledge.find_row(session, rollout)
     if row is None:
         raise NotFoundError(f"there is no rollout {rollout}", "`kedge rollout list`")
     return row
@@ -165,8 +222,8 @@ def deployments(
 
 def _deployment(session: Session, row: DeploymentRow, now: float) -> DeploymentInfo:
     rollout = find(session, row.rollout)
-    gate = progress.spec_of(rollout).stages[row.stage].gate
-    facts = progress.facts_from(row)
+    gate = knowledge.spec_of(rollout).stages[row.stage].gate
+    facts = knowledge.facts_from(row)
     over = rollout.finished is not None and rollout.finished < now
     silent = (
         is_silent(facts, gate, rollout.finished or now) if over else is_silent(facts, gate, now)
@@ -180,37 +237,36 @@ def _deployment(session: Session, row: DeploymentRow, now: float) -> DeploymentI
 
 def info(session: Session, rollout: RolloutRow, now: float) -> RolloutInfo:
     """Returns what operators see of a rollout."""
-    rows = session.exec(select(DeploymentRow).where(DeploymentRow.rollout == rollout.id)).all()
-    stages = progress.stages_of(session, rollout.id)
+    known = knowledge.standings_of(session, rollout.id)
+    spec = knowledge.spec_of(rollout)
+    stages = knowledge.stages_of(session, rollout.id)
     state: object = rollout.state
     return RolloutInfo(
         id=rollout.id, model=rollout.model, release=rollout.release,
         state=state,  # type: ignore[arg-type]
         recall=rollout.recall, reason=rollout.reason, created=rollout.created,
         finished=rollout.finished,
-        stages=tuple(_stage(each, rows, progress.spec_of(rollout), now) for each in stages),
+        stages=tuple(_stage(each, known, spec, now) for each in stages),
     )  # fmt: skip
 
 
 def _stage(
-    stage: StageRow, rows: Sequence[DeploymentRow], spec: RolloutSpec, now: float
-) -> StageInfo:
-    cohort = [each for each in rows if each.stage <= stage.index]
-    gate = spec.stages[stage.index].gate
-    counts = dict.fromkeys(Standing, 0)
-    for each in cohort:
-        held = (
-            Standing.PENDING
-            if each.assigned is None
-            else standing(progress.facts_from(each), gate, stage.finished or now)
-        )
-        counts[held] += 1
+    stage: StageRow, known: tuple[Sequence[DeploymentFacts], Mapping[int, int]],
+    spec: RolloutSpec, now: float,
+) -> StageInfo:  # fmt: skip
+    reached, waiting = known
+    gate, at = spec.stages[stage.index].gate, stage.finished or now
+    counts = dict(count((each for each in reached if each.stage <= stage.index), gate, at))
+    counts[Standing.PENDING] += sum(
+        devices for index, devices in waiting.items() if index <= stage.index
+    )
     state: object = stage.state
     verdict: object = stage.verdict
     return StageInfo(
-        index=stage.index, percent=stage.percent,
+        index=stage.index, percent=stage.percent, title=spec.stages[stage.index].title,
         state=state,  # type: ignore[arg-type]
-        devices=len(cohort), healthy=counts[Standing.HEALTHY], failed=counts[Standing.FAILED],
+        devices=sum(counts.values()), healthy=counts[Standing.HEALTHY],
+        failed=counts[Standing.FAILED],
         undecided=counts[Standing.UNDECIDED], pending=counts[Standing.PENDING],
         verdict=verdict,  # type: ignore[arg-type]
         reason=stage.reason,

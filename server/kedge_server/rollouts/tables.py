@@ -1,7 +1,8 @@
-"""Tables of rollouts, their stages and deployments."""
+"""Tables of rollouts, their stages, deployments and decisions."""
 
 from __future__ import annotations
 
+from sqlalchemy import Table
 from sqlmodel import Field, SQLModel
 
 
@@ -21,6 +22,7 @@ class RolloutRow(SQLModel, table=True):
     created: float
     finished: float | None = None
     skipped: str = "{}"
+    priority: int = Field(default=0, sa_column_kwargs={"server_default": "0"})
 
 
 class StageRow(SQLModel, table=True):
@@ -30,16 +32,23 @@ class StageRow(SQLModel, table=True):
 
     rollout: str = Field(primary_key=True, foreign_key="rollout.id")
     index: int = Field(primary_key=True)
-    percent: float
+    percent: float | None = None
     state: str
     verdict: str = "undecided"
     reason: str = ""
     started: float | None = None
     finished: float | None = None
+    approved_by: str = Field(default="", sa_column_kwargs={"server_default": ""})
 
 
 class DeploymentRow(SQLModel, table=True):
-    """A release on a device; membership is fixed when the rollout is made."""
+    """A release on a device; who is in which stage is drawn once and stored.
+
+    ``baseline_p95_ms`` is the board's frame time when the stage began, ``after_p95_ms`` the first
+    one after its proof of health, or, of a board that was not reached, the first one after the
+    stage began. Both are kept as they are then: a test that may stop at any time must not have its
+    past rewritten.
+    """
 
     __tablename__ = "deployment"
 
@@ -56,3 +65,30 @@ class DeploymentRow(SQLModel, table=True):
     confirmed: float | None = None
     boot_id: str = ""
     seq: int = -1
+    begun: float | None = None
+    baseline_p95_ms: float | None = None
+    after_p95_ms: float | None = None
+    latency_p95_ms: float | None = None
+    error_share: float | None = None
+    agreement: float | None = None
+    attempt: int = Field(default=1, sa_column_kwargs={"server_default": "1"})
+    retry_of: str | None = None
+    retried_by: str | None = None
+
+
+#: For inserts by the thousand, which the ORM would make one object each for.
+DEPLOYMENTS: Table = DeploymentRow.__table__  # type: ignore[attr-defined]
+
+
+class DecisionRow(SQLModel, table=True):
+    """A decision that moved a rollout; ``evidence`` is deflated JSON of all that it rests on."""
+
+    __tablename__ = "decision"
+
+    id: int | None = Field(default=None, primary_key=True)
+    rollout: str = Field(foreign_key="rollout.id", index=True)
+    stage: int
+    at: float
+    verdict: str
+    reason: str
+    evidence: bytes

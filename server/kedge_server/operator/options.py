@@ -1,0 +1,46 @@
+"""What every operator's command takes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from kedge_shared.errors import InputError
+
+if TYPE_CHECKING:
+    from kedge_shared.client import Client
+
+Server = Annotated[
+    str, typer.Option("--server", envvar="KEDGE_SERVER", help="Address of the server.")
+]
+TokenFile = Annotated[
+    Path | None,
+    typer.Option("--token-file", envvar="KEDGE_TOKEN_FILE", help="File with the operator token."),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
+DEFAULT_SERVER = "http://127.0.0.1:8470"
+
+
+@contextmanager
+def connected(server: str, token_file: Path | None) -> Iterator[Client]:
+    """Opens a client."""
+    from kedge_shared.client import Client, read_token
+
+    with Client(server, read_token(token_file)) as client:
+        yield client
+
+
+def finite(option: str, value: float) -> float:
+    """Returns a span of time.
+
+    Raises:
+        InputError: It is none.
+    """
+    if not math.isfinite(value):
+        raise InputError(f"{option} {value} is no span of time")
+    return value

@@ -1,0 +1,55 @@
+"""What is wrong with a rollout that somebody asks for. Pure; every fault names its field."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from kedge_server.devices.selectors import SelectorError, parse
+from kedge_shared.rollouts import RolloutSpec, StageSpec
+
+
+def faults(spec: RolloutSpec) -> list[str]:
+    """Returns every fault of a specification, ``field: what is wrong``; empty if it is sound."""
+    return [*_sizes(spec.stages), *_selectors(spec), *_gates(spec.stages)]
+
+
+def _sizes(stages: tuple[StageSpec, ...]) -> Iterator[str]:
+    largest: dict[str, float] = {"percent": 0.0, "count": 0}
+    for index, stage in enumerate(stages):
+        given = {"percent": stage.percent, "count": stage.count, "selector": stage.selector or None}
+        named = [name for name, value in given.items() if value is not None]
+        if len(named) != 1:
+            said = " and ".join(named) or "nothing"
+            yield f"stages[{index}]: {said} given, give one of percent, count, selector"
+            continue
+        size = stage.percent if stage.percent is not None else stage.count
+        if size is not None and size <= largest[named[0]]:
+            yield (
+                f"stages[{index}].{named[0]}: stages must grow, "
+                f"{size:g} comes after {largest[named[0]]:g}"
+            )
+        if size is not None:
+            largest[named[0]] = size
+
+
+def _selectors(spec: RolloutSpec) -> Iterator[str]:
+    texts = {"selector": spec.selector}
+    texts |= {f"order[{index}]": text for index, text in enumerate(spec.order)}
+    texts |= {f"stages[{index}].selector": each.selector for index, each in enumerate(spec.stages)}
+    for name, text in texts.items():
+        if not text and not name.startswith("order"):
+            continue
+        try:
+            parse(text)
+        except SelectorError as error:
+            yield f"{name}: {error.what}"
+
+
+def _gates(stages: tuple[StageSpec, ...]) -> Iterator[str]:
+    for index, stage in enumerate(stages):
+        test = stage.gate.sequential
+        if test is not None and test.bad_share <= test.good_share:
+            yield (
+                f"stages[{index}].gate.sequential.bad_share: {test.bad_share:g} must be over "
+                f"good_share, {test.good_share:g}"
+            )

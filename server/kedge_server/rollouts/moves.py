@@ -1,0 +1,76 @@
+"""Every change of state is one compare-and-set: whoever was slower changes nothing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import CursorResult, update
+from sqlmodel import Session, col
+
+from kedge_server.audit.service import record
+from kedge_server.rollouts.stages import RolloutEvent, StageEvent, advance, advance_stage
+from kedge_server.rollouts.tables import RolloutRow, StageRow
+from kedge_shared.api import RolloutState, StageState
+
+_FINAL = frozenset({"completed", "halted", "stopped"})
+_OVER = frozenset({"passed", "widened", "failed"})
+
+
+def move(
+    session: Session, rollout: RolloutRow, event: RolloutEvent, reason: str, who: str, now: float
+) -> bool:
+    """Changes a rollout's state if the table allows it and nobody was faster.
+
+    Returns:
+        Whether it was changed.
+    """
+    seen: Any = rollout.state
+    after: RolloutState | None = advance(seen, event)
+    if after is None:
+        return False
+    session.flush()
+    changed: CursorResult[Any] = session.execute(  # type: ignore[assignment]
+        update(RolloutRow)
+        .where(col(RolloutRow.id) == rollout.id, col(RolloutRow.state) == seen)
+        .values(state=after, reason=reason, finished=now if after in _FINAL else None)
+    )
+    if changed.rowcount != 1:
+        return False
+    session.refresh(rollout)
+    record(session, who, f"rollout {event.value}", rollout.id, reason)
+    return True
+
+
+def move_stage(
+    session: Session, stage: StageRow, event: StageEvent, now: float, who: str = ""
+) -> bool:
+    """Changes a stage's state if the table allows it and nobody was faster.
+
+    Returns:
+        Whether it was changed.
+    """
+    seen: Any = stage.state
+    after: StageState | None = advance_stage(seen, event)
+    if after is None:
+        return False
+    values: dict[str, Any] = {"state": after}
+    if event is StageEvent.BEGIN:
+        values["started"] = now
+    if after in _OVER:
+        values["finished"] = now
+    if event is StageEvent.APPROVE:
+        values["approved_by"] = who
+    session.flush()
+    changed: CursorResult[Any] = session.execute(  # type: ignore[assignment]
+        update(StageRow)
+        .where(
+            col(StageRow.rollout) == stage.rollout,
+            col(StageRow.index) == stage.index,
+            col(StageRow.state) == seen,
+        )
+        .values(**values)
+    )
+    if changed.rowcount != 1:
+        return False
+    session.refresh(stage)
+    return True

@@ -1,0 +1,52 @@
+"""A rollout that has not been started: who would get what, when, and why not the others. Pure."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+
+from kedge_server.rollouts.sequential import clean_needed
+from kedge_shared.api import PlanInfo, PlanStage
+from kedge_shared.rollouts import RolloutSpec, StageSpec
+
+
+def plan(
+    spec: RolloutSpec, classes: Mapping[str, str], stages: Mapping[str, int],
+    skipped: Mapping[str, str],
+) -> PlanInfo:  # fmt: skip
+    """Returns what a rollout would do.
+
+    Args:
+        spec: What is asked for.
+        classes: Device → class of those who get it.
+        stages: Device → stage.
+        skipped: Device → reason of the others.
+    """
+    planned, earliest = [], 0.0
+    for index, stage in enumerate(spec.stages):
+        names = sorted(device for device, at in stages.items() if at == index)
+        counts = dict(sorted(Counter(classes[each] for each in names).items()))
+        planned.append(
+            PlanStage(title=stage.title, classes=counts, devices=tuple(names),
+                      notes=tuple(_notes(stage, counts)), earliest_seconds=earliest)
+        )  # fmt: skip
+        earliest += stage.gate.soak_seconds
+    left = {each: "beyond the last stage" for each in classes if each not in stages}
+    return PlanInfo(model=spec.model, release=spec.release, stages=tuple(planned),
+                    skipped={**skipped, **left})  # fmt: skip
+
+
+def _notes(stage: StageSpec, counts: Mapping[str, int]) -> list[str]:
+    notes = [] if counts else ["no board of its own: passes at once"]
+    test = stage.gate.sequential
+    if test is not None:
+        needed = clean_needed(test.good_share, test.bad_share, test.alpha, test.beta)
+        notes += [
+            f"{name}: {count} boards cannot decide, {needed} clean ones can: "
+            f"{ {'hold': 'waits', 'ask': 'asks', 'widen': 'is widened'}[test.on_exhausted] }"
+            for name, count in counts.items()
+            if count < needed
+        ]
+    if stage.approval:
+        notes.append("waits for `kedge rollout approve`")
+    return notes
