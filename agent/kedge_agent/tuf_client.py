@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
 from tuf.api.exceptions import DownloadError, RepositoryError
 from tuf.api.metadata import TargetFile
-from tuf.ngclient import Updater, UpdaterConfig
 
 from kedge_agent.disk import write_whole
 from kedge_agent.server_client import TIMEOUT
+from kedge_agent.tuf_metadata import LIMITS, TrustedMetadata
 from kedge_shared import wire
 from kedge_shared.errors import ServiceError, StorageError, TrustError
 from kedge_shared.ids import sha256_hex
 from kedge_shared.trust import DIRECTOR_LIMIT_BYTES, DIRECTOR_PATH, DirectorKey
 from kedge_shared.tuf_fetcher import HttpxFetcher
-
-_ROOT_LIMIT_BYTES = 512_000
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,7 @@ class ImageRepository:
         folder: Where trusted metadata is kept.
         root: The pinned ``1.root.json``.
         transport: Instead of the network, in tests.
+        newest: Tells the newest time this board has proof of, Unix seconds.
 
     Raises:
         InputError: The pinned root cannot be read.
@@ -57,13 +58,20 @@ class ImageRepository:
         folder: Path,
         root: Path,
         transport: httpx.BaseTransport | None = None,
+        newest: Callable[[], int] = lambda: 0,
     ) -> None:
-        self._server, self._folder = server, folder
-        self._root = wire.read_limited(root, "pinned root", _ROOT_LIMIT_BYTES)
+        self._server = server
         self._http = httpx.Client(
             headers={"Authorization": f"Bearer {token}"}, timeout=TIMEOUT, transport=transport
         )
-        self._updater: Updater | None = None
+        self._metadata = TrustedMetadata(
+            folder / "metadata",
+            f"{server}/tuf/metadata/",
+            wire.read_limited(root, "pinned root", LIMITS.root_max_length),
+            HttpxFetcher(self._http),
+            newest,
+        )
+        self._fresh = False
 
     def close(self) -> None:
         """Closes the connection."""
@@ -73,31 +81,14 @@ class ImageRepository:
         """Fetches and verifies the newest metadata (specification, section 5).
 
         Raises:
-            TrustError: Unsigned, wrongly signed, expired or going back (``metadata``).
+            TrustError: Unsigned, wrongly signed, expired or going back (``metadata``,
+                ``rollback``).
             ServiceError: The server does not answer.
             StorageError: The disk is full or cannot be written.
         """
-        try:
-            for name in ("metadata", "targets"):
-                (self._folder / name).mkdir(mode=0o700, parents=True, exist_ok=True)
-            # A fresh updater each time: it captures one moment, against which expiry is held.
-            updater = Updater(
-                metadata_dir=str(self._folder / "metadata"),
-                metadata_base_url=f"{self._server}/tuf/metadata/",
-                target_dir=str(self._folder / "targets"),
-                target_base_url=f"{self._server}/tuf/targets/",
-                fetcher=HttpxFetcher(self._http),
-                config=UpdaterConfig(),
-                bootstrap=self._root,
-            )
-            updater.refresh()
-        except RepositoryError as error:
-            raise TrustError("metadata", f"metadata is not to be trusted: {error}") from None
-        except DownloadError as error:
-            raise ServiceError(f"server {self._server} does not answer: {error}") from None
-        except OSError as error:
-            raise StorageError(f"metadata cannot be written: {error}") from None
-        self._updater = updater
+        with self._told("metadata", "metadata"):
+            self._metadata.refresh()
+        self._fresh = True
 
     def find(self, path: str) -> Target:
         """Returns a target that the verified metadata lists.
@@ -124,25 +115,14 @@ class ImageRepository:
         info = self._info(path)
         if info.length > limit_bytes:
             raise TrustError("length", f"{path} is larger than {limit_bytes} bytes")
-        if self._updater is None:
-            raise RuntimeError("refresh() comes first")
-        digest = info.hashes["sha256"]
-        try:
-            place = self._folder / "targets" / digest
-            self._updater.download_target(info, filepath=str(place))
-            data = place.read_bytes()
-            if sha256_hex(data) != digest:
+        with self._told("hash", path):
+            data = self._metadata.download(info, f"{self._server}/tuf/targets/")
+            digest = sha256_hex(data)
+            if digest != info.hashes["sha256"]:
                 raise TrustError("hash", f"{path} was altered")
             store.mkdir(parents=True, exist_ok=True)
             write_whole(store / digest, data)
-            place.unlink()
-            return data
-        except RepositoryError as error:
-            raise TrustError("hash", f"{path} is not what was signed: {error}") from None
-        except DownloadError as error:
-            raise ServiceError(f"server {self._server} does not answer: {error}") from None
-        except OSError as error:
-            raise StorageError(f"{path} cannot be written: {error.strerror}") from None
+        return data
 
     def director(self, store: Path) -> DirectorKey:
         """Returns the key that may assign, an offline-signed target."""
@@ -150,9 +130,22 @@ class ImageRepository:
         return wire.decode(data, DirectorKey, "director's key")
 
     def _info(self, path: str) -> TargetFile:
-        if self._updater is None:
+        if not self._fresh:
             raise RuntimeError("refresh() comes first")
-        info = self._updater.get_targetinfo(path)
+        with self._told("metadata", "metadata"):
+            info = self._metadata.find(path)
         if info is None or "sha256" not in info.hashes:
             raise TrustError("unlisted", f"{path} is not among the signed targets")
         return info
+
+    @contextmanager
+    def _told(self, code: str, what: str) -> Iterator[None]:
+        """Turns python-tuf's errors into those that a person reads."""
+        try:
+            yield
+        except RepositoryError as error:
+            raise TrustError(code, f"{what} is not to be trusted: {error}") from None
+        except DownloadError as error:
+            raise ServiceError(f"server {self._server} does not answer: {error}") from None
+        except OSError as error:
+            raise StorageError(f"{what} cannot be written: {error.strerror or error}") from None
