@@ -85,7 +85,7 @@ class TrustedMetadata:
             StorageError: The same, when it is made to last.
         """
         self._moment = _Moment(self._fetcher, self._metadata_url)
-        self._visit(Updater.refresh)
+        self._visit(lambda _: None)
 
     def find(self, path: str) -> TargetFile | None:
         """Returns what is signed of a target, or ``None``; errors as :meth:`refresh`."""
@@ -120,6 +120,7 @@ class TrustedMetadata:
                 bootstrap=self._root,
             )
             try:
+                updater.refresh()
                 found = work(updater)
             except (RepositoryError, DownloadError):
                 if not self._gone_back(scratch):

@@ -94,8 +94,9 @@ class Updater:
         settings, journal = self._settings, self._journal
         store = BlobStore(settings.blobs)
         repository = ImageRepository(
-            self._server.base, me.token, settings.state_dir / "tuf", settings.root
-        )
+            self._server.base, me.token, settings.state_dir / "tuf", settings.root,
+            newest=lambda: journal.state.newest_time,
+        )  # fmt: skip
         self._open.callback(repository.close)
         return Board(
             settings=settings,
