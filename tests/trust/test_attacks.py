@@ -44,11 +44,11 @@ def refuses(device: Device, envelope: dict[str, object], code: str = "") -> None
     assert not device.store.has(sha256_hex(EVIL))
 
 
-def evil_release(fleet: Fleet) -> tuple[str, bytes]:
+def evil_release(fleet: Fleet, release: str = "6.6") -> tuple[str, bytes]:
     """A manifest of the attacker's engine, and where it claims to lie."""
     engine, references = fleet.manifest().files
     files = (replace(engine, sha256=sha256_hex(EVIL), length=len(EVIL)), references)
-    manifest = replace(fleet.manifest("6.6", 66), files=files)
+    manifest = replace(fleet.manifest(release, 66), files=files)
     fleet.artifacts[sha256_hex(EVIL)] = EVIL
     return manifest.target_path, wire.encode(manifest)
 
@@ -155,11 +155,14 @@ def test_a_stolen_targets_key_alone_brings_nothing(fleet: Fleet, device: Device)
 def test_a_taken_over_image_repository_brings_nothing_without_the_director(
     fleet: Fleet, device: Device
 ) -> None:
-    """Targets, snapshot and timestamp keys: the director's assignment names other bytes."""
+    """The model's, snapshot's and timestamp's keys: the director's assignment names other bytes."""
     honest = fleet.assign()
-    _, body = evil_release(fleet)
-    fleet.put("targets", fleet.manifest().target_path, body)
-    refuses(device, honest, "mix")
+    path, body = evil_release(fleet, "1.0")
+    assert path == fleet.ref.path
+    fleet.put("shapes", path, body)
+    with pytest.raises(TrustError, match="disagree"):
+        device.take(honest)
+    assert not device.store.has(sha256_hex(EVIL))
 
 
 def test_a_stolen_key_of_a_delegation_reaches_its_own_model_only(
