@@ -263,12 +263,14 @@ class RepositoryState:
         targets: Version; the ETag that ``If-Match`` compares.
         snapshot: Version.
         timestamp: Version.
+        models: Role of a model whose team signs for itself → version.
     """
 
     root: Count
     targets: Count
     snapshot: Count
     timestamp: Count
+    models: dict[str, Count] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -95,6 +95,14 @@ def test_an_endless_manifest_ends(fleet: Fleet, device: Device) -> None:
         device.take(fleet.assign())
 
 
+def test_a_signed_manifest_over_the_limit_is_not_even_fetched(fleet: Fleet, device: Device) -> None:
+    fleet.put("shapes", fleet.ref.path, bytes(1001))
+    device.repository.refresh()
+    with pytest.raises(TrustError, match="larger than 1000 bytes"):
+        device.repository.fetch(fleet.ref.path, 1000, device.store.root)
+    assert not device.store.has(fleet.ref.sha256)
+
+
 def test_an_endless_artifact_ends(fleet: Fleet, device: Device) -> None:
     fleet.artifacts[sha256_hex(ENGINE)] = ENGINE + bytes(10_000_000)
     refuses(device, fleet.assign(), "length")

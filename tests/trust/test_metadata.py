@@ -132,6 +132,7 @@ def test_a_root_that_was_trusted_binds_also_when_its_file_is_rotten(
     repository: MemoryRepository, tmp_path: Path
 ) -> None:
     """Whoever stole the old timestamp key withholds the root that took it away."""
+    repository.publish()
     stolen = repository.files[f"{URL}timestamp.json"]
     rotate_timestamp_key(repository)
     client(repository, tmp_path).refresh()
@@ -144,6 +145,12 @@ def test_a_root_that_was_trusted_binds_also_when_its_file_is_rotten(
     with pytest.raises(TrustError, match="withholds roots after 1"):
         client(repository, tmp_path).refresh()
     assert (tmp_path / "metadata" / "timestamp.json").read_bytes() == kept
+    (tmp_path / "metadata" / "snapshot.json").unlink()
+    snapshot = repository.files.pop(f"{URL}{repository.snapshot.version}.snapshot.json")
+    with pytest.raises(DownloadError):
+        client(repository, tmp_path).refresh()
+    assert (tmp_path / "metadata" / "timestamp.json").read_bytes() == kept, "nor when it breaks off"
+    repository.files[f"{URL}{repository.snapshot.version}.snapshot.json"] = snapshot
     repository.files |= {f"{URL}2.root.json": withheld, f"{URL}timestamp.json": fresh}
     client(repository, tmp_path).refresh()
 
@@ -177,13 +184,12 @@ def test_what_was_verified_is_kept_when_the_rest_fails(
     client(repository, tmp_path).refresh()
     old = repository.files[f"{URL}timestamp.json"]
     repository.publish("targets")
-    snapshot = repository.files.pop(f"{URL}{repository.snapshot.version}.snapshot.json")
+    del repository.files[f"{URL}{repository.snapshot.version}.snapshot.json"]
     with pytest.raises(DownloadError):
         client(repository, tmp_path).refresh()
     repository.files[f"{URL}timestamp.json"] = old
     with pytest.raises(RepositoryError, match="must be >="):
         client(repository, tmp_path).refresh()
-    assert snapshot
 
 
 @pytest.mark.parametrize("role", ["timestamp", "snapshot", "targets"])
