@@ -136,8 +136,10 @@ def _add_routes(app: FastAPI) -> None:
 
     @app.get("/healthz", tags=["health"], summary="Is the server up?")
     def healthz() -> dict[str, str]:
-        """Answers while the server can."""
-        return {"status": "ok", "version": __version__}
+        """Answers while the server can; ``alarm`` says what a person must see to."""
+        alarm = app.state.context.repository.alarm
+        status = {"status": "alarm", "alarm": alarm} if alarm else {"status": "ok"}
+        return {**status, "version": __version__}
 
     @app.middleware("http")
     async def headers(request: Request, go_on: RequestResponseEndpoint) -> Response:

@@ -9,18 +9,23 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
+import httpx
 import pytest
+import typer
 from securesystemslib.signer import CryptoSigner
 from tuf.api.metadata import TargetFile, Targets
 from typer.testing import CliRunner
 
 from kedge_agent.tuf_client import ImageRepository
-from kedge_builder.publishing.cli import keys
+from kedge_builder.publishing.cli import keys, yank
 from kedge_builder.publishing.keyring import Keyring
 from kedge_builder.publishing.publish import gather, sign_release
 from kedge_builder.publishing.rotation import Change, change, delegate, next_of
+from kedge_server import scheduler
 from kedge_server.repository.signers import load_keys
 from kedge_shared import signing, wire
 from kedge_shared.errors import InputError, ServiceError, TrustError
@@ -226,13 +231,19 @@ def test_somebody_signed_in_between(running: World, ring: Keyring) -> None:
     assert refused.value.status == 412
 
 
+app = typer.Typer()
+app.add_typer(keys, name="keys")
+app.command()(yank)
+
+
 def kedge(world: World, *arguments: str) -> str:
-    """Runs ``kedge keys …`` as a person would; returns what it prints."""
+    """Runs ``kedge keys …`` or ``kedge yank`` as a person would; returns what it prints."""
     os.environ |= {"KEDGE_TOKEN": TOKEN, "KEDGE_SERVER": world.url}
     keys_folder = str(world.trust.offline.parent)
+    before = [] if arguments[0] == "yank" else ["keys"]
     wants_keys = [] if arguments[0] == "token" else ["--keys", keys_folder]
     try:
-        result = CliRunner().invoke(keys, [*arguments, *wants_keys])
+        result = CliRunner().invoke(app, [*before, *arguments, *wants_keys])
     finally:
         del os.environ["KEDGE_TOKEN"], os.environ["KEDGE_SERVER"]
     if result.exception and not isinstance(result.exception, SystemExit):
@@ -334,3 +345,58 @@ with token.open(rw=True, user_pin="1234") as session:
     curve.generate_keypair(store=True, id=bytes([2]), label="kedge")
 """
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+def test_a_release_that_is_taken_back_leaves_the_fleet(running: World, enrol: Enrol) -> None:
+    running.publish("1.0", 10)
+    device = running.enrol("cam-a")
+    running.roll_out("1.0")
+    device.live()
+    running.tick()
+    running.publish("1.1", 11)
+    running.roll_out("1.1")
+    device.live()
+    assert device.runs == MANIFEST.format("1.1")
+    kedge(running, "yank", "shapes", "1.1")
+    device.live()
+    assert device.runs == MANIFEST.format("1.0"), "back to the newest rollout that stands"
+    assert device.assignment is not None
+    assert device.assignment.intent == "revert"
+    assert "taken back by its owners" in running.operator.rollouts()[0].reason
+    known = enrol("cam-1")
+    known.refresh()
+    with pytest.raises(TrustError, match="not among"):
+        known.find(MANIFEST.format("1.1"))
+    with pytest.raises(ServiceError, match="taken back by its owners"):
+        running.roll_out("1.1")
+    with pytest.raises(InputError, match="not listed"):
+        kedge(running, "yank", "shapes", "1.1")
+
+
+def test_a_team_takes_its_own_release_back(running: World, ring: Keyring, enrol: Enrol) -> None:
+    running.publish("1.0", 10)
+    team = give_to_team(running, ring)
+    (running.trust.offline / "targets.key").unlink()
+    file_key(running, team, ROLE)
+    kedge(running, "yank", "shapes", "1.0")
+    known = enrol("cam-1")
+    known.refresh()
+    with pytest.raises(TrustError, match="not among"):
+        known.find(MANIFEST.format("1.0"))
+
+
+def test_metadata_that_cannot_be_renewed_raises_an_alarm(running: World) -> None:
+    genuine, repository = load_keys(running.trust.online.parent), running.context.repository
+    other = signing.generate()
+    repository._keys = replace(genuine, signers={**genuine.signers, "timestamp": (other,)})
+    repository._timestamp_life = timedelta(days=9)  # more than half of it is over
+    for _ in range(2):
+        scheduler.renew(running.context)
+    health = httpx.get(f"{running.url}/healthz").json()
+    assert health["status"] == "alarm"
+    assert "no timestamp key" in health["alarm"]
+    entries = running.operator.http.get("/api/v1/audit").text
+    assert entries.count("could not be renewed") == 1
+    repository._keys = genuine
+    scheduler.renew(running.context)
+    assert httpx.get(f"{running.url}/healthz").json()["status"] == "ok"

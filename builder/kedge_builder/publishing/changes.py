@@ -7,14 +7,15 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from securesystemslib.signer import Key
-from tuf.api.metadata import DelegatedRole, Role
+from tuf.api.metadata import DelegatedRole, Metadata, Role
 
 from kedge_builder.publishing.keyring import Keyring, read_public
 from kedge_builder.publishing.keys import KeySet, write_public
 from kedge_builder.publishing.repository import TrustedState
-from kedge_builder.publishing.rotation import Change, Standing, change, delegate
+from kedge_builder.publishing.rotation import Change, Standing, change, delegate, take_back
 from kedge_shared import signing
 from kedge_shared.client import Client, read_token
 from kedge_shared.errors import InputError
@@ -119,6 +120,12 @@ class Desk:
         self._client.publish_metadata(delegate(self._state.standing(), model, key, self._ring))
         return path
 
+    def take_back(self, model: str, release: str) -> None:
+        """Takes a release out of what is signed."""
+        check_name("model", model)
+        check_name("release", release)
+        self._client.publish_metadata(take_back(self._state.standing(), model, release, self._ring))
+
     def _fresh(self, folder: Path, role: str, named: Sequence[str]) -> tuple[Path, Key]:
         """Returns a key of a role that its delegator does not name yet, made if there is none."""
         for each in sorted(folder.glob(f"{role}-*.key")):
@@ -134,7 +141,9 @@ class Desk:
 
     def _role_keys(self, standing: Standing, name: str) -> RoleKeys:
         role = standing.role(name)
-        known = {"root": standing.root, "targets": standing.targets, **standing.models}
+        known: dict[str, Metadata[Any]] = {
+            "root": standing.root, "targets": standing.targets, **standing.models,
+        }  # fmt: skip
         version = known[name].signed.version if name in known else 0
         return RoleKeys(
             name, version, role.threshold, {each: each in self._ring for each in role.keyids}

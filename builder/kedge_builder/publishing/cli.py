@@ -182,6 +182,25 @@ def token(
     typer.echo(f"{out}: names the key; it stays in the token")
 
 
+def yank(
+    model: Annotated[str, typer.Argument(help="Name of the model.")],
+    release: Annotated[str, typer.Argument(help="Release that is taken back.")],
+    server: Server,
+    keys_folder: Keys = Path("keys"),
+    token_file: TokenFile = None,
+) -> None:
+    """Take a release back: no board installs it any more, and its rollouts are halted.
+
+    Boards that run it go back to the newest rollout that stands. Exit status: 2 it is not listed
+    or keys are missing here, 6 the server refuses.
+    """
+    from kedge_builder.publishing.changes import Desk
+
+    with Desk(keys_folder, server, token_file) as desk:
+        desk.take_back(model, release)
+    typer.echo(f"{model} {release} is listed no more; its rollouts were halted")
+
+
 def publish(
     builds: Annotated[list[Path], typer.Argument(help="Folders that `kedge build` wrote.")],
     server: Server,

@@ -145,10 +145,35 @@ def delegate(
         signed.targets = {
             path: info for path, info in signed.targets.items() if not role.is_delegated_path(path)
         }
-        ring.sign(following, name, signed.delegations.roles[name])  # type: ignore[index]
+        ring.sign(following, name, signed.delegations.roles[name])
         offered[name] = following.to_bytes()
     ring.sign(targets, "targets", standing.role("targets"))
     return {"targets": targets.to_bytes(), **offered}
+
+
+def take_back(
+    standing: Standing, model: str, release: str, ring: Keyring, now: datetime | None = None
+) -> dict[str, bytes]:
+    """Returns the metadata that lists a release no more.
+
+    Raises:
+        InputError: It is not listed, or too few of the keys that list it are at hand.
+    """
+    now, prefix = now or datetime.now(timezone.utc), f"models/{model}/{release}/"
+    offered: dict[str, bytes] = {}
+    for name, metadata in {"targets": standing.targets, **standing.models}.items():
+        if not any(path.startswith(prefix) for path in metadata.signed.targets):
+            continue
+        following = _next(metadata, now, TARGETS_DAYS)
+        following.signed.targets = {
+            path: info for path, info in metadata.signed.targets.items()
+            if not path.startswith(prefix)
+        }  # fmt: skip
+        ring.sign(following, name, standing.role(name))
+        offered[name] = following.to_bytes()
+    if not offered:
+        raise InputError(f"{model} {release} is not listed", "`kedge release list`")
+    return offered
 
 
 def next_of(standing: Standing, role: str, now: datetime) -> Metadata[Targets]:

@@ -17,6 +17,7 @@ from kedge_server.database import transaction
 from kedge_server.errors import NotFoundError, RequestError, StaleError
 from kedge_server.releases import service as releases
 from kedge_server.repository.service import TARGETS_LIMIT_BYTES, hashes
+from kedge_server.repository.withdrawal import halt_withdrawn
 from kedge_shared import wire
 from kedge_shared.api import RepositoryState
 from kedge_shared.errors import InputError
@@ -99,4 +100,5 @@ def _publish(
     for role in offered:
         if role != "targets":
             record(session, who, "sign", role, "")
+    halt_withdrawn(session, listed, who)
     return services.repository.accept(session, offered, after)

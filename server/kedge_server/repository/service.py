@@ -50,6 +50,8 @@ class ImageRepository:
         self._keys, self._store = keys, store
         self._timestamp_life, self._snapshot_life = timestamp_life, snapshot_life
         self.timestamp_version = 0
+        #: Why metadata could not be renewed, empty while it can.
+        self.alarm = ""
 
     def open(self, session: Session, first: Path) -> None:
         """Brings in the first metadata, or checks that what is stored belongs to these keys.
@@ -125,7 +127,9 @@ class ImageRepository:
         self, session: Session, offered: Mapping[str, bytes], after: Offline
     ) -> RepositoryState:
         """Stores checked metadata and signs snapshot and timestamp over it."""
-        versions = {"root": after.root, "targets": after.targets, **after.models}
+        versions: dict[str, Metadata[Any]] = {
+            "root": after.root, "targets": after.targets, **after.models,
+        }  # fmt: skip
         for role, body in offered.items():
             self._put(session, role, versions[role].signed.version, body)
         self._sign_snapshot(session)
@@ -168,7 +172,7 @@ class ImageRepository:
             expires=_now() + self._snapshot_life,
             meta={f"{role}.json": MetaFile(self._newest(session, role)) for role in roles},
         )
-        self._sign(session, "snapshot", signed)
+        self._sign(session, "snapshot", Metadata(signed))
         self._sign_timestamp(session, version)
 
     def _sign_timestamp(self, session: Session, snapshot_version: int) -> None:
@@ -178,17 +182,25 @@ class ImageRepository:
             expires=_now() + self._timestamp_life,
             snapshot_meta=MetaFile(snapshot_version),
         )
-        self._sign(session, "timestamp", signed)
+        self._sign(session, "timestamp", Metadata(signed))
         self.timestamp_version = version
 
-    def _sign(self, session: Session, role: str, signed: Snapshot | Timestamp) -> None:
-        """Signs with those of the role's keys that the newest root names."""
-        named = self._role(session, "root").signed.roles[role].keyids
-        metadata = Metadata(signed)
+    def _sign(self, session: Session, role: str, metadata: Metadata[Any]) -> None:
+        """Signs with those of the role's keys that the newest root names.
+
+        Raises:
+            InputError: There are too few.
+        """
+        named = self._role(session, "root").signed.roles[role]
         for each in self._keys.signers[role]:
-            if each.public_key.keyid in named:
+            if each.public_key.keyid in named.keyids:
                 metadata.sign(each, append=True)
-        self._put(session, role, signed.version, metadata.to_bytes())
+        if len(metadata.signatures) < named.threshold:
+            raise InputError(
+                f"this server holds no {role} key that root names",
+                f"bring {', '.join(each[:12] for each in named.keyids)} into its online folder",
+            )
+        self._put(session, role, metadata.signed.version, metadata.to_bytes())
 
     def _next(self, session: Session, role: str) -> int:
         """Returns a version above all that boards have seen, also after a restore from backup."""
