@@ -30,7 +30,7 @@ from kedge_server.repository.signers import load_keys
 from kedge_shared import signing, wire
 from kedge_shared.errors import InputError, ServiceError, TrustError
 from kedge_shared.trust import model_role
-from tests.sim.world import TOKEN, World, write_build
+from tests.sim.world import TOKEN, World, serve, write_build
 
 ROLE = model_role("shapes")
 MANIFEST = "models/shapes/{}/x86-onnxruntime/manifest.json"
@@ -383,6 +383,34 @@ def test_a_team_takes_its_own_release_back(running: World, ring: Keyring, enrol:
     known.refresh()
     with pytest.raises(TrustError, match="not among"):
         known.find(MANIFEST.format("1.0"))
+
+
+def test_a_server_restored_from_before_rotations_is_given_them_again(
+    running: World, enrol: Enrol
+) -> None:
+    running.publish("1.0", 10)
+    known = enrol("cam-1")
+    running.context.engine.dispose()
+    shutil.copytree(running.home / "server", running.home / "backup")
+    for role in ("targets", "root", "targets"):
+        kedge(running, "rotate", role)
+    kedge(running, "delegate", "shapes")
+    kedge(running, "list")
+    known.refresh()
+    running.context.engine.dispose()
+    shutil.move(running.home / "server", running.home / "lost")
+    shutil.move(running.home / "backup", running.home / "server")
+    with serve(running.home, running.trust) as (context, url):
+        restored = replace(running, context=context, url=url)
+        token = known._http.headers["Authorization"].split()[1]
+        board = ImageRepository(url, token, running.home / "cam-1", running.trust.root)
+        with pytest.raises(TrustError):
+            board.refresh()
+        assert "4.root" in kedge(restored, "push")
+        board.refresh()
+        assert board.find(MANIFEST.format("1.0"))
+        assert "everything" in kedge(restored, "push")
+        board.close()
 
 
 def test_metadata_that_cannot_be_renewed_raises_an_alarm(running: World) -> None:

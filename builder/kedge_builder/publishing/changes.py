@@ -120,6 +120,13 @@ class Desk:
         self._client.publish_metadata(delegate(self._state.standing(), model, key, self._ring))
         return path
 
+    def push(self) -> list[str]:
+        """Offers what this publisher knows and the server has forgotten; returns its names."""
+        found = self._state.beyond(self._client.repository())
+        if found:
+            self._client.publish_metadata(found)
+        return sorted(found)
+
     def take_back(self, model: str, release: str) -> None:
         """Takes a release out of what is signed."""
         check_name("model", model)

@@ -164,6 +164,19 @@ def delegate(
     typer.echo(f"{where}: signs {model} from now on; give it to the team, with the public root")
 
 
+@keys.command("push")
+def push(server: Server, keys_folder: Keys = Path("keys"), token_file: TokenFile = None) -> None:
+    """Give a server that was restored from a backup the newer metadata that this machine knows.
+
+    Nothing is signed. Builds published after the backup are published again first.
+    """
+    from kedge_builder.publishing.changes import Desk
+
+    with Desk(keys_folder, server, token_file) as desk:
+        found = desk.push()
+    typer.echo(f"offered: {', '.join(found)}" if found else "the server has everything")
+
+
 @keys.command("token")
 def token(
     out: Annotated[Path, typer.Option("--out", help="File, such as keys/offline/root.signer.json")],

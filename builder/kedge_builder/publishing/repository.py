@@ -20,6 +20,7 @@ from tuf.ngclient import Updater
 from kedge_builder.publishing.keys import TARGETS_DAYS
 from kedge_builder.publishing.rotation import Standing, delegated
 from kedge_shared import wire
+from kedge_shared.api import RepositoryState
 from kedge_shared.errors import InputError, ServiceError, StorageError, TrustError
 from kedge_shared.trust import MODEL_ROLE_PREFIX
 from kedge_shared.tuf_fetcher import HttpxFetcher
@@ -87,6 +88,23 @@ class TrustedState:
             ) from None
         except OSError as error:
             raise StorageError(f"{self.folder} cannot be written: {error.strerror}") from None
+
+    def beyond(self, server: RepositoryState) -> dict[str, bytes]:
+        """Returns what this publisher has verified and a server restored from a backup lacks."""
+        roots = (self.folder / "root_history").glob("*.root.json")
+        found = {
+            each.name.removesuffix(".json"): each.read_bytes() for each in roots
+            if int(each.name.split(".")[0]) > server.root
+        }  # fmt: skip
+        held = {"targets": server.targets}
+        held |= {each.stem: 0 for each in self.folder.glob(f"{MODEL_ROLE_PREFIX}*.json")}
+        for role, version in (held | server.models).items():
+            path = self.folder / f"{role}.json"
+            if path.exists():
+                body = path.read_bytes()
+                if Metadata[Targets].from_bytes(body).signed.version > version:
+                    found[role] = body
+        return found
 
     def _read(self, updater: Updater) -> Standing:
         root = Metadata[Root].from_file(str(self.folder / "root.json"))

@@ -6,6 +6,7 @@ is what boards will accept (specification, section 5), so that a slip breaks nob
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -17,6 +18,7 @@ from kedge_server.errors import RequestError, StaleError
 from kedge_shared.trust import MODEL_ROLE_PREFIX
 
 TOP_ROLES = ("root", "targets", "snapshot", "timestamp")
+_ROOT = re.compile(r"([1-9][0-9]{0,8})[.]root")
 
 
 @dataclass(frozen=True)
@@ -55,19 +57,21 @@ def follow(
 
     Args:
         before: What stands now.
-        offered: Role → new metadata.
+        offered: Role → new metadata; several roots at once are ``N.root``.
         online: Online role → ids of the keys that the server can sign it with.
         now: Expiry is held against it.
 
     Raises:
         StaleError: Somebody published one of the roles in between.
-        RequestError: Not signed as its delegator demands, expired, not the next version, of no
-            role, lists what its role may not, or leaves another role without valid signatures.
+        RequestError: Not signed as its delegator demands, expired, a root that is not the next,
+            of no role, lists what its role may not, or leaves another role without valid
+            signatures.
     """
     root, targets, models = before.root, before.targets, dict(before.models)
-    for role, body in offered.items():
+    for name in sorted(offered, key=_order):
+        role, body = role_of(name), offered[name]
         if role == "root":
-            root = _next_root(before.root, body, online, now)
+            root = _next_root(root, body)
         elif role == "targets":
             targets = _read(role, body, Targets)
             _check_next(role, targets, before.targets.signed.version, now)
@@ -78,6 +82,8 @@ def follow(
         else:
             raise RequestError(f"{role} is no role that is published")
     after = Offline(root, targets, models)
+    if root is not before.root:
+        _check_last_root(root, online, now)
     for role in models.keys() & offered.keys() - after.delegated.keys():
         raise RequestError(f"{role} is not delegated", "`kedge keys delegate` comes first")
     _check_signatures(after)
@@ -94,9 +100,17 @@ def _read(role: str, body: bytes, kind: type) -> Metadata:  # type: ignore[type-
     return found
 
 
-def _next_root(
-    before: Metadata[Root], body: bytes, online: Mapping[str, set[str]], now: datetime
-) -> Metadata[Root]:
+def role_of(name: str) -> str:
+    """Returns the role of what is offered: ``3.root`` is root's."""
+    return "root" if _ROOT.fullmatch(name) else name
+
+
+def _order(name: str) -> tuple[int, str]:
+    found = _ROOT.fullmatch(name)
+    return (int(found[1]) if found else 0, name)
+
+
+def _next_root(before: Metadata[Root], body: bytes) -> Metadata[Root]:
     after: Metadata[Root] = _read("root", body, Root)
     if after.signed.version <= before.signed.version:
         raise StaleError(f"root is at version {before.signed.version}", "fetch it and sign again")
@@ -104,23 +118,25 @@ def _next_root(
         raise RequestError(f"root must have version {before.signed.version + 1}")
     _verify(before.signed, "root", after, "the root before it demands")
     _verify(after.signed, "root", after, "it demands itself")
-    if after.signed.is_expired(now) or not after.signed.consistent_snapshot:
+    return after
+
+
+def _check_last_root(root: Metadata[Root], online: Mapping[str, set[str]], now: datetime) -> None:
+    """One on the way may be expired and name keys that are gone; the last one is lived by."""
+    if root.signed.is_expired(now) or not root.signed.consistent_snapshot:
         raise RequestError("root is expired or without consistent snapshots")
     for role, held in online.items():
-        named = after.signed.roles[role]
+        named = root.signed.roles[role]
         if len(held & set(named.keyids)) < named.threshold:
             raise RequestError(
                 f"root names {role} keys that this server does not hold",
                 "copy the new key into its online folder and restart it, then push again",
             )
-    return after
 
 
 def _check_next(role: str, offered: Metadata[Targets], current: int, now: datetime) -> None:
     if offered.signed.version <= current:
         raise StaleError(f"{role} is at version {current}", "publish again")
-    if offered.signed.version != current + 1:
-        raise RequestError(f"{role} must have version {current + 1}")
     if offered.signed.is_expired(now):
         raise RequestError(f"{role} metadata is expired")
 

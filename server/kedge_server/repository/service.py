@@ -21,7 +21,7 @@ from tuf.api.metadata import (
 
 from kedge_server.artifacts.store import ArtifactStore
 from kedge_server.errors import NotFoundError, RequestError
-from kedge_server.repository.publication import TOP_ROLES, Offline, follow
+from kedge_server.repository.publication import TOP_ROLES, Offline, follow, role_of
 from kedge_server.repository.signers import OnlineKeys
 from kedge_server.repository.tables import MetadataRow
 from kedge_shared.api import RepositoryState
@@ -130,8 +130,10 @@ class ImageRepository:
         versions: dict[str, Metadata[Any]] = {
             "root": after.root, "targets": after.targets, **after.models,
         }  # fmt: skip
-        for role, body in offered.items():
-            self._put(session, role, versions[role].signed.version, body)
+        for name, body in offered.items():
+            role = role_of(name)
+            version = versions[role].signed.version if role == name else int(name.split(".")[0])
+            self._put(session, role, version, body)
         self._sign_snapshot(session)
         return self.state(session)
 
