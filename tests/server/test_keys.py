@@ -26,6 +26,7 @@ from kedge_builder.publishing.keyring import Keyring
 from kedge_builder.publishing.publish import gather, sign_release
 from kedge_builder.publishing.rotation import Change, change, delegate, next_of
 from kedge_server import scheduler
+from kedge_server.devices.assignments import Director
 from kedge_server.repository.signers import load_keys
 from kedge_shared import signing, wire
 from kedge_shared.errors import InputError, ServiceError, TrustError
@@ -345,6 +346,34 @@ with token.open(rw=True, user_pin="1234") as session:
     curve.generate_keypair(store=True, id=bytes([2]), label="kedge")
 """
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+def test_a_rotated_director_assigns_and_the_old_one_no_more(
+    running: World, enrol: Enrol, tmp_path: Path
+) -> None:
+    running.publish("1.0", 10)
+    device = running.enrol("cam-a")
+    running.roll_out("1.0")
+    device.poll()
+    before, known = device.assignment, enrol("cam-1")
+    with pytest.raises(ServiceError, match="copy the new key"):
+        kedge(running, "rotate", "director")
+    director = running.context.director  # a restart:
+    fresh = Director(load_keys(running.trust.online.parent).directors, director._life)
+    director._signers = fresh._signers
+    kedge(running, "rotate", "director")
+    known.refresh()
+    named = known.director(tmp_path / "blobs")
+    assert named.epoch == 2
+    device.poll()  # it opens with the key in director.json, which the command has replaced
+    assert before is not None
+    assert device.assignment is not None
+    assert device.assignment.epoch == 2
+    assert device.assignment.counter > before.counter
+    assert device.assignment.manifest == before.manifest
+    running.context.engine.dispose()
+    with serve(running.home, running.trust) as (context, _):
+        assert context.director._epoch == 2, "and after a restart"
 
 
 def test_a_release_that_is_taken_back_leaves_the_fleet(running: World, enrol: Enrol) -> None:

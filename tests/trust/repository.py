@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
+from typing import Any
 
 from securesystemslib.signer import CryptoSigner
 from tuf.api.exceptions import DownloadError, DownloadHTTPError
@@ -116,7 +117,7 @@ class MemoryRepository(FetcherInterface):
         self, name: str, signed: Root | Targets | Snapshot | Timestamp,
         signers: Sequence[CryptoSigner],
     ) -> None:  # fmt: skip
-        metadata = Metadata(signed)
+        metadata: Metadata[Any] = Metadata(signed)
         for each in signers:
             metadata.sign(each, append=True)
         self.files[f"{URL}{name}.json"] = metadata.to_bytes()

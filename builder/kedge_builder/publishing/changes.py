@@ -14,13 +14,13 @@ from tuf.api.metadata import DelegatedRole, Metadata, Role
 
 from kedge_builder.publishing.keyring import Keyring, read_public
 from kedge_builder.publishing.keys import KeySet, write_public
-from kedge_builder.publishing.repository import TrustedState
+from kedge_builder.publishing.repository import TrustedState, next_targets
 from kedge_builder.publishing.rotation import Change, Standing, change, delegate, take_back
-from kedge_shared import signing
+from kedge_shared import signing, wire
 from kedge_shared.client import Client, read_token
 from kedge_shared.errors import InputError
-from kedge_shared.ids import check_name
-from kedge_shared.trust import model_role
+from kedge_shared.ids import check_name, sha256_hex
+from kedge_shared.trust import DIRECTOR_LIMIT_BYTES, DIRECTOR_PATH, DirectorKey, model_role
 
 _ONLINE = ("snapshot", "timestamp")
 
@@ -104,6 +104,8 @@ class Desk:
 
         A key that a refused attempt left behind is taken up again.
         """
+        if role == "director":
+            return self._rotate_director()
         keyids = self._state.standing().role(role).keyids
         folder = self._places.online if role in _ONLINE else self._places.offline
         path, key = self._fresh(folder, role, keyids)
@@ -132,6 +134,27 @@ class Desk:
         check_name("model", model)
         check_name("release", release)
         self._client.publish_metadata(take_back(self._state.standing(), model, release, self._ring))
+
+    def _rotate_director(self) -> Path:
+        """The director is no role of TUF but a target, with an epoch that boards hold on to."""
+        standing, place = self._state.standing(), self._places.repository / DIRECTOR_PATH
+        data = wire.read_limited(place, "director's key", DIRECTOR_LIMIT_BYTES)
+        listed = standing.targets.signed.targets.get(DIRECTOR_PATH)
+        if listed is None or listed.hashes.get("sha256") != sha256_hex(data):
+            raise InputError(f"{place} is not the one that targets list", "bring the newest one")
+        current = wire.decode(data, DirectorKey, "director's key")
+        path, key = self._fresh(self._places.online, "director", [str(current.key["keyid"])])
+        following = DirectorKey(epoch=current.epoch + 1, key=signing.key_to_dict(key))
+        scratch = place.with_suffix(".new")
+        scratch.unlink(missing_ok=True)
+        write_public(scratch, following)
+        body = scratch.read_bytes()
+        self._client.upload(scratch, sha256_hex(body), lambda _: None)
+        targets = next_targets(standing.targets, {DIRECTOR_PATH: body})
+        self._ring.sign(targets, "targets", standing.role("targets"))
+        self._client.publish_metadata({"targets": targets.to_bytes()})
+        scratch.replace(place)
+        return path
 
     def _fresh(self, folder: Path, role: str, named: Sequence[str]) -> tuple[Path, Key]:
         """Returns a key of a role that its delegator does not name yet, made if there is none."""

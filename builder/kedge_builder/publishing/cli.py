@@ -90,15 +90,17 @@ def list_(
 
 @keys.command("rotate")
 def rotate(
-    role: Annotated[str, typer.Argument(help="root, targets, snapshot, timestamp or model-NAME.")],
+    role: Annotated[
+        str, typer.Argument(help="root, targets, snapshot, timestamp, director, model-NAME.")
+    ],
     server: Server,
     keys_folder: Keys = Path("keys"),
     token_file: TokenFile = None,
 ) -> None:
     """Replace a role's keys by a fresh one; what they had signed is signed anew.
 
-    The server must hold a new snapshot or timestamp key first: this says so, and goes on when it
-    is run again. Exit status: 2 keys are missing here, 6 the server refuses.
+    The server must hold a new snapshot, timestamp or director key first: this says so, and goes on
+    when it is run again. Exit status: 2 keys are missing here, 6 the server refuses.
     """
     from kedge_builder.publishing.changes import Desk
 

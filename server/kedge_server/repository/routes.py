@@ -101,4 +101,6 @@ def _publish(
         if role != "targets":
             record(session, who, "sign", role, "")
     halt_withdrawn(session, listed, who)
-    return services.repository.accept(session, offered, after)
+    found = services.repository.accept(session, offered, after)
+    services.director.adopt(services.repository.director(session))
+    return found

@@ -24,9 +24,15 @@ from kedge_server.errors import NotFoundError, RequestError
 from kedge_server.repository.publication import TOP_ROLES, Offline, follow, role_of
 from kedge_server.repository.signers import OnlineKeys
 from kedge_server.repository.tables import MetadataRow
+from kedge_shared import wire
 from kedge_shared.api import RepositoryState
 from kedge_shared.errors import InputError
-from kedge_shared.trust import DIRECTOR_PATH, MODEL_ROLE_PREFIX
+from kedge_shared.trust import (
+    DIRECTOR_LIMIT_BYTES,
+    DIRECTOR_PATH,
+    MODEL_ROLE_PREFIX,
+    DirectorKey,
+)
 
 TARGETS_LIMIT_BYTES = 5_000_000
 #: Versions of online roles are Unix times.
@@ -108,6 +114,18 @@ class ImageRepository:
     def targets(self, session: Session) -> dict[str, TargetFile]:
         """Returns every target that is listed."""
         return self.offline(session).listed
+
+    def director(self, session: Session) -> DirectorKey:
+        """Returns the key that may assign, as targets name it.
+
+        Raises:
+            RequestError: Targets name none.
+        """
+        listed = self.offline(session).targets.signed.targets.get(DIRECTOR_PATH)
+        if listed is None:
+            raise RequestError(f"targets do not list {DIRECTOR_PATH}")
+        body = self._store.read(listed.hashes["sha256"], DIRECTOR_LIMIT_BYTES)
+        return wire.decode(body, DirectorKey, "director's key")
 
     def offline(self, session: Session) -> Offline:
         """Returns the newest metadata of the roles that others sign."""

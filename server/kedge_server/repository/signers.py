@@ -19,11 +19,11 @@ class OnlineKeys:
 
     Attributes:
         signers: Online TUF role → every key there is for it; the newest root says which count.
-        director: Assignments.
+        directors: The same for assignments; targets say which one counts.
     """
 
     signers: dict[str, tuple[CryptoSigner, ...]]
-    director: CryptoSigner
+    directors: tuple[CryptoSigner, ...]
 
 
 def load_keys(trust: Path) -> OnlineKeys:
@@ -40,7 +40,7 @@ def load_keys(trust: Path) -> OnlineKeys:
             )
     return OnlineKeys(
         {role: _signers(online, role) for role in ("snapshot", "timestamp")},
-        load_private_key(online / "director.key"),
+        _signers(online, "director"),
     )
 
 
