@@ -139,6 +139,10 @@ def _add_routes(app: FastAPI) -> None:
         response.headers.setdefault("X-Content-Type-Options", "nosniff")
         response.headers.setdefault("Referrer-Policy", "no-referrer")
         response.headers.setdefault("X-Frame-Options", "DENY")
+        response.headers.setdefault("Content-Security-Policy", "frame-ancestors 'none'")
+        response.headers.setdefault("Cross-Origin-Resource-Policy", "same-origin")
+        # Answers hold tokens and assignments; what may be kept (artifacts) says so itself.
+        response.headers.setdefault("Cache-Control", "no-store")
         return response
 
 

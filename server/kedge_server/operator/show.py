@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from kedge_shared import api, wire
+from kedge_shared.errors import one_line
 
 _console = Console()
 _COLOURS = {
@@ -32,9 +33,10 @@ def _table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], em
     if not rows:
         _console.print(empty)
         return
-    table = Table(*columns, title=title, title_justify="left")
+    # What boards and builders wrote is text, whatever it looks like.
+    table = Table(*columns, title=Text(one_line(title)), title_justify="left")
     for row in rows:
-        table.add_row(*(Text(cell, style=_COLOURS.get(cell, "")) for cell in row))
+        table.add_row(*(Text(one_line(cell), style=_COLOURS.get(cell, "")) for cell in row))
     _console.print(table)
 
 
@@ -164,7 +166,7 @@ def rollout(
 
 def progress(found: api.RolloutInfo) -> None:
     """Shows one line of where a rollout stands."""
-    _console.print(f"{found.state}: {_stage_line(found)}  {found.reason}")
+    _console.print(Text(one_line(f"{found.state}: {_stage_line(found)}  {found.reason}")))
 
 
 def _stage_line(found: api.RolloutInfo) -> str:
