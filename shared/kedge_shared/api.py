@@ -219,6 +219,7 @@ class ReleaseInfo:
         release_counter: Order.
         published: Unix seconds.
         builds: By device class.
+        taken_back: Its owners list none of its builds any more (``kedge yank``).
     """
 
     model: Name
@@ -226,6 +227,7 @@ class ReleaseInfo:
     release_counter: Count
     published: float
     builds: tuple[BuildInfo, ...]
+    taken_back: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

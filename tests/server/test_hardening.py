@@ -18,7 +18,8 @@ from rich.console import Console
 
 from kedge_server.operator import show
 from kedge_shared import api
-from kedge_shared.errors import KedgeError, one_line
+from kedge_shared.client import check_url
+from kedge_shared.errors import InputError, KedgeError, one_line
 from tests.sim.world import TOKEN, World
 
 ESCAPE = "\x1b]0;owned\x07\x1b[2J\r\nFAKE LINE\u202e [red]bold[/red]"
@@ -133,6 +134,23 @@ def test_no_secret_is_given_on_a_command_line() -> None:
                 f"{name} {option.name} takes a value"
             )
     assert seen > 20
+
+
+@pytest.mark.parametrize(
+    ("url", "taken"),
+    [
+        ("https://fleet.example", True), ("http://127.0.0.1:8470", True),
+        ("http://localhost", True), ("http://[::1]:8470", True),
+        ("http://fleet.example", False), ("http://127.0.0.1.evil.example", False),
+        ("http://127.0.0.1@evil.example", False), ("ftp://127.0.0.1", False),
+    ],
+)  # fmt: skip
+def test_tokens_cross_no_wire_in_the_clear(url: str, taken: bool) -> None:
+    if taken:
+        assert check_url(url) == url
+        return
+    with pytest.raises(InputError):
+        check_url(url)
 
 
 def test_keys_and_tokens_are_for_their_owner_alone(running: World) -> None:

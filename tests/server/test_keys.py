@@ -392,6 +392,9 @@ def test_a_release_that_is_taken_back_leaves_the_fleet(running: World, enrol: En
     assert device.assignment is not None
     assert device.assignment.intent == "revert"
     assert "taken back by its owners" in running.operator.rollouts()[0].reason
+    shown = {each.release: each.taken_back for each in running.operator.releases()}
+    assert shown == {"1.0": False, "1.1": True}
+    assert running.operator.release("shapes", "1.1").taken_back
     known = enrol("cam-1")
     known.refresh()
     with pytest.raises(TrustError, match="not among"):

@@ -34,3 +34,11 @@ def test_every_row_names_tests_that_exist(attack: str, tests: list[str]) -> None
     for each in tests:
         file, _, name = each.partition("::")
         assert f"def {name}(" in (HOME / file).read_text(), each
+
+
+def test_every_test_that_the_page_names_exists() -> None:
+    text = (HOME / "docs" / "security.md").read_text()
+    named = re.findall(r"`(tests/[^`:]+)::([^`]+)`", text)
+    assert len(named) > len(ATTACKS)
+    for file, name in named:
+        assert f"def {name}(" in (HOME / file).read_text(), f"{file}::{name}"

@@ -49,7 +49,8 @@ def releases(found: Sequence[api.ReleaseInfo], *, as_json: bool) -> None:
     if as_json:
         return _print_json(found)
     rows = [
-        (each.model, each.release, str(each.release_counter), ", ".join(
+        (each.model, each.release, str(each.release_counter),
+         "taken back by its owners" if each.taken_back else ", ".join(
             build.device_class + (" (overridden)" if build.overrides else "")
             for build in each.builds
         ))
