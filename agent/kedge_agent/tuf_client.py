@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -9,18 +11,16 @@ from pathlib import Path
 import httpx
 from tuf.api.exceptions import DownloadError, ExpiredMetadataError, RepositoryError
 from tuf.api.metadata import TargetFile
-from tuf.ngclient import Updater, UpdaterConfig
 
 from kedge_agent.disk import write_whole
 from kedge_agent.network import tls
 from kedge_agent.server_client import TIMEOUT
+from kedge_agent.tuf_metadata import LIMITS, TrustedMetadata
 from kedge_shared import wire
 from kedge_shared.errors import ServiceError, StorageError, TrustError
 from kedge_shared.ids import sha256_hex
 from kedge_shared.trust import DIRECTOR_LIMIT_BYTES, DIRECTOR_PATH, DirectorKey
 from kedge_shared.tuf_fetcher import HttpxFetcher
-
-_ROOT_LIMIT_BYTES = 512_000
 
 
 @dataclass(frozen=True)
@@ -60,15 +60,20 @@ class ImageRepository:
         root: Path,
         transport: httpx.BaseTransport | None = None,
     ) -> None:
-        self._server, self._folder = server, folder
-        self._root = wire.read_limited(root, "pinned root", _ROOT_LIMIT_BYTES)
+        self._server = server
         self._http = httpx.Client(
             headers={"Authorization": f"Bearer {token}"},
             timeout=TIMEOUT,
             transport=transport,
             verify=tls.context(),
         )
-        self._updater: Updater | None = None
+        self._metadata = TrustedMetadata(
+            folder / "metadata",
+            f"{server}/tuf/metadata/",
+            wire.read_limited(root, "pinned root", LIMITS.root_max_length),
+            HttpxFetcher(self._http),
+        )
+        self._fresh = False
 
     def close(self) -> None:
         """Closes the connection."""
@@ -83,41 +88,19 @@ class ImageRepository:
                 the offline roles', root and targets, is not.
 
         Raises:
-            TrustError: Unsigned, wrongly signed or going back (``metadata``), or ``expired``.
+            TrustError: Unsigned, wrongly signed (``metadata``), going back (``rollback``), or
+                ``expired``.
             ServiceError: The server does not answer.
             StorageError: The disk is full or cannot be written.
         """
         moment = datetime.fromtimestamp(now, timezone.utc)
         try:
-            for name in ("metadata", "targets"):
-                (self._folder / name).mkdir(mode=0o700, parents=True, exist_ok=True)
-            # A fresh updater each time: it captures one moment, against which expiry is held.
-            updater = Updater(
-                metadata_dir=str(self._folder / "metadata"),
-                metadata_base_url=f"{self._server}/tuf/metadata/",
-                target_dir=str(self._folder / "targets"),
-                target_base_url=f"{self._server}/tuf/targets/",
-                fetcher=HttpxFetcher(self._http),
-                config=UpdaterConfig(),
-                bootstrap=self._root,
-            )
-            # python-tuf takes the clock's word; it has no other way to be told the time.
-            trusted = updater._trusted_set
-            trusted.reference_time = moment - timedelta(seconds=grace_seconds)
-            updater.refresh()
-            for role in (trusted.root, trusted.targets):
-                if role.is_expired(moment):
-                    raise ExpiredMetadataError(f"{role.type} expired {role.expires:%Y-%m-%d}")
+            with self._told("metadata", "metadata"):
+                self._metadata.refresh(moment, timedelta(seconds=grace_seconds))
         except ExpiredMetadataError as error:
             said = f"metadata is not to be trusted on {moment:%Y-%m-%d}: {error}"
             raise TrustError("expired", said, "check this board's clock") from None
-        except RepositoryError as error:
-            raise TrustError("metadata", f"metadata is not to be trusted: {error}") from None
-        except DownloadError as error:
-            raise ServiceError(f"server {self._server} does not answer: {error}") from None
-        except OSError as error:
-            raise StorageError(f"metadata cannot be written: {error}") from None
-        self._updater = updater
+        self._fresh = True
 
     def proves(self, claimed: int) -> int:
         """Returns a time that the verified metadata proves to be past, Unix seconds.
@@ -129,12 +112,10 @@ class ImageRepository:
         Args:
             claimed: Another signed time, of an assignment.
         """
-        if self._updater is None:
+        if not self._fresh:
             raise RuntimeError("refresh() comes first")
-        trusted = self._updater._trusted_set
-        latest = min(trusted.root.expires, trusted.targets.expires).timestamp()
-        claims = (claimed, trusted.timestamp.version)
-        return max((each for each in claims if each < latest), default=0)
+        version, latest = self._metadata.proven()
+        return max((each for each in (claimed, version) if each < latest), default=0)
 
     def find(self, path: str) -> Target:
         """Returns a target that the verified metadata lists.
@@ -161,25 +142,14 @@ class ImageRepository:
         info = self._info(path)
         if info.length > limit_bytes:
             raise TrustError("length", f"{path} is larger than {limit_bytes} bytes")
-        if self._updater is None:
-            raise RuntimeError("refresh() comes first")
-        digest = info.hashes["sha256"]
-        try:
-            place = self._folder / "targets" / digest
-            self._updater.download_target(info, filepath=str(place))
-            data = place.read_bytes()
-            if sha256_hex(data) != digest:
+        with self._told("hash", path):
+            data = self._metadata.download(info, f"{self._server}/tuf/targets/")
+            digest = sha256_hex(data)
+            if digest != info.hashes["sha256"]:
                 raise TrustError("hash", f"{path} was altered")
             store.mkdir(parents=True, exist_ok=True)
             write_whole(store / digest, data)
-            place.unlink()
-            return data
-        except RepositoryError as error:
-            raise TrustError("hash", f"{path} is not what was signed: {error}") from None
-        except DownloadError as error:
-            raise ServiceError(f"server {self._server} does not answer: {error}") from None
-        except OSError as error:
-            raise StorageError(f"{path} cannot be written: {error.strerror}") from None
+        return data
 
     def director(self, store: Path) -> DirectorKey:
         """Returns the key that may assign, an offline-signed target."""
@@ -187,9 +157,24 @@ class ImageRepository:
         return wire.decode(data, DirectorKey, "director's key")
 
     def _info(self, path: str) -> TargetFile:
-        if self._updater is None:
+        if not self._fresh:
             raise RuntimeError("refresh() comes first")
-        info = self._updater.get_targetinfo(path)
+        with self._told("metadata", "metadata"):
+            info = self._metadata.find(path)
         if info is None or "sha256" not in info.hashes:
             raise TrustError("unlisted", f"{path} is not among the signed targets")
         return info
+
+    @contextmanager
+    def _told(self, code: str, what: str) -> Iterator[None]:
+        """Turns python-tuf's errors into those that a person reads."""
+        try:
+            yield
+        except ExpiredMetadataError:
+            raise
+        except RepositoryError as error:
+            raise TrustError(code, f"{what} is not to be trusted: {error}") from None
+        except DownloadError as error:
+            raise ServiceError(f"server {self._server} does not answer: {error}") from None
+        except OSError as error:
+            raise StorageError(f"{what} cannot be written: {error.strerror or error}") from None

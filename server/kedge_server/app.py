@@ -8,7 +8,6 @@ import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
-from pathlib import Path
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -34,7 +33,6 @@ from kedge_server.settings import ServerSettings
 from kedge_shared import __version__, wire
 from kedge_shared.api import Problem
 from kedge_shared.errors import KedgeError, StorageError
-from kedge_shared.trust import DIRECTOR_LIMIT_BYTES, DIRECTOR_PATH, DirectorKey
 
 _DAY = 86400
 TOKEN_FILE = "operator.token"  # noqa: S105 - the name of a file
@@ -65,9 +63,10 @@ def open_context(settings: ServerSettings) -> Context:
     index = PollIndex()
     with transaction(engine) as session:
         repository.open(session, settings.trust / "repository")
+        director = Director(keys.directors, settings.assignment_days * _DAY)
+        director.adopt(repository.director(session))
         for row in session.exec(select(DeviceRow)):
             index.add_device(row.id, row.token_hash)
-    director = Director(keys.director, _epoch(settings.trust), settings.assignment_days * _DAY)
     return Context(
         settings=settings, engine=engine, store=store, repository=repository, director=director,
         index=index, operator_hash=token_hash(token),
@@ -88,13 +87,6 @@ def operator_token(settings: ServerSettings) -> str:
             file.write(secrets.token_urlsafe(32) + "\n")
         scratch.replace(path)
     return path.read_text().strip()
-
-
-def _epoch(trust: Path) -> int:
-    data = wire.read_limited(
-        trust / "repository" / DIRECTOR_PATH, "director's key", DIRECTOR_LIMIT_BYTES
-    )
-    return wire.decode(data, DirectorKey, "director's key").epoch
 
 
 def create_app(context: Context) -> FastAPI:
@@ -136,8 +128,10 @@ def _add_routes(app: FastAPI) -> None:
 
     @app.get("/healthz", tags=["health"], summary="Is the server up?")
     def healthz() -> dict[str, str]:
-        """Answers while the server can."""
-        return {"status": "ok", "version": __version__}
+        """Answers while the server can; ``alarm`` says what a person must see to."""
+        alarm = app.state.context.repository.alarm
+        status = {"status": "alarm", "alarm": alarm} if alarm else {"status": "ok"}
+        return {**status, "version": __version__}
 
     @app.middleware("http")
     async def headers(request: Request, go_on: RequestResponseEndpoint) -> Response:
@@ -145,6 +139,10 @@ def _add_routes(app: FastAPI) -> None:
         response.headers.setdefault("X-Content-Type-Options", "nosniff")
         response.headers.setdefault("Referrer-Policy", "no-referrer")
         response.headers.setdefault("X-Frame-Options", "DENY")
+        response.headers.setdefault("Content-Security-Policy", "frame-ancestors 'none'")
+        response.headers.setdefault("Cross-Origin-Resource-Policy", "same-origin")
+        # Answers hold tokens and assignments; what may be kept (artifacts) says so itself.
+        response.headers.setdefault("Cache-Control", "no-store")
         return response
 
 

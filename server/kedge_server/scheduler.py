@@ -8,6 +8,7 @@ from datetime import datetime, timezone
 
 from apscheduler.schedulers.background import BackgroundScheduler
 
+from kedge_server.audit.service import record
 from kedge_server.context import Context
 from kedge_server.database import transaction
 from kedge_server.devices.service import flush_seen
@@ -49,8 +50,23 @@ def renew(context: Context) -> None:
         with transaction(context.engine) as session:
             renewed = context.repository.renew(session, datetime.now(timezone.utc))
     # Boundary: as in tick.
-    except Exception:  # noqa: BLE001
+    except Exception as error:  # noqa: BLE001
         _log.exception("metadata could not be renewed: devices will refuse it when it expires")
+        _alarm(context, f"metadata could not be renewed: {error}")
         return
+    _alarm(context, "")
     if renewed:
         context.index.forget_all()
+
+
+def _alarm(context: Context, alarm: str) -> None:
+    """Raises or ends the alarm that /healthz shows; the audit log keeps when it began."""
+    began, context.repository.alarm = alarm and not context.repository.alarm, alarm
+    if not began:
+        return
+    try:
+        with transaction(context.engine) as session:
+            record(session, "scheduler", "alarm", "metadata", alarm)
+    # Boundary: the disk that keeps metadata from being renewed keeps this from being written.
+    except Exception:  # noqa: BLE001
+        _log.exception("the alarm could not be written")

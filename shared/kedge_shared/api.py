@@ -5,7 +5,7 @@ The server turns them into its OpenAPI document, the client decodes answers into
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
 from msgspec import Meta
@@ -257,6 +257,7 @@ class ReleaseInfo:
         release_counter: Order.
         published: Unix seconds.
         builds: By device class.
+        taken_back: Its owners list none of its builds any more (``kedge yank``).
     """
 
     model: Name
@@ -264,6 +265,7 @@ class ReleaseInfo:
     release_counter: Count
     published: float
     builds: tuple[BuildInfo, ...]
+    taken_back: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -301,12 +303,14 @@ class RepositoryState:
         targets: Version; the ETag that ``If-Match`` compares.
         snapshot: Version.
         timestamp: Version.
+        models: Role of a model whose team signs for itself → version.
     """
 
     root: Count
     targets: Count
     snapshot: Count
     timestamp: Count
+    models: dict[str, Count] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)

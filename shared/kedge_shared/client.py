@@ -194,6 +194,16 @@ class Client:
         answer = self._send("POST", "/api/v1/repository/targets", content=targets, headers=headers)
         return wire.decode(answer.content, api.RepositoryState, "server's answer")
 
+    def publish_metadata(self, roles: Mapping[str, bytes]) -> api.RepositoryState:
+        """Offers signed metadata of several roles, taken whole or not at all.
+
+        Args:
+            roles: Role → metadata; refused (412) if somebody published one of them in between.
+        """
+        texts = {role: body.decode() for role, body in roles.items()}
+        answer = self._send("POST", "/api/v1/repository/metadata", content=wire.encode(texts))
+        return wire.decode(answer.content, api.RepositoryState, "server's answer")
+
     def has_artifact(self, sha256: str) -> bool:
         """Says whether the server keeps these bytes already."""
         try:

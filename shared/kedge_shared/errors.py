@@ -32,7 +32,17 @@ class KedgeError(Exception):
 
     def __str__(self) -> str:
         text = f"{self.what}; {self.mend}" if self.mend else self.what
-        return " ".join(text.split())
+        return one_line(text)
+
+
+def one_line(text: str) -> str:
+    """Returns text from elsewhere as one line that cannot drive a terminal or forge a log.
+
+    White space becomes a space; control characters (escape sequences among them), and those that
+    turn the direction of writing, become ``\N{REPLACEMENT CHARACTER}``.
+    """
+    spaced = " ".join(text.split())
+    return "".join(each if each.isprintable() else "\N{REPLACEMENT CHARACTER}" for each in spaced)
 
 
 class InputError(KedgeError):

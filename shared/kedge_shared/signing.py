@@ -158,6 +158,15 @@ def load_private_key(path: Path) -> CryptoSigner:
     pem = wire.read_limited(path, "key", _KEY_LIMIT_BYTES)
     if path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
         raise InputError(f"key {path} can be read by others", f"chmod 600 {path}")
+    return private_key_from_pem(pem, f"key {path}")
+
+
+def private_key_from_pem(pem: bytes, what: str) -> CryptoSigner:
+    """Reads a private key; ``what`` names it when it cannot be opened.
+
+    Raises:
+        InputError: Encrypted with another passphrase, or no key.
+    """
     passphrase = os.environ.get(PASSPHRASE_ENV, "").encode() or None
     encrypted = b"ENCRYPTED" in pem
     try:
@@ -165,5 +174,5 @@ def load_private_key(path: Path) -> CryptoSigner:
         return CryptoSigner(private)
     except (ValueError, TypeError):
         raise InputError(
-            f"key {path} cannot be opened", f"set {PASSPHRASE_ENV} to its passphrase"
+            f"{what} cannot be opened", f"set {PASSPHRASE_ENV} to its passphrase"
         ) from None

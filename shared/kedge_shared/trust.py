@@ -18,6 +18,18 @@ from kedge_shared.protocol import Assignment, ManifestRef
 #: Path of the director's public key among the TUF targets.
 DIRECTOR_PATH = "director.json"
 DIRECTOR_LIMIT_BYTES = 16 * 1024
+#: TUF role of a model whose team signs for itself: this and the model's name.
+MODEL_ROLE_PREFIX = "model-"
+
+
+def model_role(model: str) -> str:
+    """Returns the TUF role that a model's team signs."""
+    return f"{MODEL_ROLE_PREFIX}{model}"
+
+
+def model_paths(model: str) -> list[str]:
+    """Returns the target paths that are a model's own, as TUF patterns (one segment a ``*``)."""
+    return [f"models/{model}/policy.json", f"models/{model}/*/*/manifest.json"]
 
 
 @dataclass(frozen=True, kw_only=True)

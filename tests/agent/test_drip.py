@@ -137,6 +137,16 @@ def test_dripping_metadata_is_given_up(drip: Drip) -> None:
         assert time.monotonic() - started < 10, "the whole of it takes twenty"
 
 
+def test_dripping_headers_of_metadata_are_given_up(drip: Drip) -> None:
+    drip.at_once = 5
+    with httpx.Client() as http:
+        fetcher = HttpxFetcher(http, headers_seconds=0.3)
+        for answers in (1, 2):  # the second time over a new line
+            with pytest.raises(DownloadError):
+                list(fetcher.fetch(f"{drip.url}/tuf/metadata/timestamp.json"))
+            assert drip.answers == answers
+
+
 def test_the_rate_is_held_in_every_window_anew() -> None:
     now = 0.0
     pace = Pace(LEAST_RATE, lambda: now)

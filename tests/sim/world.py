@@ -14,13 +14,14 @@ import httpx
 import uvicorn
 
 from kedge_builder.publishing import keys
+from kedge_builder.publishing.keyring import Keyring
 from kedge_builder.publishing.publish import gather, publish
 from kedge_builder.publishing.repository import TrustedState
 from kedge_server import scheduler
 from kedge_server.app import create_app, open_context
 from kedge_server.context import Context
 from kedge_server.settings import ServerSettings
-from kedge_shared import api, signing, wire
+from kedge_shared import api, wire
 from kedge_shared.client import Client
 from kedge_shared.ids import sha256_hex
 from kedge_shared.manifest import FileRef, Golden, Override
@@ -107,8 +108,7 @@ class World:
         scratch.mkdir(exist_ok=True)
         publish(
             gather([folder]), self.operator, self.publisher(),
-            signing.load_private_key(self.trust.offline / "targets.key"),
-            lambda *_: None, scratch,
+            Keyring.load(self.trust.offline), lambda *_: None, scratch,
         )  # fmt: skip
 
     def publisher(self, name: str = "publisher") -> TrustedState:

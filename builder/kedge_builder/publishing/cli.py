@@ -13,6 +13,14 @@ from kedge_shared import wire
 from kedge_shared.signing import PASSPHRASE_ENV
 
 keys = typer.Typer(no_args_is_help=True, help="Keys of the fleet.")
+Server = Annotated[
+    str, typer.Option("--server", envvar="KEDGE_SERVER", help="Address of the server.")
+]
+Keys = Annotated[Path, typer.Option("--keys", help="Folder that `kedge keys init` wrote.")]
+TokenFile = Annotated[
+    Path | None, typer.Option(envvar="KEDGE_TOKEN_FILE", help="File with the operator token.")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 
 
 @keys.callback()
@@ -23,7 +31,7 @@ def _keys() -> None:
 @keys.command("init")
 def init(
     out: Annotated[Path, typer.Option("--out", help="New folder for the keys.")] = Path("keys"),
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for machines.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Make root, targets, snapshot, timestamp and director keys and sign the first metadata.
 
@@ -48,7 +56,7 @@ def bench(
     out: Annotated[Path, typer.Option("--out", help="File for the private key.")] = Path(
         "bench.key"
     ),
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for machines.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Make a key that orders measurements on bench workers, and nothing else."""
     from kedge_builder.publishing.keys import create_bench
@@ -61,37 +69,178 @@ def bench(
     typer.echo(f"{public}: name it in trusted_keys of each worker's configuration.")
 
 
+@keys.command("list")
+def list_(
+    server: Server,
+    keys_folder: Keys = Path("keys"),
+    token_file: TokenFile = None,
+    as_json: Json = False,
+) -> None:
+    """Show who signs what, and which of the keys are at hand."""
+    from kedge_builder.publishing.changes import Desk
+    from kedge_builder.publishing.show import show_roles
+
+    with Desk(keys_folder, server, token_file) as desk:
+        roles = desk.roles()
+    if as_json:
+        print(wire.encode_pretty(roles).decode(), end="")
+        return
+    show_roles(roles)
+
+
+@keys.command("rotate")
+def rotate(
+    role: Annotated[
+        str, typer.Argument(help="root, targets, snapshot, timestamp, director, model-NAME.")
+    ],
+    server: Server,
+    keys_folder: Keys = Path("keys"),
+    token_file: TokenFile = None,
+) -> None:
+    """Replace a role's keys by a fresh one; what they had signed is signed anew.
+
+    The server must hold a new snapshot, timestamp or director key first: this says so, and goes on
+    when it is run again. Exit status: 2 keys are missing here, 6 the server refuses.
+    """
+    from kedge_builder.publishing.changes import Desk
+
+    with Desk(keys_folder, server, token_file) as desk:
+        path = desk.rotate(role)
+    typer.echo(f"{role}: signed by {path} from now on; the older key is worth nothing any more")
+
+
+@keys.command("add")
+def add(
+    role: Annotated[str, typer.Argument(help="root, targets or model-NAME.")],
+    server: Server,
+    key: Annotated[Path, typer.Option("--key", help="Public key: a .pub or .signer.json file.")],
+    threshold: Annotated[
+        int | None, typer.Option(min=1, help="How many keys must sign from now on.")
+    ] = None,
+    keys_folder: Keys = Path("keys"),
+    token_file: TokenFile = None,
+) -> None:
+    """Let another key sign for a role too."""
+    from kedge_builder.publishing.changes import Desk
+    from kedge_builder.publishing.keyring import read_public
+
+    with Desk(keys_folder, server, token_file) as desk:
+        found = desk.change(role, add=[read_public(key)], threshold=threshold)
+    typer.echo(f"{role}: {found.threshold} of {len(found.keyids)} keys sign")
+
+
+@keys.command("revoke")
+def revoke(
+    role: Annotated[str, typer.Argument(help="root, targets or model-NAME.")],
+    keyid: Annotated[str, typer.Argument(help="Key id, or the start of it (`kedge keys list`).")],
+    server: Server,
+    threshold: Annotated[
+        int | None, typer.Option(min=1, help="How many keys must sign from now on.")
+    ] = None,
+    keys_folder: Keys = Path("keys"),
+    token_file: TokenFile = None,
+) -> None:
+    """Take a key away from a role; what it signed is signed anew by the others."""
+    from kedge_builder.publishing.changes import Desk
+
+    with Desk(keys_folder, server, token_file) as desk:
+        found = desk.change(role, remove=[desk.full_id(role, keyid)], threshold=threshold)
+    typer.echo(f"{role}: {found.threshold} of {len(found.keyids)} keys sign")
+
+
+@keys.command("delegate")
+def delegate(
+    model: Annotated[str, typer.Argument(help="Name of the model.")],
+    server: Server,
+    key: Annotated[
+        Path | None, typer.Option("--key", help="The team's public key; default: a fresh one.")
+    ] = None,
+    keys_folder: Keys = Path("keys"),
+    token_file: TokenFile = None,
+) -> None:
+    """Let a model's team sign its own releases and policy, and nothing else."""
+    from kedge_builder.publishing.changes import Desk
+
+    with Desk(keys_folder, server, token_file) as desk:
+        where = desk.delegate(model, key)
+    typer.echo(f"{where}: signs {model} from now on; give it to the team, with the public root")
+
+
+@keys.command("push")
+def push(server: Server, keys_folder: Keys = Path("keys"), token_file: TokenFile = None) -> None:
+    """Give a server that was restored from a backup the newer metadata that this machine knows.
+
+    Nothing is signed. Builds published after the backup are published again first.
+    """
+    from kedge_builder.publishing.changes import Desk
+
+    with Desk(keys_folder, server, token_file) as desk:
+        found = desk.push()
+    typer.echo(f"offered: {', '.join(found)}" if found else "the server has everything")
+
+
+@keys.command("token")
+def token(
+    out: Annotated[Path, typer.Option("--out", help="File, such as keys/offline/root.signer.json")],
+    keyid: Annotated[int, typer.Option("--id", help="Of the key pair, in the token.")] = 2,
+    label: Annotated[str | None, typer.Option(help="Label of the token.")] = None,
+) -> None:
+    """Describe a key in a PKCS#11 token, to sign with it.
+
+    PYKCS11LIB names the token's library, KEDGE_HSM_PIN its PIN. `kedge keys add ROLE --key FILE`
+    lets it sign.
+    """
+    from kedge_builder.publishing.keyring import import_token
+    from kedge_builder.publishing.keys import write_public
+
+    write_public(out, import_token(keyid, label))
+    typer.echo(f"{out}: names the key; it stays in the token")
+
+
+def yank(
+    model: Annotated[str, typer.Argument(help="Name of the model.")],
+    release: Annotated[str, typer.Argument(help="Release that is taken back.")],
+    server: Server,
+    keys_folder: Keys = Path("keys"),
+    token_file: TokenFile = None,
+) -> None:
+    """Take a release back: no board installs it any more, and its rollouts are halted.
+
+    Boards that run it go back to the newest rollout that stands. Exit status: 2 it is not listed
+    or keys are missing here, 6 the server refuses.
+    """
+    from kedge_builder.publishing.changes import Desk
+
+    with Desk(keys_folder, server, token_file) as desk:
+        desk.take_back(model, release)
+    typer.echo(f"{model} {release} is listed no more; its rollouts were halted")
+
+
 def publish(
     builds: Annotated[list[Path], typer.Argument(help="Folders that `kedge build` wrote.")],
-    server: Annotated[
-        str, typer.Option("--server", envvar="KEDGE_SERVER", help="Address of the server.")
-    ],
-    keys_folder: Annotated[
-        Path, typer.Option("--keys", help="Folder that `kedge keys init` wrote.")
-    ] = Path("keys"),
+    server: Server,
+    keys_folder: Keys = Path("keys"),
     policy: Annotated[
         Path | None, typer.Option(help="Model policy; default: policy/ beside the builds.")
     ] = None,
     state: Annotated[
         Path | None, typer.Option(help="This publisher's trusted state; default: KEYS/state.")
     ] = None,
-    token_file: Annotated[
-        Path | None, typer.Option(envvar="KEDGE_TOKEN_FILE", help="File with the operator token.")
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for machines.")] = False,
+    token_file: TokenFile = None,
+    as_json: Json = False,
 ) -> None:
     """Sign builds and their model policy, and bring them to the server."""
+    from kedge_builder.publishing.keyring import Keyring
     from kedge_builder.publishing.keys import KeySet
     from kedge_builder.publishing.publish import gather
     from kedge_builder.publishing.publish import publish as bring
     from kedge_builder.publishing.repository import TrustedState
     from kedge_builder.publishing.upload_progress import upload_progress
     from kedge_shared.client import Client, read_token
-    from kedge_shared.signing import load_private_key
 
     places = KeySet.at(keys_folder)
     bundle = gather(builds, policy)
-    signer = load_private_key(places.offline / "targets.key")
+    ring = Keyring.load(places.offline)
     with (
         Client(server, read_token(token_file)) as client,
         tempfile.TemporaryDirectory(prefix="kedge-publish-") as scratch,
@@ -100,7 +249,7 @@ def publish(
         trusted = TrustedState(
             state or keys_folder / "state", places.root, client.server, client.http
         )
-        result = bring(bundle, client, trusted, signer, progress, Path(scratch))
+        result = bring(bundle, client, trusted, ring, progress, Path(scratch))
     if as_json:
         print(wire.encode_pretty(result).decode(), end="")
         return

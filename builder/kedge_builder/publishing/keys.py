@@ -106,6 +106,19 @@ def create_bench(path: Path) -> Path:
     return public
 
 
+def write_public(path: Path, value: object) -> None:
+    """Writes something public as JSON.
+
+    Raises:
+        StorageError: The file is there already or cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _write(path, wire.encode_pretty(value))
+    except OSError as error:
+        raise StorageError(f"{path} cannot be written: {error.strerror}") from None
+
+
 def _write_all(places: KeySet, now: datetime) -> None:
     for each in (places.offline, places.online):
         each.mkdir(mode=0o700)

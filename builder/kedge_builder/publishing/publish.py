@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import datetime, timezone
 from pathlib import Path
 
-from securesystemslib.signer import CryptoSigner
-
-from kedge_builder.publishing.repository import TrustedState, next_targets
+from kedge_builder.publishing.keyring import Keyring
+from kedge_builder.publishing.repository import TrustedState, add_targets, next_targets
+from kedge_builder.publishing.rotation import Standing, delegated, next_of
 from kedge_shared import api, wire
 from kedge_shared.client import Client
 from kedge_shared.errors import InputError
@@ -21,6 +22,7 @@ from kedge_shared.policy import (
     policy_path,
     read_policy,
 )
+from kedge_shared.trust import model_role
 
 #: Called with (bytes sent so far, bytes in all, name of the file).
 Progress = Callable[[int, int, str], None]
@@ -78,7 +80,7 @@ def publish(
     bundle: Bundle,
     client: Client,
     state: TrustedState,
-    signer: CryptoSigner,
+    ring: Keyring,
     progress: Progress,
     scratch: Path,
 ) -> api.RepositoryState:
@@ -88,7 +90,7 @@ def publish(
         bundle: From :func:`gather`.
         client: To the server.
         state: This publisher's trusted state.
-        signer: Holds the targets key.
+        ring: Holds the keys of the model's team, or of targets where the model has no team.
         progress: Told of the upload.
         scratch: Folder for the target files while they are uploaded.
 
@@ -96,15 +98,30 @@ def publish(
         TrustError: The server's repository is not the one this publisher trusts.
         ServiceError: The server is down, or somebody published in between.
     """
-    current = state.refresh()
-    following = next_targets(current, bundle.targets, signer)
+    following = sign_release(state.standing(), bundle, ring)
     files = dict(bundle.files)
     for data in bundle.targets.values():
         digest = sha256_hex(data)
         files[digest] = scratch / digest
         files[digest].write_bytes(data)
     _upload(files, client, progress)
-    return client.publish_targets(following.to_bytes(), expected_version=current.signed.version)
+    return client.publish_metadata(following)
+
+
+def sign_release(standing: Standing, bundle: Bundle, ring: Keyring) -> dict[str, bytes]:
+    """Returns the metadata that lists a release: its model's, or targets.
+
+    Raises:
+        InputError: A published build would change, or too few of the keys are at hand.
+    """
+    name = model_role(bundle.model)
+    if name in delegated(standing.targets):
+        following = next_of(standing, name, datetime.now(timezone.utc))
+        add_targets(following, bundle.targets)
+    else:
+        name, following = "targets", next_targets(standing.targets, bundle.targets)
+    ring.sign(following, name, standing.role(name))
+    return {name: following.to_bytes()}
 
 
 def _upload(files: dict[str, Path], client: Client, progress: Progress) -> None:

@@ -12,16 +12,19 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import httpx
-from securesystemslib.signer import CryptoSigner
+from securesystemslib.signer import Signer
 from tuf.api.exceptions import DownloadError, DownloadHTTPError, RepositoryError
-from tuf.api.metadata import Metadata, TargetFile, Targets
+from tuf.api.metadata import Metadata, Root, Snapshot, TargetFile, Targets
 from tuf.ngclient import Updater
 
+from kedge_builder.publishing.keys import TARGETS_DAYS
+from kedge_builder.publishing.rotation import Standing, delegated
 from kedge_shared import wire
+from kedge_shared.api import RepositoryState
 from kedge_shared.errors import InputError, ServiceError, StorageError, TrustError
+from kedge_shared.trust import MODEL_ROLE_PREFIX
 from kedge_shared.tuf_fetcher import HttpxFetcher
 
-TARGETS_DAYS = 180
 _ROOT_LIMIT_BYTES = 512_000
 
 
@@ -42,10 +45,14 @@ class TrustedState:
         self._fetcher = HttpxFetcher(http)
 
     def refresh(self) -> Metadata[Targets]:
-        """Fetches and verifies the newest metadata.
+        """Returns the verified top-level targets; errors as :meth:`standing`."""
+        return self.standing().targets
+
+    def standing(self) -> Standing:
+        """Fetches and verifies the newest metadata of every role that is signed offline.
 
         Returns:
-            The verified targets, base of the next version.
+            It, base of what is signed next.
 
         Raises:
             TrustError: The server offers something that is not newer, signed and unexpired.
@@ -60,7 +67,7 @@ class TrustedState:
                 bootstrap=self._root,
             )
             updater.refresh()
-            return Metadata[Targets].from_file(str(self.folder / "targets.json"))
+            return self._read(updater)
         except RepositoryError as error:
             raise TrustError(
                 "repository",
@@ -82,36 +89,73 @@ class TrustedState:
         except OSError as error:
             raise StorageError(f"{self.folder} cannot be written: {error.strerror}") from None
 
+    def beyond(self, server: RepositoryState) -> dict[str, bytes]:
+        """Returns what this publisher has verified and a server restored from a backup lacks."""
+        roots = (self.folder / "root_history").glob("*.root.json")
+        found = {
+            each.name.removesuffix(".json"): each.read_bytes() for each in roots
+            if int(each.name.split(".")[0]) > server.root
+        }  # fmt: skip
+        held = {"targets": server.targets}
+        held |= {each.stem: 0 for each in self.folder.glob(f"{MODEL_ROLE_PREFIX}*.json")}
+        for role, version in (held | server.models).items():
+            path = self.folder / f"{role}.json"
+            if path.exists():
+                body = path.read_bytes()
+                if Metadata[Targets].from_bytes(body).signed.version > version:
+                    found[role] = body
+        return found
+
+    def _read(self, updater: Updater) -> Standing:
+        root = Metadata[Root].from_file(str(self.folder / "root.json"))
+        targets = Metadata[Targets].from_file(str(self.folder / "targets.json"))
+        snapshot = Metadata[Snapshot].from_file(str(self.folder / "snapshot.json"))
+        models: dict[str, Metadata[Targets]] = {}
+        for role in delegated(targets):
+            if f"{role}.json" in snapshot.signed.meta:
+                # No such release can be: the look-up fetches and verifies the role and ends there.
+                model = role.removeprefix(MODEL_ROLE_PREFIX)
+                updater.get_targetinfo(f"models/{model}/-/-/manifest.json")
+                models[role] = Metadata[Targets].from_file(str(self.folder / f"{role}.json"))
+        return Standing(root, targets, models)
+
 
 def next_targets(
-    current: Metadata[Targets],
-    added: Mapping[str, bytes],
-    signer: CryptoSigner,
-    now: datetime | None = None,
+    current: Metadata[Targets], added: Mapping[str, bytes], *signers: Signer
 ) -> Metadata[Targets]:
-    """Returns the next version of the targets, signed.
+    """Returns the next version of the targets.
 
     Args:
         current: Verified by :class:`TrustedState`; left as it is.
         added: Target path → bytes.
-        signer: Holds the targets key.
-        now: Start of validity.
+        signers: Sign it, if there are any.
 
     Raises:
         InputError: A manifest would replace another one at its path: releases are immutable.
     """
     following = Metadata[Targets].from_bytes(current.to_bytes())
     following.signed.version += 1
-    following.signed.expires = (now or datetime.now(timezone.utc)).replace(
-        microsecond=0
-    ) + timedelta(days=TARGETS_DAYS)
+    following.signed.expires = datetime.now(timezone.utc).replace(microsecond=0) + timedelta(
+        days=TARGETS_DAYS
+    )
+    add_targets(following, added)
+    following.signatures.clear()
+    for each in signers:
+        following.sign(each, append=True)
+    return following
+
+
+def add_targets(metadata: Metadata[Targets], added: Mapping[str, bytes]) -> None:
+    """Lists targets, in place.
+
+    Raises:
+        InputError: A manifest would replace another one at its path: releases are immutable.
+    """
     for path, data in added.items():
         target = TargetFile.from_data(path, data, ["sha256"])
-        known = following.signed.targets.get(path)
+        known = metadata.signed.targets.get(path)
         if known is not None and known.hashes != target.hashes and path.endswith("manifest.json"):
             raise InputError(
                 f"{path} is published with other contents", "give the release a new version"
             )
-        following.signed.targets[path] = target
-    following.sign(signer)
-    return following
+        metadata.signed.targets[path] = target

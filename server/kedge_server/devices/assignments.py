@@ -13,10 +13,12 @@ from securesystemslib.signer import CryptoSigner
 from sqlmodel import Session, col, select
 
 from kedge_server.devices.tables import AssignmentRow, DeviceRow
+from kedge_server.errors import RequestError
 from kedge_server.releases.tables import BuildRow
 from kedge_server.rollouts.tables import DeploymentRow, RolloutRow
 from kedge_shared import signing
 from kedge_shared.protocol import ASSIGNMENT_TYPE, Assignment, Intent, ManifestRef
+from kedge_shared.trust import DirectorKey
 
 WORKLOAD = "main"
 
@@ -61,13 +63,27 @@ class Director:
     """Signs assignments.
 
     Args:
-        signer: The director's key.
-        epoch: Of that key.
+        signers: Every director's key there is.
         life_seconds: How long an assignment may be taken up.
     """
 
-    def __init__(self, signer: CryptoSigner, epoch: int, life_seconds: float) -> None:
-        self._signer, self._epoch, self._life = signer, epoch, life_seconds
+    def __init__(self, signers: Sequence[CryptoSigner], life_seconds: float) -> None:
+        self._signers = {each.public_key.keyid: each for each in signers}
+        self._signer, self._epoch, self._life = signers[0], 0, life_seconds
+
+    def adopt(self, named: DirectorKey) -> None:
+        """Signs with the key that targets name from now on.
+
+        Raises:
+            RequestError: It is not among them.
+        """
+        signer = self._signers.get(str(named.key.get("keyid")))
+        if signer is None:
+            raise RequestError(
+                "targets name a director's key that this server does not hold",
+                "copy the new key into its online folder and restart it, then try again",
+            )
+        self._signer, self._epoch = signer, named.epoch
 
     def assign(self, session: Session, device: DeviceRow, seen: int = 0) -> AssignmentRow | None:
         """Returns a device's signed assignment, signing a new one if it must.
@@ -91,6 +107,7 @@ class Director:
             and (stored.deployment, stored.intent) == (wanted, intent)
             and stored.expires - now > self._life / 2
             and stored.counter >= seen
+            and self._signed(stored)
         ):
             return stored
         counter = max((stored.counter if stored else 0) + 1, seen + 1, now)
@@ -104,6 +121,11 @@ class Director:
         row.envelope = json.dumps(envelope)
         session.add(row)
         return row
+
+    def _signed(self, row: AssignmentRow) -> bool:
+        """Says whether it bears the signature of the key that counts now."""
+        signatures = json.loads(row.envelope)["signatures"]
+        return any(each["keyid"] == self._signer.public_key.keyid for each in signatures)
 
     def _sign(
         self, session: Session, device: DeviceRow, deployment: str | None, intent: Intent,

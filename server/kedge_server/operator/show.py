@@ -11,6 +11,7 @@ from rich.text import Text
 
 from kedge_server.operator.bundle import Made
 from kedge_shared import api, wire
+from kedge_shared.errors import one_line
 
 _console = Console()
 _COLOURS = {
@@ -50,9 +51,10 @@ def print_table(
     if not rows:
         _console.print(empty)
         return
-    table = Table(*columns, title=title, title_justify="left")
+    # What boards and builders wrote is text, whatever it looks like.
+    table = Table(*columns, title=Text(one_line(title)), title_justify="left")
     for row in rows:
-        table.add_row(*(Text(cell, style=_COLOURS.get(cell, "")) for cell in row))
+        table.add_row(*(Text(one_line(cell), style=_COLOURS.get(cell, "")) for cell in row))
     _console.print(table)
 
 
@@ -65,7 +67,8 @@ def releases(found: Sequence[api.ReleaseInfo], *, as_json: bool) -> None:
     if as_json:
         return print_json(found)
     rows = [
-        (each.model, each.release, str(each.release_counter), ", ".join(
+        (each.model, each.release, str(each.release_counter),
+         "taken back by its owners" if each.taken_back else ", ".join(
             build.device_class + (" (overridden)" if build.overrides else "")
             for build in each.builds
         ))
@@ -182,7 +185,7 @@ def rollout(
 
 def progress(found: api.RolloutInfo) -> None:
     """Shows one line of where a rollout stands."""
-    _console.print(f"{found.state}: {_stage_line(found)}  {found.reason}")
+    _console.print(Text(one_line(f"{found.state}: {_stage_line(found)}  {found.reason}")))
 
 
 def _stage_line(found: api.RolloutInfo) -> str:

@@ -17,11 +17,12 @@ router = APIRouter(prefix="/api/v1/releases", tags=["releases"])
 def list_releases(services: Services, _: Operator) -> list[ReleaseInfo]:
     """Returns every release, newest first."""
     with transaction(services.engine) as session:
-        return service.all_releases(session)
+        return service.all_releases(session, services.repository.targets(session))
 
 
 @router.get("/{model}/{release}", summary="One release")
 def show_release(model: str, release: str, services: Services, _: Operator) -> ReleaseInfo:
     """Returns one release with its builds."""
     with transaction(services.engine) as session:
-        return service.one_release(session, model, release)
+        listed = services.repository.targets(session)
+        return service.one_release(session, model, release, listed)

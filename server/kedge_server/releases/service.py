@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 
 from sqlmodel import Session, col, select
 from tuf.api.metadata import TargetFile
@@ -117,14 +117,21 @@ def builds(session: Session, model: str, release: str) -> dict[str, BuildRow]:
     return found
 
 
-def all_releases(session: Session) -> list[ReleaseInfo]:
-    """Returns every release, newest first."""
+def all_releases(session: Session, listed: Container[str]) -> list[ReleaseInfo]:
+    """Returns every release, newest first.
+
+    Args:
+        session: Of the request.
+        listed: Target paths that are signed now.
+    """
     rows = session.exec(select(ReleaseRow).order_by(col(ReleaseRow.published).desc())).all()
-    return [_info(row, list(builds(session, row.model, row.release).values())) for row in rows]
+    return [
+        _info(row, list(builds(session, row.model, row.release).values()), listed) for row in rows
+    ]
 
 
-def one_release(session: Session, model: str, release: str) -> ReleaseInfo:
-    """Returns one release.
+def one_release(session: Session, model: str, release: str, listed: Container[str]) -> ReleaseInfo:
+    """Returns one release; arguments as :func:`all_releases`.
 
     Raises:
         NotFoundError: There is no such release.
@@ -133,13 +140,14 @@ def one_release(session: Session, model: str, release: str) -> ReleaseInfo:
     row = session.get(ReleaseRow, (model, release))
     if row is None:
         raise NotFoundError(f"there is no release {model} {release}")
-    return _info(row, found)
+    return _info(row, found, listed)
 
 
-def _info(row: ReleaseRow, found: Sequence[BuildRow]) -> ReleaseInfo:
+def _info(row: ReleaseRow, found: Sequence[BuildRow], listed: Container[str]) -> ReleaseInfo:
     return ReleaseInfo(
         model=row.model, release=row.release, release_counter=row.release_counter,
         published=row.published, builds=tuple(_build(each) for each in found),
+        taken_back=not any(each.manifest_path in listed for each in found),
     )  # fmt: skip
 
 

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from fastapi import APIRouter, Header, Request, Response
 from fastapi.responses import FileResponse
+from sqlmodel import Session
 
 from kedge_server.artifacts.routes import immutable_headers
+from kedge_server.audit.service import record
 from kedge_server.auth import AnyToken, Operator
 from kedge_server.bodies import read_bytes
-from kedge_server.context import Services
+from kedge_server.context import Context, Services
 from kedge_server.database import transaction
-from kedge_server.errors import NotFoundError, RequestError
+from kedge_server.errors import NotFoundError, RequestError, StaleError
 from kedge_server.releases import service as releases
 from kedge_server.repository.service import TARGETS_LIMIT_BYTES, hashes
+from kedge_server.repository.withdrawal import halt_withdrawn
+from kedge_shared import wire
 from kedge_shared.api import RepositoryState
+from kedge_shared.errors import InputError
 
 router = APIRouter(tags=["repository"])
 
@@ -58,9 +65,42 @@ async def publish(
     if not expected.isdigit():
         raise RequestError("If-Match is no version", "send the version that was fetched")
     with transaction(services.engine) as session:
-        offered = services.repository.check(session, body, int(expected))
-        listed = hashes(offered.signed.targets)
-        releases.index(session, services.store, listed, offered.signed.targets, who)
-        found = services.repository.accept(session, body, offered)
+        current = services.repository.state(session).targets
+        if int(expected) != current:
+            raise StaleError(f"targets are at version {current}, not {expected}", "publish again")
+        found = _publish(session, services, {"targets": body}, who)
     services.index.forget_all()
+    return found
+
+
+@router.post("/api/v1/repository/metadata", summary="Publish signed metadata of several roles")
+async def publish_metadata(request: Request, services: Services, who: Operator) -> RepositoryState:
+    """Takes root, targets and models' metadata, whole or not at all.
+
+    Each names its own version: 412 when somebody published one of them in between.
+    """
+    body = await read_bytes(request, TARGETS_LIMIT_BYTES)
+    try:
+        texts = wire.decode(body, dict[str, str], "metadata")
+    except InputError as error:
+        raise RequestError(error.what, "send a JSON object of role and metadata") from None
+    offered = {role: text.encode() for role, text in texts.items()}
+    with transaction(services.engine) as session:
+        found = _publish(session, services, offered, who)
+    services.index.forget_all()
+    return found
+
+
+def _publish(
+    session: Session, services: Context, offered: Mapping[str, bytes], who: str
+) -> RepositoryState:
+    after = services.repository.follow(session, offered)
+    listed = after.listed
+    releases.index(session, services.store, hashes(listed), listed, who)
+    for role in offered:
+        if role != "targets":
+            record(session, who, "sign", role, "")
+    halt_withdrawn(session, listed, who)
+    found = services.repository.accept(session, offered, after)
+    services.director.adopt(services.repository.director(session))
     return found

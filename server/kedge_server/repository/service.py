@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
+from typing import Any
 
 from sqlmodel import Session, col, select
 from tuf.api.exceptions import RepositoryError
@@ -19,15 +20,23 @@ from tuf.api.metadata import (
 )
 
 from kedge_server.artifacts.store import ArtifactStore
-from kedge_server.errors import NotFoundError, RequestError, StaleError
+from kedge_server.errors import NotFoundError, RequestError
+from kedge_server.repository.publication import TOP_ROLES, Offline, follow, role_of
 from kedge_server.repository.signers import OnlineKeys
 from kedge_server.repository.tables import MetadataRow
+from kedge_shared import wire
 from kedge_shared.api import RepositoryState
 from kedge_shared.errors import InputError
-from kedge_shared.trust import DIRECTOR_PATH
+from kedge_shared.trust import (
+    DIRECTOR_LIMIT_BYTES,
+    DIRECTOR_PATH,
+    MODEL_ROLE_PREFIX,
+    DirectorKey,
+)
 
 TARGETS_LIMIT_BYTES = 5_000_000
-ROLES = ("root", "targets", "snapshot", "timestamp")
+#: Versions of online roles are Unix times.
+_LONGEST_VERSION = 12
 
 
 class ImageRepository:
@@ -47,6 +56,8 @@ class ImageRepository:
         self._keys, self._store = keys, store
         self._timestamp_life, self._snapshot_life = timestamp_life, snapshot_life
         self.timestamp_version = 0
+        #: Why metadata could not be renewed, empty while it can.
+        self.alarm = ""
 
     def open(self, session: Session, first: Path) -> None:
         """Brings in the first metadata, or checks that what is stored belongs to these keys.
@@ -72,12 +83,15 @@ class ImageRepository:
             raise InputError(f"{first} is of another repository than the database")
         else:
             # A database restored from a backup holds versions that boards have gone beyond.
-            self._sign_snapshot(session, self._newest(session, "targets"))
+            self._sign_snapshot(session)
         self.timestamp_version = self._newest(session, "timestamp")
 
     def state(self, session: Session) -> RepositoryState:
         """Returns the newest version of every role."""
-        return RepositoryState(**{role: self._newest(session, role) for role in ROLES})
+        return RepositoryState(
+            **{role: self._newest(session, role) for role in TOP_ROLES},
+            models={role: self._newest(session, role) for role in self._models(session)},
+        )
 
     def metadata(self, session: Session, name: str) -> bytes:
         """Returns a metadata file by the name a client asks for.
@@ -86,9 +100,11 @@ class ImageRepository:
             NotFoundError: There is none.
         """
         stem = name.removesuffix(".json")
-        version, _, role = stem.rpartition(".")
-        number = self._newest(session, "timestamp") if stem == "timestamp" else None
-        if number is None and version.isdigit() and role in ROLES:
+        version, _, role = stem.partition(".")
+        number = None
+        if stem == "timestamp":
+            role, number = stem, self._newest(session, stem)
+        elif version.isdigit() and len(version) <= _LONGEST_VERSION:
             number = int(version)
         row = session.get(MetadataRow, (role, number)) if number else None
         if row is None:
@@ -97,42 +113,54 @@ class ImageRepository:
 
     def targets(self, session: Session) -> dict[str, TargetFile]:
         """Returns every target that is listed."""
-        return dict(self._role(session, "targets", Targets).signed.targets)
+        return self.offline(session).listed
 
-    def check(self, session: Session, body: bytes, expected: int) -> Metadata[Targets]:
-        """Checks targets metadata that somebody offers.
+    def director(self, session: Session) -> DirectorKey:
+        """Returns the key that may assign, as targets name it.
 
         Raises:
-            StaleError: Another version was published in between.
-            RequestError: Not signed as root demands, expired, or not the next version.
+            RequestError: Targets name none.
         """
-        current = self._newest(session, "targets")
-        if expected != current:
-            raise StaleError(f"targets are at version {current}, not {expected}", "publish again")
-        root = self._role(session, "root", Root)
-        try:
-            offered = Metadata[Targets].from_bytes(body)
-            root.signed.verify_delegate("targets", offered.signed_bytes, offered.signatures)
-        except (RepositoryError, ValueError) as error:
-            raise RequestError(f"targets are not signed as root demands: {error}") from None
-        if offered.signed.version != current + 1:
-            raise RequestError(f"targets must have version {current + 1}")
-        if offered.signed.is_expired():
-            raise RequestError("targets are expired")
-        return offered
+        listed = self.offline(session).targets.signed.targets.get(DIRECTOR_PATH)
+        if listed is None:
+            raise RequestError(f"targets do not list {DIRECTOR_PATH}")
+        body = self._store.read(listed.hashes["sha256"], DIRECTOR_LIMIT_BYTES)
+        return wire.decode(body, DirectorKey, "director's key")
 
-    def accept(self, session: Session, body: bytes, offered: Metadata[Targets]) -> RepositoryState:
-        """Stores checked targets and signs snapshot and timestamp over them."""
-        self._put(session, "targets", offered.signed.version, body)
-        self._sign_snapshot(session, offered.signed.version)
+    def offline(self, session: Session) -> Offline:
+        """Returns the newest metadata of the roles that others sign."""
+        return Offline(
+            self._role(session, "root"),
+            self._role(session, "targets"),
+            {role: self._role(session, role) for role in self._models(session)},
+        )
+
+    def follow(self, session: Session, offered: Mapping[str, bytes]) -> Offline:
+        """Checks metadata that somebody offers; errors as :func:`publication.follow`."""
+        online = {role: {each.public_key.keyid for each in keys}
+                  for role, keys in self._keys.signers.items()}  # fmt: skip
+        return follow(self.offline(session), offered, online, _now())
+
+    def accept(
+        self, session: Session, offered: Mapping[str, bytes], after: Offline
+    ) -> RepositoryState:
+        """Stores checked metadata and signs snapshot and timestamp over it."""
+        versions: dict[str, Metadata[Any]] = {
+            "root": after.root, "targets": after.targets, **after.models,
+        }  # fmt: skip
+        for name, body in offered.items():
+            role = role_of(name)
+            version = versions[role].signed.version if role == name else int(name.split(".")[0])
+            self._put(session, role, version, body)
+        self._sign_snapshot(session)
         return self.state(session)
 
     def renew(self, session: Session, now: datetime) -> bool:
         """Signs snapshot and timestamp anew when half of their life is over; says whether."""
-        snapshot = self._role(session, "snapshot", Snapshot).signed
-        timestamp = self._role(session, "timestamp", Timestamp).signed
+        snapshot = self._role(session, "snapshot").signed
+        timestamp = self._role(session, "timestamp").signed
         if snapshot.expires - now < self._snapshot_life / 2:
-            self._sign_snapshot(session, self._newest(session, "targets"))
+            self._sign_snapshot(session)
             return True
         if timestamp.expires - now < self._timestamp_life / 2:
             self._sign_timestamp(session, self._newest(session, "snapshot"))
@@ -145,28 +173,26 @@ class ImageRepository:
             parsed.signed.verify_delegate("root", parsed.signed_bytes, parsed.signatures)
             first = Metadata[Targets].from_bytes(targets)
             parsed.signed.verify_delegate("targets", first.signed_bytes, first.signatures)
-            for role, signer in (
-                ("snapshot", self._keys.snapshot), ("timestamp", self._keys.timestamp)
-            ):  # fmt: skip
-                parsed.signed.get_key(signer.public_key.keyid)
-                if signer.public_key.keyid not in parsed.signed.roles[role].keyids:
+            for role, signers in self._keys.signers.items():
+                held = {each.public_key.keyid for each in signers}
+                if not held & set(parsed.signed.roles[role].keyids):
                     raise ValueError(f"the {role} key is not root's")
         except (RepositoryError, ValueError) as error:
             raise InputError(f"first metadata does not hold together: {error}") from None
         self._put(session, "root", 1, root)
         self._put(session, "targets", 1, targets)
-        self._sign_snapshot(session, 1)
+        self._sign_snapshot(session)
 
-    def _sign_snapshot(self, session: Session, targets_version: int) -> None:
+    def _sign_snapshot(self, session: Session) -> None:
         version = self._next(session, "snapshot")
+        # Also a role that is delegated no more: clients refuse a snapshot that lost one.
+        roles = ("targets", *self._models(session))
         signed = Snapshot(
             version=version,
             expires=_now() + self._snapshot_life,
-            meta={"targets.json": MetaFile(targets_version)},
+            meta={f"{role}.json": MetaFile(self._newest(session, role)) for role in roles},
         )
-        metadata = Metadata(signed)
-        metadata.sign(self._keys.snapshot)
-        self._put(session, "snapshot", version, metadata.to_bytes())
+        self._sign(session, "snapshot", Metadata(signed))
         self._sign_timestamp(session, version)
 
     def _sign_timestamp(self, session: Session, snapshot_version: int) -> None:
@@ -176,20 +202,40 @@ class ImageRepository:
             expires=_now() + self._timestamp_life,
             snapshot_meta=MetaFile(snapshot_version),
         )
-        metadata = Metadata(signed)
-        metadata.sign(self._keys.timestamp)
-        self._put(session, "timestamp", version, metadata.to_bytes())
+        self._sign(session, "timestamp", Metadata(signed))
         self.timestamp_version = version
+
+    def _sign(self, session: Session, role: str, metadata: Metadata[Any]) -> None:
+        """Signs with those of the role's keys that the newest root names.
+
+        Raises:
+            InputError: There are too few.
+        """
+        named = self._role(session, "root").signed.roles[role]
+        for each in self._keys.signers[role]:
+            if each.public_key.keyid in named.keyids:
+                metadata.sign(each, append=True)
+        if len(metadata.signatures) < named.threshold:
+            raise InputError(
+                f"this server holds no {role} key that root names",
+                f"bring {', '.join(each[:12] for each in named.keyids)} into its online folder",
+            )
+        self._put(session, role, metadata.signed.version, metadata.to_bytes())
 
     def _next(self, session: Session, role: str) -> int:
         """Returns a version above all that boards have seen, also after a restore from backup."""
         return max(self._newest(session, role) + 1, int(_now().timestamp()))
 
-    def _role(self, session: Session, role: str, kind: type) -> Metadata:  # type: ignore[type-arg]
+    def _role(self, session: Session, role: str) -> Metadata[Any]:
         row = session.get(MetadataRow, (role, self._newest(session, role)))
         if row is None:
             raise NotFoundError(f"there is no {role} metadata")
-        return Metadata[kind].from_bytes(row.body)  # type: ignore[valid-type]
+        return Metadata.from_bytes(row.body)
+
+    @staticmethod
+    def _models(session: Session) -> list[str]:
+        query = select(MetadataRow.role).where(col(MetadataRow.role).startswith(MODEL_ROLE_PREFIX))
+        return sorted(session.exec(query.distinct()).all())
 
     @staticmethod
     def _newest(session: Session, role: str) -> int:

@@ -10,7 +10,7 @@ from securesystemslib.signer import CryptoSigner
 from kedge_shared.errors import InputError
 from kedge_shared.signing import load_private_key
 
-_OFFLINE = ("root.key", "targets.key")
+_OFFLINE = ("root", "targets", "model-")
 
 
 @dataclass(frozen=True)
@@ -18,14 +18,12 @@ class OnlineKeys:
     """What the server signs with.
 
     Attributes:
-        snapshot: TUF role.
-        timestamp: TUF role.
-        director: Assignments.
+        signers: Online TUF role → every key there is for it; the newest root says which count.
+        directors: The same for assignments; targets say which one counts.
     """
 
-    snapshot: CryptoSigner
-    timestamp: CryptoSigner
-    director: CryptoSigner
+    signers: dict[str, tuple[CryptoSigner, ...]]
+    directors: tuple[CryptoSigner, ...]
 
 
 def load_keys(trust: Path) -> OnlineKeys:
@@ -35,14 +33,20 @@ def load_keys(trust: Path) -> OnlineKeys:
         InputError: A key is missing, or an offline key lies where the server could read it.
     """
     online = trust / "online"
-    for name in _OFFLINE:
-        if (online / name).exists():
+    for each in sorted(online.glob("*.key")):
+        if each.name.startswith(_OFFLINE):
             raise InputError(
-                f"{online / name} is an offline key", "the server must not hold it: move it away"
+                f"{each} is an offline key", "the server must not hold it: move it away"
             )
     return OnlineKeys(
-        *(
-            load_private_key(online / f"{name}.key")
-            for name in ("snapshot", "timestamp", "director")
-        )
+        {role: _signers(online, role) for role in ("snapshot", "timestamp")},
+        _signers(online, "director"),
     )
+
+
+def _signers(online: Path, role: str) -> tuple[CryptoSigner, ...]:
+    """Loads the first key of a role and those it was rotated to (``ROLE-xxxxxxxx.key``)."""
+    paths = [online / f"{role}.key", *sorted(online.glob(f"{role}-*.key"))]
+    # After a rotation the first one may be thrown away.
+    kept = [each for each in paths if each.exists()] or paths[:1]
+    return tuple(load_private_key(each) for each in kept)

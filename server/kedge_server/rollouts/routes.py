@@ -11,6 +11,7 @@ from kedge_server.auth import Operator
 from kedge_server.bodies import BoundedRoute
 from kedge_server.context import Services
 from kedge_server.database import transaction
+from kedge_server.repository.withdrawal import require_listed
 from kedge_server.rollouts import service
 from kedge_server.rollouts.stages import RolloutEvent
 from kedge_shared.api import DecisionInfo, DeploymentInfo, PlanInfo, RolloutInfo, RolloutSpec
@@ -22,6 +23,8 @@ router = APIRouter(prefix="/api/v1/rollouts", tags=["rollouts"], route_class=Bou
 def create(spec: RolloutSpec, services: Services, who: Operator) -> RolloutInfo:
     """Draws the cohorts, stores them and assigns the first stage."""
     with transaction(services.engine) as session:
+        listed = services.repository.targets(session)
+        require_listed(session, listed, spec.model, spec.release)
         made = service.create(session, spec, who, time.time())
     services.index.forget_all()
     return made
