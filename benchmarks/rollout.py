@@ -28,6 +28,8 @@ SPEC = SequentialSpec(latency_ratio=None, on_exhausted="widen")
 #: The least fleet whose classes can be decided; below, a gate asks or widens.
 _DECIDABLE = 1_000
 _SIMULATION_SECONDS = 5.0
+#: Not 1, on which the odds at which a gate asks (ADR 10) were looked for.
+_SEED = 2
 
 
 def rows_of(found: Sequence[Power], seconds: float) -> list[Row]:
@@ -94,7 +96,7 @@ def main() -> int:
             continue
         print(f"{devices:,} devices, {fleets} fleets a scenario", file=sys.stderr)
         started = time.perf_counter()
-        found = table(devices, fleets, SPEC)
+        found = table(devices, fleets, SPEC, seed=_SEED)
         # Kedge and every setting of every peer ran on the good fleets, one setting on the others.
         took = time.perf_counter() - started
         rows += rows_of(found, took / (fleets * len(SCENARIOS)))
