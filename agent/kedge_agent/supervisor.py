@@ -130,7 +130,9 @@ async def supervise(config: Path) -> int:
     settings = read_settings(config)
     _check(settings)
     try:
-        settings.blobs.mkdir(mode=0o700, parents=True, exist_ok=True)
+        # One after the other: parents that mkdir makes by itself are open to other users.
+        for folder in (settings.state_dir, settings.blobs):
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
         raise StorageError(f"{settings.state_dir} cannot be written: {error.strerror}") from None
 

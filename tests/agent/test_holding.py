@@ -103,3 +103,20 @@ def test_what_broke_off_leaves_the_disk_with_the_next_confirmation(
     (board.folder / "state" / "partial" / ("e" * 64)).write_bytes(b"of a build that was halted")
     follow(running, board)
     assert list((board.folder / "state" / "partial").iterdir()) == []
+
+
+def test_the_active_engine_is_never_room_for_another(running: World, board: SimBoard) -> None:
+    board.install()
+    follow(running, board)
+    state = board.run_for(0.1)
+    assert state.active is not None
+    assert state.previous is not None
+    before = {each.name for each in (board.folder / "state" / "blobs").iterdir()}
+    board.disk_budget_mb = 1.0
+    # It fits only if 1.0 and 1.1, some 50 kB each, go.
+    running.publish("1.2", 12, engine=bytes(2**20 - 40_000))
+    running.roll_out("1.2")
+    state = board.run(lambda s: s.deployment is not None and s.deployment.phase is Phase.REFUSED)
+    assert state.deployment is not None
+    assert state.deployment.verdict.code == "disk"
+    assert before <= {each.name for each in (board.folder / "state" / "blobs").iterdir()}
