@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 
 import msgspec
 
@@ -11,16 +12,20 @@ from kedge_agent import facts
 from kedge_agent.blobs import BlobStore
 from kedge_agent.board import Board
 from kedge_agent.downloads import Downloader
+from kedge_agent.evidence.heat import Heat
 from kedge_agent.housekeeping import Housekeeping
 from kedge_agent.identity import Identity
 from kedge_agent.journal import Journal
 from kedge_agent.local_client import RunnerLink
 from kedge_agent.reporting import Reporter
+from kedge_agent.sensors import thermal, throttling
 from kedge_agent.sensors.sampler import Sampler
 from kedge_agent.server_client import ServerClient
 from kedge_agent.settings import AgentSettings
 from kedge_agent.tuf_client import ImageRepository
 from kedge_shared.trust import Pinned
+
+_ROOT = Path("/")
 
 
 def make_board(
@@ -77,4 +82,11 @@ def make_board(
         send_reports=send_reports,
         counted=counted,
         clock=clock,
+        heat=_heat,
     )  # fmt: skip
+
+
+def _heat() -> Heat:
+    throttled = throttling.look(_ROOT)
+    hottest = max(thermal.temperatures(_ROOT).values(), default=None)
+    return Heat(bool(throttled.now) if throttled.measured else None, hottest)
