@@ -161,7 +161,7 @@ class Device:
             loader = Downloader(http, self.store, self._folder / "partial", lambda _: None)
             fetched = await fetch_all(
                 deployment, State(), self.repository, loader, self.store, self.pinned,
-                samples.facts(),
+                samples.facts(), lambda _: None, time.time(), 0.0,
             )  # fmt: skip
         verify_files(fetched.slot, self.store)
         return fetched.slot
