@@ -73,7 +73,7 @@ class ImageRepository:
             wire.read_limited(root, "pinned root", LIMITS.root_max_length),
             HttpxFetcher(self._http),
         )
-        self._fresh = False
+        self._fresh, self._now = False, datetime.now(timezone.utc)
 
     def close(self) -> None:
         """Closes the connection."""
@@ -93,13 +93,9 @@ class ImageRepository:
             ServiceError: The server does not answer.
             StorageError: The disk is full or cannot be written.
         """
-        moment = datetime.fromtimestamp(now, timezone.utc)
-        try:
-            with self._told("metadata", "metadata"):
-                self._metadata.refresh(moment, timedelta(seconds=grace_seconds))
-        except ExpiredMetadataError as error:
-            said = f"metadata is not to be trusted on {moment:%Y-%m-%d}: {error}"
-            raise TrustError("expired", said, "check this board's clock") from None
+        self._now = datetime.fromtimestamp(now, timezone.utc)
+        with self._told("metadata", "metadata"):
+            self._metadata.refresh(self._now, timedelta(seconds=grace_seconds))
         self._fresh = True
 
     def proves(self, claimed: int) -> int:
@@ -170,8 +166,9 @@ class ImageRepository:
         """Turns python-tuf's errors into those that a person reads."""
         try:
             yield
-        except ExpiredMetadataError:
-            raise
+        except ExpiredMetadataError as error:
+            said = f"{what} is not to be trusted on {self._now:%Y-%m-%d}: {error}"
+            raise TrustError("expired", said, "check this board's clock") from None
         except RepositoryError as error:
             raise TrustError(code, f"{what} is not to be trusted: {error}") from None
         except DownloadError as error:

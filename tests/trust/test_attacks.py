@@ -237,7 +237,7 @@ def test_a_stolen_timestamp_key_cannot_outlive_the_other_roles(
     repository = fleet.repository
     repository.targets["shapes"].expires = soon(-1)
     repository.publish("shapes")
-    refuses(device, fleet.assign(), "metadata")
+    refuses(device, fleet.assign(), "expired")
 
 
 def test_a_stolen_director_key_brings_nothing_that_was_not_signed(
