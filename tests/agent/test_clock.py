@@ -7,6 +7,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from tuf.api.metadata import Metadata
 
 from kedge_agent.clock import WRITTEN, is_behind, lower_bound, trusted_now
 from kedge_agent.journal import Journal
@@ -91,10 +92,12 @@ def repository(running: World, tmp_path: Path) -> ImageRepository:
 
 
 def expiries(repository: ImageRepository) -> dict[str, float]:
-    assert repository._updater is not None
-    trusted = repository._updater._trusted_set
+    folder = repository._metadata._folder
     roles = ("root", "timestamp", "snapshot", "targets")
-    return {each: getattr(trusted, each).expires.timestamp() for each in roles}
+    return {
+        each: Metadata.from_file(str(folder / f"{each}.json")).signed.expires.timestamp()
+        for each in roles
+    }
 
 
 def test_expiry_is_judged_by_the_time_that_is_given(repository: ImageRepository) -> None:
