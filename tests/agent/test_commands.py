@@ -14,6 +14,7 @@ import pytest
 from typer.testing import CliRunner
 
 from kedge_agent.commands import client
+from kedge_agent.commands.desk import Desk
 from kedge_agent.commands.protocol import SOCKET, Accepted, Declined, GoBack, InstallBundle
 from kedge_agent.commands.rollback import check_floor, ended, gone_back
 from kedge_agent.journal import Journal
@@ -213,6 +214,25 @@ def test_the_socket_is_this_users_and_takes_no_nonsense(running: World, board: S
     assert serves(board) == "1.0"
 
 
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client, "_STARTING_SECONDS", 0.0)
+
+
+def test_an_agent_that_is_just_starting_is_waited_for(tmp_path: Path) -> None:
+    async def scenario() -> object:
+        asked = asyncio.ensure_future(client._exchange(tmp_path / SOCKET, GoBack("")))
+        await asyncio.sleep(0.5)
+        desk = Desk(lambda _: Declined(6, "here now"))
+        server = await desk.serve(tmp_path / SOCKET)
+        answer = await asked
+        server.close()
+        return answer
+
+    assert asyncio.run(scenario()) == Declined(6, "here now")
+
+
+@pytest.mark.usefixtures("impatient")
 def test_without_an_agent_it_says_so(tmp_path: Path) -> None:
     with pytest.raises(ServiceError, match="does not answer"):
         client.ask(tmp_path, GoBack(""))
@@ -240,6 +260,7 @@ def test_following_ends_when_another_takes_over(tmp_path: Path) -> None:
     journal.close()
 
 
+@pytest.mark.usefixtures("impatient")
 def test_the_command_line(running: World, board: SimBoard, tmp_path: Path) -> None:
     import yaml
 

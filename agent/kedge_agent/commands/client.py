@@ -21,6 +21,8 @@ _decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder(Reply)
 #: Reading a table and a few signatures from a slow stick.
 _ANSWER_SECONDS = 120.0
 _LOOK_SECONDS = 0.3
+#: An updater that is just starting opens its desk once it knows which runtimes there are.
+_STARTING_SECONDS = 10.0
 
 
 class DeclinedError(KedgeError):
@@ -51,15 +53,25 @@ def ask(state_dir: Path, command: Command) -> str:
 
 
 async def _exchange(socket: Path, command: Command) -> Any:
-    reader, writer = await asyncio.wait_for(
-        asyncio.open_unix_connection(str(socket), limit=LINE_LIMIT_BYTES), 5
-    )
+    reader, writer = await _connected(socket)
     try:
         writer.write(_encoder.encode(command) + b"\n")
         await writer.drain()
         return _decoder.decode(await asyncio.wait_for(reader.readuntil(b"\n"), _ANSWER_SECONDS))
     finally:
         writer.close()
+
+
+async def _connected(socket: Path) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """Opens a connection, waiting for an updater that is just starting."""
+    until = time.monotonic() + _STARTING_SECONDS
+    while True:
+        try:
+            return await asyncio.open_unix_connection(str(socket), limit=LINE_LIMIT_BYTES)
+        except (ConnectionRefusedError, FileNotFoundError):
+            if time.monotonic() > until:
+                raise
+            await asyncio.sleep(_LOOK_SECONDS)
 
 
 def follow(state_dir: Path, deployment: str, told: Callable[[Deployment], None]) -> Deployment:
