@@ -43,7 +43,7 @@ def test_paths_are_relative_to_the_file(tmp_path: Path) -> None:
         ({"maintenance": {"begins": "22:00", "ends": "04:00", "zon": ""}}, "maintenance.zon"),
         ({"poll_seconds": 0}, "$.poll_seconds"),
         ({"source": {"kind": "radio", "path": "x"}}, "$.source.kind"),
-        ({"source": {"kind": "video"}}, "$.source"),
+        ({"source": {"kind": "video"}}, "set source.path"),
         ({"server": "http://kedge.example"}, "plain HTTP"),
         ({"maintenance": {"begins": "25:00", "ends": "04:00"}}, "$.maintenance.begins"),
         ({"maintenance": {"begins": "22:00", "ends": "04:00", "days": ["xyz"]}}, "days"),
