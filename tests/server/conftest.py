@@ -1,10 +1,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
+from kedge_agent.tuf_client import ImageRepository
+from kedge_builder.publishing.keyring import Keyring
+from tests.server.fleet_keys import Enrol
 from tests.sim.world import World, world
 
 
@@ -12,3 +16,22 @@ from tests.sim.world import World, world
 def running(tmp_path: Path) -> Iterator[World]:
     with world(tmp_path) as found:
         yield found
+
+
+@pytest.fixture
+def ring(running: World) -> Keyring:
+    return Keyring.load(running.trust.offline)
+
+
+@pytest.fixture
+def enrol(running: World, tmp_path: Path) -> Iterator[Enrol]:
+    """Makes boards' views of the image repository."""
+    with ExitStack() as opened:
+
+        def make(name: str) -> ImageRepository:
+            token = running.enrol(name).http.headers["Authorization"].split()[1]
+            found = ImageRepository(running.url, token, tmp_path / name, running.trust.root)
+            opened.callback(found.close)
+            return found
+
+        yield make
