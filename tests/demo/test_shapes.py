@@ -83,12 +83,15 @@ def test_the_walk_has_a_configuration_that_the_agent_reads(
 ) -> None:
     from demo import shapes
     from kedge_agent.settings import read_settings
+    from kedge_agent.specs import sources_of
 
     drawn = {"train": 8, "val": 4, "size": 64, "seed": 1}
     monkeypatch.setattr(shapes, "draw_dataset", lambda root, **_: draw_dataset(root, **drawn))
     monkeypatch.setattr("sys.argv", ["shapes", str(tmp_path / "walk")])
     shapes.main()
     settings = read_settings(tmp_path / "walk" / "agent.yaml")
-    assert settings.source.path.is_file()
+    (camera,) = sources_of(settings.source, Path())
+    assert camera.path is not None
+    assert camera.path.is_file()
     assert settings.models == ("shapes",)
     assert yaml.safe_load((tmp_path / "walk" / "data" / "data.yaml").read_text())["names"]
