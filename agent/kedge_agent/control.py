@@ -91,6 +91,7 @@ class Control:
     _begun: float = field(default_factory=time.monotonic)
     _healthy: bool = False
     _share: float = 0.1
+    _switched: bool = False
 
     def handle(self, request: Any) -> Answer:
         """Carries out one request; changes are made one at a time."""
@@ -124,7 +125,7 @@ class Control:
             dropped=self.frames.dropped,
             errors=self.telemetry.errors,
             last_frame_age_s=time.monotonic() - self.telemetry.last_frame,
-            swap_gap_ms=self.loop.longest_gap_ms if self.hot.switch_us else 0.0,
+            swap_gap_ms=self.loop.longest_gap_ms if self._switched else 0.0,
             switch_us=self.hot.switch_us,
             deferred=self.hot.deferred("candidate") or self.hot.deferred("previous"),
             sources=self.sources.state(),
@@ -209,7 +210,7 @@ class Control:
         self._stop_shadow()
         self.loop.watch_gap()
         self.hot.swap()
-        self.fell_back = ""
+        self._switched, self.fell_back = True, ""
         self._after_switch()
         if self.hot.slot("previous") is not None and not self.hot.deferred("previous"):
             self._start_shadow("previous", "active")

@@ -122,18 +122,35 @@ def load_detector(
     runtime = runtimes.get(opened.manifest.runtime.name)
     if runtime is None:
         raise EngineError(f"runtime {opened.manifest.runtime.name} is not known to this agent")
+    frames = golden_frames(opened.policy, store, most=_WARM_UP_FRAMES)
     blobs = open_files(opened.manifest.engine_files, store)
+    return started(runtime, blobs, opened.manifest, slot, frames, threads)
+
+
+def started(
+    runtime: Runtime,
+    blobs: Mapping[FileRole, VerifiedBlob],
+    spec: EngineSpec,
+    slot: Slot,
+    frames: Sequence[Frame],
+    threads: int,
+) -> Detector:
+    """Loads an engine, lets go of its sealed files and warms it up.
+
+    Raises:
+        EngineError: The runtime does not take it, or it fails on a frame.
+    """
     try:
-        engine = runtime.load(blobs, opened.manifest, threads=threads)
+        engine = runtime.load(blobs, spec, threads=threads)
     finally:
         # Runtimes copy or map what they need; the sealed files themselves are done with.
         for each in blobs.values():
             release(each)
-    detector = Detector(engine, opened.manifest, slot)
+    detector = Detector(engine, spec, slot)
     try:
-        for frame in golden_frames(opened.policy, store, most=_WARM_UP_FRAMES):
+        for frame in frames:
             if not detector.detect(frame).finite:
-                raise EngineError("engine gives NaN on a golden frame")
+                raise EngineError("engine gives NaN while it warms up")
     except BaseException:
         detector.close()
         raise
@@ -185,9 +202,3 @@ def release(blob: VerifiedBlob) -> None:
         # A runtime keeps a view of the bytes (OpenVINO maps its weights): the mapping lives as
         # long as that view, and goes with the engine.
         return
-
-
-def close_all(detectors: Sequence[Detector]) -> None:
-    """Frees several detectors."""
-    for each in detectors:
-        each.close()

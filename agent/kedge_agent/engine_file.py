@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from kedge_agent.blobs import VerifiedBlob, seal
-from kedge_agent.detector import Detector, release
+from kedge_agent.detector import Detector, release, started
 from kedge_agent.errors import EngineError
 from kedge_agent.local_protocol import Slot
 from kedge_agent.runtimes.registry import RUNTIMES
@@ -74,26 +74,16 @@ def open_engine(
     try:
         if path.suffix == ".xml":
             blobs["engine-weights"] = seal(path.with_suffix(".bin"))
-        sha256 = blobs["engine"].sha256
-        engine = port.load(blobs, spec, threads=threads)
-    finally:
-        for each in blobs.values():
-            release(each)
-    slot = Slot(
-        release=name or path.stem, manifest=_NO_DOCUMENT, policy=_NO_DOCUMENT, engine=sha256
-    )
-    return _warm(Detector(engine, spec, slot), frames or [_grey(size)])
-
-
-def _warm(detector: Detector, frames: Sequence[Frame]) -> Detector:
-    try:
-        for at in range(max(_WARM_UP_RUNS, len(frames))):
-            if not detector.detect(frames[at % len(frames)]).finite:
-                raise EngineError("engine gives NaN while it warms up")
     except BaseException:
-        detector.close()
+        release(blobs["engine"])
         raise
-    return detector
+    slot = Slot(
+        release=name or path.stem, manifest=_NO_DOCUMENT, policy=_NO_DOCUMENT,
+        engine=blobs["engine"].sha256,
+    )  # fmt: skip
+    seen = frames or [_grey(size)]
+    runs = [seen[at % len(seen)] for at in range(max(_WARM_UP_RUNS, len(seen)))]
+    return started(port, blobs, spec, slot, runs, threads)
 
 
 def _grey(size: int) -> Frame:

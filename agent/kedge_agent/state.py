@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from kedge_agent.local_protocol import Proof, Slot, Slots
-from kedge_shared.phases import LIVE, Phase
+from kedge_shared.phases import Phase
 from kedge_shared.protocol import ManifestRef, Verdict
 
 
@@ -92,8 +92,3 @@ def read_state(body: bytes) -> State:
     if deployment and deployment["phase"] not in {each.value for each in Phase}:
         deployment["phase"] = Phase.ROLLING_BACK.value
     return msgspec.convert(raw, State)
-
-
-def near_loop(state: State) -> bool:
-    """Says whether the deployment at hand may be touching the live loop."""
-    return state.deployment is not None and state.deployment.phase in LIVE

@@ -45,8 +45,8 @@ LIMITS = UpdaterConfig(
 )
 _HISTORY = "root_history"
 _WORK = "work"
-#: Signed by people; no grace stretches them.
-_OFFLINE = ("root", "targets")
+#: Signed by the server; a grace stretches these alone.
+_ONLINE = frozenset({"snapshot", "timestamp"})
 
 
 class TrustedMetadata:
@@ -78,8 +78,8 @@ class TrustedMetadata:
 
         Args:
             now: Time by which expiry is judged, until the next call.
-            grace: How long after its expiry the online roles' metadata is still taken; root and
-                targets are not.
+            grace: How long after its expiry the online roles' metadata is still taken; that of
+                root, targets and models' teams is not.
 
         Raises:
             RepositoryError: Something of it is not to be trusted.
@@ -101,7 +101,7 @@ class TrustedMetadata:
         timestamp = Metadata[Timestamp].from_file(str(self._folder / "timestamp.json")).signed
         expires = [
             Metadata.from_file(str(self._folder / f"{role}.json")).signed.expires
-            for role in _OFFLINE
+            for role in ("root", "targets")
         ]
         return timestamp.version, min(expires).timestamp()
 
@@ -149,7 +149,7 @@ class TrustedMetadata:
             if reached := self._gone_back(scratch):
                 raise TrustError("rollback", f"server withholds roots after {reached}")
             self._settle(scratch)
-            self._check_expiry(scratch)
+            self._check_expiry(updater)
             return found
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
@@ -159,11 +159,11 @@ class TrustedMetadata:
         reached = Metadata[Root].from_file(str(scratch / "root.json")).signed.version
         return reached if any(_version(each) > reached for each in _roots(self._folder)) else 0
 
-    def _check_expiry(self, scratch: Path) -> None:
-        for role in _OFFLINE:
-            signed = Metadata.from_file(str(scratch / f"{role}.json")).signed
-            if signed.is_expired(self._now):
-                raise ExpiredMetadataError(f"{role} expired {signed.expires:%Y-%m-%d}")
+    def _check_expiry(self, updater: Updater) -> None:
+        """Holds what people sign, as far as it was looked at, against the time itself."""
+        for signed in updater._trusted_set:
+            if signed.type not in _ONLINE and signed.is_expired(self._now):
+                raise ExpiredMetadataError(f"{signed.type} expired {signed.expires:%Y-%m-%d}")
 
     def _settle(self, scratch: Path) -> None:
         """Writes what is new, roots first: whoever lacks the rest fetches it again."""

@@ -18,7 +18,7 @@ from kedge_agent.identity import Identity
 from kedge_agent.journal import Journal
 from kedge_agent.local_client import RunnerLink
 from kedge_agent.reporting import Reporter
-from kedge_agent.sensors import thermal, throttling
+from kedge_agent.sensors import throttling
 from kedge_agent.sensors.sampler import Sampler
 from kedge_agent.server_client import ServerClient
 from kedge_agent.settings import AgentSettings
@@ -87,6 +87,5 @@ def make_board(
 
 
 def _heat() -> Heat:
-    throttled = throttling.look(_ROOT)
-    hottest = max(thermal.temperatures(_ROOT).values(), default=None)
-    return Heat(bool(throttled.now) if throttled.measured else None, hottest)
+    found = throttling.look(_ROOT)
+    return Heat(bool(found.now) if found.measured else None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -160,6 +161,11 @@ def test_without_room_the_old_one_goes_first_and_the_gap_is_counted(bench: Bench
     assert isinstance(answer, Done), answer
     assert (bench.serves(), bench.runtime.most, answer.state.deferred) == ("1.1", 1, True)
     assert bench.hot.gap_ms > 0
+    # The report tells of it as the sinks saw it: from the old engine's last answer on.
+    until = time.monotonic() + 10
+    while not bench.control.state().swap_gap_ms and time.monotonic() < until:
+        time.sleep(0.01)
+    assert bench.control.state().swap_gap_ms >= bench.hot.gap_ms
     assert bench.loop.shadow is None, "there is nothing to shadow with"
     assert isinstance(bench.control.handle(RollBack()), Done)
     assert (bench.serves(), bench.runtime.most) == ("1.0", 1)

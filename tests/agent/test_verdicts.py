@@ -32,6 +32,21 @@ def evidence(proof: Proof = Proof(), **more: float) -> Evidence:
     return Evidence(proof=proof, **figures)  # type: ignore[arg-type]
 
 
+def test_a_proof_of_health_says_how_much_it_saw_of_what_the_older_engine_sees() -> None:
+    """A fleet's gate asks for the figure; without an older engine, or objects, there is none."""
+    served = Served(500, 61)
+    free = replace(MANIFEST, shadow=replace(MANIFEST.shadow, must_hold="nothing"))
+    told = [
+        judge_probation(found, SURE, manifest, POLICY, PATIENCE, served).verdict.evidence
+        for found, manifest in (
+            (evidence(SURE, missed=0.05), MANIFEST), (None, MANIFEST), (Evidence(), MANIFEST),
+            (evidence(SURE, missed=0.05), free),
+        )
+    ]  # fmt: skip
+    assert told[0]["agreement"] == pytest.approx(0.95)
+    assert all("agreement" not in each for each in told[1:])
+
+
 @pytest.mark.parametrize(
     ("found", "ended", "event"),
     [
@@ -121,7 +136,7 @@ def test_probation(
 
 
 def test_the_reason_says_whose_fault_it_is() -> None:
-    hot, late = Heat(throttled=True, celsius=91), 601
+    hot, late = Heat(throttled=True), 601
     throttled = judge_probation(SLOWER, SURE, MANIFEST, POLICY, PATIENCE, Served(500, late, hot))
     assert throttled.verdict.reason.endswith("51.0 ms a frame is over budget, on a board that "
                                              "throttles")  # fmt: skip

@@ -208,6 +208,19 @@ def test_a_board_whose_clock_stands_in_the_past_knows_better(
         client(repository, tmp_path).refresh(now(4 * 86400))
 
 
+def test_a_grace_is_for_what_the_server_signs_and_never_for_a_team(
+    repository: MemoryRepository, tmp_path: Path
+) -> None:
+    repository.targets["shapes"].expires = soon(3)
+    repository.publish("shapes")
+    trusted = client(repository, tmp_path)
+    trusted.refresh(now(2 * 86400), timedelta(days=9))
+    assert trusted.find("models/shapes/a") is not None
+    trusted.refresh(now(4 * 86400), timedelta(days=9))
+    with pytest.raises(ExpiredMetadataError, match="targets expired"):
+        trusted.find("models/shapes/a")
+
+
 @pytest.mark.parametrize(
     ("name", "limit"),
     [("2.root", 512_000), ("timestamp", 16_384), ("2.snapshot", 2_000_000),

@@ -7,12 +7,11 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Heat:
-    """Readings of one moment; ``None``: this board does not say.
+    """Readings of one moment.
 
     Attributes:
-        throttled: Its clocks are held down for heat or want of power.
-        celsius: Hottest zone.
+        throttled: Its clocks are held down for heat or want of power; ``None``: this board does
+            not say.
     """
 
     throttled: bool | None = None
-    celsius: float | None = None
