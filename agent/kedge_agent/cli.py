@@ -8,6 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
+from kedge_shared.options import Json
+
 app = typer.Typer(no_args_is_help=True, help="The agent on an edge board.")
 Config = Annotated[
     Path,
@@ -15,7 +17,6 @@ Config = Annotated[
         "--config", envvar="KEDGE_AGENT_CONFIG", help="Configuration of the board (YAML)."
     ),
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 
 
 @app.command()

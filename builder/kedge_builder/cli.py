@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from kedge_shared.options import Json, TokenFile
+
 _EXTRA = ("torch", "torchvision", "ultralytics", "onnx", "onnxruntime", "jinja2")
 
 
@@ -70,13 +72,11 @@ def build(
     bench_wait_seconds: Annotated[
         float, typer.Option(help="How long a board is waited for.")
     ] = 600.0,
-    token_file: Annotated[
-        Path | None, typer.Option(envvar="KEDGE_TOKEN_FILE", help="File with the operator token.")
-    ] = None,
+    token_file: TokenFile = None,
     cache: Annotated[
         Path | None, typer.Option(envvar="KEDGE_BUILD_CACHE", help="Folder of steps already done.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for machines.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Build, measure and judge a model for each device class.
 

@@ -34,7 +34,7 @@ class ConflictError(RequestError):
 
 
 class StaleError(RequestError):
-    """Somebody changed it in between (If-Match)."""
+    """Somebody changed it in between."""
 
     status = 412
 

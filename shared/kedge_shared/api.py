@@ -300,7 +300,7 @@ class RepositoryState:
 
     Attributes:
         root: Version.
-        targets: Version; the ETag that ``If-Match`` compares.
+        targets: Version.
         snapshot: Version.
         timestamp: Version.
         models: Role of a model whose team signs for itself → version.

@@ -188,12 +188,6 @@ class Client:
         """Returns the image repository's versions."""
         return self._get("/api/v1/repository", api.RepositoryState)
 
-    def publish_targets(self, targets: bytes, *, expected_version: int) -> api.RepositoryState:
-        """Offers signed targets metadata; refused (412) if somebody published in between."""
-        headers = {"If-Match": f'"{expected_version}"', "Content-Type": "application/json"}
-        answer = self._send("POST", "/api/v1/repository/targets", content=targets, headers=headers)
-        return wire.decode(answer.content, api.RepositoryState, "server's answer")
-
     def publish_metadata(self, roles: Mapping[str, bytes]) -> api.RepositoryState:
         """Offers signed metadata of several roles, taken whole or not at all.
 

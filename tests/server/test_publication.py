@@ -23,11 +23,10 @@ def targets_key(world: World) -> signing.CryptoSigner:
     return signing.load_private_key(world.trust.offline / "targets.key")
 
 
-def offer(world: World, metadata: Metadata[Targets], expected: int = 1) -> httpx.Response:
+def offer(world: World, metadata: Metadata[Targets]) -> httpx.Response:
     return world.operator.http.post(
-        "/api/v1/repository/targets", content=metadata.to_bytes(),
-        headers={"If-Match": f'"{expected}"'},
-    )  # fmt: skip
+        "/api/v1/repository/metadata", json={"targets": metadata.to_bytes().decode()}
+    )
 
 
 def current(world: World) -> Metadata[Targets]:
@@ -85,7 +84,7 @@ def test_versions_only_grow(running: World) -> None:
     back = next_targets(current(running), {}, targets_key(running))
     back.signed.version -= 1
     back.sign(targets_key(running))
-    assert offer(running, back, expected=2).status_code == 412
+    assert offer(running, back).status_code == 412
 
 
 def test_targets_whose_files_are_missing_are_refused_whole(running: World) -> None:
@@ -175,10 +174,11 @@ def test_an_undecided_build_needs_the_policys_leave(running: World) -> None:
 
 def test_targets_have_a_limit_and_are_no_junk(running: World) -> None:
     post = running.operator.http.post
-    url, headers = "/api/v1/repository/targets", {"If-Match": '"1"'}
-    assert post(url, content=b"x" * 6_000_000, headers=headers).status_code == 413
-    assert post(url, content=b"not json", headers=headers).status_code == 400
-    assert post(url, content=current(running).to_bytes()).status_code == 422
+    url = "/api/v1/repository/metadata"
+    assert post(url, content=b"x" * 6_000_000).status_code == 413
+    assert post(url, content=b"not json").status_code == 400
+    assert post(url, json={"targets": "not json"}).status_code == 400
+    assert post(url, content=current(running).to_bytes()).status_code == 400
 
 
 def test_upload_says_what_is_wrong_when_the_server_is_gone(tmp_path: Path) -> None:

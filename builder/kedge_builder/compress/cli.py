@@ -15,6 +15,7 @@ from rich.table import Column, Table
 from kedge_builder.compress.chain import PruneOptions, PruneResult
 from kedge_shared import wire
 from kedge_shared.errors import StorageError
+from kedge_shared.options import Json
 
 _EXTRA = ("torch", "torchvision", "ultralytics", "torch_pruning")
 
@@ -38,7 +39,7 @@ def prune(
         Path | None, typer.Option(help="Folder for the steps; default: OUT with '.steps' added.")
     ] = None,
     seed: Annotated[int, typer.Option(help="Of every draw.")] = 0,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for machines.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Make a detector smaller: whole channels go, in small steps with training after each.
 

@@ -12,6 +12,7 @@ from rich.table import Table
 
 from kedge_builder.cli import need_extra
 from kedge_shared import wire
+from kedge_shared.options import Json
 
 if TYPE_CHECKING:
     from kedge_builder.models.inspect import HeadFacts, Inspection
@@ -31,7 +32,7 @@ def inspect(
     input_size: Annotated[
         int, typer.Option(min=32, max=4096, help="Input pixels, a multiple of the largest stride.")
     ] = 640,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for machines.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Show a detector's parameters, GFLOPs, layers, outputs and float zone.
 

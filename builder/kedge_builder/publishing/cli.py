@@ -10,17 +10,11 @@ from typing import Annotated
 import typer
 
 from kedge_shared import wire
+from kedge_shared.options import Json, Server, TokenFile
 from kedge_shared.signing import PASSPHRASE_ENV
 
 keys = typer.Typer(no_args_is_help=True, help="Keys of the fleet.")
-Server = Annotated[
-    str, typer.Option("--server", envvar="KEDGE_SERVER", help="Address of the server.")
-]
 Keys = Annotated[Path, typer.Option("--keys", help="Folder that `kedge keys init` wrote.")]
-TokenFile = Annotated[
-    Path | None, typer.Option(envvar="KEDGE_TOKEN_FILE", help="File with the operator token.")
-]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 
 
 @keys.callback()

@@ -11,6 +11,7 @@ import typer
 from kedge_builder.report.explain import Answer, Overview, layer, overview
 from kedge_builder.report.reading import BlockRow, read_report
 from kedge_shared import wire
+from kedge_shared.options import Json
 
 
 def explain(
@@ -18,7 +19,7 @@ def explain(
     layer_name: Annotated[
         str, typer.Option("--layer", help="Exact name of a layer, or of a block: model.4.")
     ] = "",
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for machines.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Say why a build is as it is: its verdict, its plan, the precision of every layer.
 

@@ -8,9 +8,10 @@ from typing import Annotated
 import typer
 
 from kedge_server.operator import show
-from kedge_server.operator.options import DEFAULT_SERVER, Json, Server, TokenFile, connected, finite
+from kedge_server.operator.options import DEFAULT_SERVER, connected, finite
 from kedge_server.operator.rollout_cli import rollout
 from kedge_shared import api
+from kedge_shared.options import Json, Server, TokenFile
 
 __all__ = ["device", "release", "rollout"]
 

@@ -6,23 +6,13 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
-
-import typer
+from typing import TYPE_CHECKING
 
 from kedge_shared.errors import InputError
 
 if TYPE_CHECKING:
     from kedge_shared.client import Client
 
-Server = Annotated[
-    str, typer.Option("--server", envvar="KEDGE_SERVER", help="Address of the server.")
-]
-TokenFile = Annotated[
-    Path | None,
-    typer.Option("--token-file", envvar="KEDGE_TOKEN_FILE", help="File with the operator token."),
-]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 DEFAULT_SERVER = "http://127.0.0.1:8470"
 
 

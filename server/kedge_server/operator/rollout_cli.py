@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from kedge_server.operator import show, show_rollouts
-from kedge_server.operator.options import DEFAULT_SERVER, Json, Server, TokenFile, connected, finite
+from kedge_server.operator.options import DEFAULT_SERVER, connected, finite
 from kedge_server.operator.rollout_file import read_rollout
 from kedge_shared import api
 from kedge_shared.errors import BudgetError, InputError, KedgeError
+from kedge_shared.options import Json, Server, TokenFile
 
 if TYPE_CHECKING:
     from kedge_shared.client import Client
@@ -172,49 +173,31 @@ def rollout_watch(
         raise BudgetError(f"rollout {name} is {info.state}: {info.reason}")
 
 
-@rollout.command("halt")
-def rollout_halt(name: str, server: Server = DEFAULT_SERVER, token_file: TokenFile = None) -> None:
-    """Stop a rollout; its boards go back to what they had."""
-    _change(name, "halt", server, token_file)
+_CHANGES = {
+    "halt": "Stop a rollout; its boards go back to what they had.",
+    "pause": "Give no further board the release until resumed.",
+    "resume": "Go on with a paused rollout.",
+    "stop": "Stop a rollout; its boards keep what they have.",
+    "approve": "Say yes for a stage that asks.",
+    "retry": "Give boards that failed or could not decide the release again, despite quarantine.",
+}
 
 
-@rollout.command("pause")
-def rollout_pause(name: str, server: Server = DEFAULT_SERVER, token_file: TokenFile = None) -> None:
-    """Give no further board the release until resumed."""
-    _change(name, "pause", server, token_file)
+def _changer(action: str) -> Callable[..., None]:
+    def run(
+        name: str,
+        server: Server = DEFAULT_SERVER,
+        token_file: TokenFile = None,
+        as_json: Json = False,
+    ) -> None:
+        with connected(server, token_file) as client:
+            show.rollout(client.change_rollout(name, action), as_json=as_json)
+
+    return run
 
 
-@rollout.command("resume")
-def rollout_resume(
-    name: str, server: Server = DEFAULT_SERVER, token_file: TokenFile = None
-) -> None:
-    """Go on with a paused rollout."""
-    _change(name, "resume", server, token_file)
-
-
-@rollout.command("stop")
-def rollout_stop(name: str, server: Server = DEFAULT_SERVER, token_file: TokenFile = None) -> None:
-    """Stop a rollout; its boards keep what they have."""
-    _change(name, "stop", server, token_file)
-
-
-@rollout.command("approve")
-def rollout_approve(
-    name: str, server: Server = DEFAULT_SERVER, token_file: TokenFile = None
-) -> None:
-    """Say yes for a stage that asks."""
-    _change(name, "approve", server, token_file)
-
-
-@rollout.command("retry")
-def rollout_retry(name: str, server: Server = DEFAULT_SERVER, token_file: TokenFile = None) -> None:
-    """Give boards that failed or could not decide the release again, despite quarantine."""
-    _change(name, "retry", server, token_file)
-
-
-def _change(name: str, action: str, server: str, token_file: Path | None) -> None:
-    with connected(server, token_file) as client:
-        show.rollout(client.change_rollout(name, action))
+for _action, _help in _CHANGES.items():
+    rollout.command(_action, help=_help)(_changer(_action))
 
 
 def _newest(client: Client) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from fastapi import APIRouter, Header, Request, Response
+from fastapi import APIRouter, Request, Response
 from fastapi.responses import FileResponse
 from sqlmodel import Session
 
@@ -14,7 +14,7 @@ from kedge_server.auth import AnyToken, Operator
 from kedge_server.bodies import read_bytes
 from kedge_server.context import Context, Services
 from kedge_server.database import transaction
-from kedge_server.errors import NotFoundError, RequestError, StaleError
+from kedge_server.errors import NotFoundError, RequestError
 from kedge_server.releases import service as releases
 from kedge_server.repository.service import TARGETS_LIMIT_BYTES, hashes
 from kedge_server.repository.withdrawal import halt_withdrawn
@@ -47,37 +47,18 @@ def target(path: str, services: Services, _: AnyToken) -> Response:
 
 
 @router.get("/api/v1/repository", summary="Versions of the image repository")
-def state(services: Services, response: Response, _: Operator) -> RepositoryState:
-    """Returns the newest version of every role; the ETag is that of the targets."""
+def state(services: Services, _: Operator) -> RepositoryState:
+    """Returns the newest version of every role."""
     with transaction(services.engine) as session:
-        found = services.repository.state(session)
-    response.headers["ETag"] = f'"{found.targets}"'
-    return found
-
-
-@router.post("/api/v1/repository/targets", summary="Publish signed targets")
-async def publish(
-    request: Request, services: Services, who: Operator, if_match: str = Header()
-) -> RepositoryState:
-    """Takes targets that the builders signed. 412 when somebody published in between."""
-    body = await read_bytes(request, TARGETS_LIMIT_BYTES)
-    expected = if_match.strip('"')
-    if not expected.isdigit():
-        raise RequestError("If-Match is no version", "send the version that was fetched")
-    with transaction(services.engine) as session:
-        current = services.repository.state(session).targets
-        if int(expected) != current:
-            raise StaleError(f"targets are at version {current}, not {expected}", "publish again")
-        found = _publish(session, services, {"targets": body}, who)
-    services.index.forget_all()
-    return found
+        return services.repository.state(session)
 
 
 @router.post("/api/v1/repository/metadata", summary="Publish signed metadata of several roles")
 async def publish_metadata(request: Request, services: Services, who: Operator) -> RepositoryState:
     """Takes root, targets and models' metadata, whole or not at all.
 
-    Each names its own version: 412 when somebody published one of them in between.
+    Each names its own version, which must follow the one that stands: 412 when somebody published
+    one of them in between. That is what ``If-Match`` would say, and it is signed.
     """
     body = await read_bytes(request, TARGETS_LIMIT_BYTES)
     try:
