@@ -35,7 +35,7 @@ class SequentialSpec:
         latency_ratio: A class is slower if its boards' p95 grows by more than this, against boards
             of the class that have not been reached; ``None`` does not ask.
         min_agreement: Least share of the older engine's detections that a board of the class sees
-            in shadow; ``None`` does not ask.
+            in probation; ``None`` does not ask.
         on_exhausted: ``hold`` waits for more devices, ``ask`` for ``kedge rollout approve``,
             ``widen`` takes the next stage's devices in, unless the odds are 1/alpha against it.
     """

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from datetime import datetime, timezone
 from pathlib import Path
 
 import httpx
@@ -11,7 +13,7 @@ from tuf.api.metadata import Metadata, TargetFile, Targets
 from tuf.ngclient import Updater
 
 from kedge_builder.publishing.publish import gather
-from kedge_builder.publishing.repository import next_targets
+from kedge_builder.publishing.rotation import Standing, add_targets, next_of
 from kedge_shared import signing, wire
 from kedge_shared.errors import InputError, ServiceError, TrustError
 from kedge_shared.ids import sha256_hex
@@ -29,8 +31,17 @@ def offer(world: World, metadata: Metadata[Targets]) -> httpx.Response:
     )
 
 
-def current(world: World) -> Metadata[Targets]:
-    return world.publisher("fresh").refresh()
+def current(world: World) -> Standing:
+    return world.publisher("fresh").standing()
+
+
+def next_targets(
+    base: Standing, added: Mapping[str, bytes], signer: signing.CryptoSigner
+) -> Metadata[Targets]:
+    following = next_of(base, "targets", datetime.now(timezone.utc))
+    add_targets(following, added)
+    following.sign(signer)
+    return following
 
 
 def versions(world: World) -> tuple[int, int]:
@@ -143,13 +154,13 @@ def test_a_publisher_refuses_a_server_of_another_repository(running: World, tmp_
     other = keys.create(tmp_path / "other")
     state = TrustedState(tmp_path / "state", other.root, running.url, running.operator.http)
     with pytest.raises(TrustError, match="not to be trusted"):
-        state.refresh()
+        state.standing()
 
 
 def test_a_publisher_refuses_a_server_that_goes_back(running: World, tmp_path: Path) -> None:
     running.publish("1.0", 10)
     publisher = running.publisher()
-    publisher.refresh()
+    publisher.standing()
     # What the publisher has seen is newer than what a restored or hostile server offers.
     path = publisher.folder / "timestamp.json"
     newer = Metadata.from_file(str(path))
@@ -157,7 +168,7 @@ def test_a_publisher_refuses_a_server_that_goes_back(running: World, tmp_path: P
     newer.sign(signing.load_private_key(running.trust.online / "timestamp.key"))
     newer.to_file(str(path))
     with pytest.raises(TrustError, match="not to be trusted"):
-        running.publisher().refresh()
+        running.publisher().standing()
 
 
 def test_an_undecided_build_needs_the_policys_leave(running: World) -> None:
@@ -178,7 +189,7 @@ def test_targets_have_a_limit_and_are_no_junk(running: World) -> None:
     assert post(url, content=b"x" * 6_000_000).status_code == 413
     assert post(url, content=b"not json").status_code == 400
     assert post(url, json={"targets": "not json"}).status_code == 400
-    assert post(url, content=current(running).to_bytes()).status_code == 400
+    assert post(url, content=current(running).targets.to_bytes()).status_code == 400
 
 
 def test_upload_says_what_is_wrong_when_the_server_is_gone(tmp_path: Path) -> None:

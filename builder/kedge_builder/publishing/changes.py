@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from datetime import datetime, timezone
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -14,8 +15,16 @@ from tuf.api.metadata import DelegatedRole, Metadata, Role
 
 from kedge_builder.publishing.keyring import Keyring, read_public
 from kedge_builder.publishing.keys import KeySet, write_public
-from kedge_builder.publishing.repository import TrustedState, next_targets
-from kedge_builder.publishing.rotation import Change, Standing, change, delegate, take_back
+from kedge_builder.publishing.repository import TrustedState
+from kedge_builder.publishing.rotation import (
+    Change,
+    Standing,
+    add_targets,
+    change,
+    delegate,
+    next_of,
+    take_back,
+)
 from kedge_shared import signing, wire
 from kedge_shared.client import Client, read_token
 from kedge_shared.errors import InputError
@@ -150,7 +159,8 @@ class Desk:
         write_public(scratch, following)
         body = scratch.read_bytes()
         self._client.upload(scratch, sha256_hex(body), lambda _: None)
-        targets = next_targets(standing.targets, {DIRECTOR_PATH: body})
+        targets = next_of(standing, "targets", datetime.now(timezone.utc))
+        add_targets(targets, {DIRECTOR_PATH: body})
         self._ring.sign(targets, "targets", standing.role("targets"))
         self._client.publish_metadata({"targets": targets.to_bytes()})
         scratch.replace(place)

@@ -8,8 +8,8 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from kedge_builder.publishing.keyring import Keyring
-from kedge_builder.publishing.repository import TrustedState, add_targets, next_targets
-from kedge_builder.publishing.rotation import Standing, delegated, next_of
+from kedge_builder.publishing.repository import TrustedState
+from kedge_builder.publishing.rotation import Standing, add_targets, delegated, next_of
 from kedge_shared import api, wire
 from kedge_shared.client import Client
 from kedge_shared.errors import InputError
@@ -114,12 +114,10 @@ def sign_release(standing: Standing, bundle: Bundle, ring: Keyring) -> dict[str,
     Raises:
         InputError: A published build would change, or too few of the keys are at hand.
     """
-    name = model_role(bundle.model)
-    if name in delegated(standing.targets):
-        following = next_of(standing, name, datetime.now(timezone.utc))
-        add_targets(following, bundle.targets)
-    else:
-        name, following = "targets", next_targets(standing.targets, bundle.targets)
+    team = model_role(bundle.model)
+    name = team if team in delegated(standing.targets) else "targets"
+    following = next_of(standing, name, datetime.now(timezone.utc))
+    add_targets(following, bundle.targets)
     ring.sign(following, name, standing.role(name))
     return {name: following.to_bytes()}
 

@@ -7,21 +7,17 @@ on the publisher's machine, and only what that accepts is the base of the next v
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import httpx
-from securesystemslib.signer import Signer
 from tuf.api.exceptions import DownloadError, DownloadHTTPError, RepositoryError
-from tuf.api.metadata import Metadata, Root, Snapshot, TargetFile, Targets
+from tuf.api.metadata import Metadata, Root, Snapshot, Targets
 from tuf.ngclient import Updater
 
-from kedge_builder.publishing.keys import TARGETS_DAYS
 from kedge_builder.publishing.rotation import Standing, delegated
 from kedge_shared import wire
 from kedge_shared.api import RepositoryState
-from kedge_shared.errors import InputError, ServiceError, StorageError, TrustError
+from kedge_shared.errors import ServiceError, StorageError, TrustError
 from kedge_shared.trust import MODEL_ROLE_PREFIX
 from kedge_shared.tuf_fetcher import HttpxFetcher
 
@@ -43,10 +39,6 @@ class TrustedState:
         self._root = wire.read_limited(root, "pinned root", _ROOT_LIMIT_BYTES)
         self._server = server
         self._fetcher = HttpxFetcher(http)
-
-    def refresh(self) -> Metadata[Targets]:
-        """Returns the verified top-level targets; errors as :meth:`standing`."""
-        return self.standing().targets
 
     def standing(self) -> Standing:
         """Fetches and verifies the newest metadata of every role that is signed offline.
@@ -118,44 +110,3 @@ class TrustedState:
                 updater.get_targetinfo(f"models/{model}/-/-/manifest.json")
                 models[role] = Metadata[Targets].from_file(str(self.folder / f"{role}.json"))
         return Standing(root, targets, models)
-
-
-def next_targets(
-    current: Metadata[Targets], added: Mapping[str, bytes], *signers: Signer
-) -> Metadata[Targets]:
-    """Returns the next version of the targets.
-
-    Args:
-        current: Verified by :class:`TrustedState`; left as it is.
-        added: Target path → bytes.
-        signers: Sign it, if there are any.
-
-    Raises:
-        InputError: A manifest would replace another one at its path: releases are immutable.
-    """
-    following = Metadata[Targets].from_bytes(current.to_bytes())
-    following.signed.version += 1
-    following.signed.expires = datetime.now(timezone.utc).replace(microsecond=0) + timedelta(
-        days=TARGETS_DAYS
-    )
-    add_targets(following, added)
-    following.signatures.clear()
-    for each in signers:
-        following.sign(each, append=True)
-    return following
-
-
-def add_targets(metadata: Metadata[Targets], added: Mapping[str, bytes]) -> None:
-    """Lists targets, in place.
-
-    Raises:
-        InputError: A manifest would replace another one at its path: releases are immutable.
-    """
-    for path, data in added.items():
-        target = TargetFile.from_data(path, data, ["sha256"])
-        known = metadata.signed.targets.get(path)
-        if known is not None and known.hashes != target.hashes and path.endswith("manifest.json"):
-            raise InputError(
-                f"{path} is published with other contents", "give the release a new version"
-            )
-        metadata.signed.targets[path] = target

@@ -19,6 +19,7 @@ from tuf.api.metadata import (
     Metadata,
     Role,
     Root,
+    TargetFile,
     Targets,
 )
 
@@ -177,10 +178,27 @@ def take_back(
 
 
 def next_of(standing: Standing, role: str, now: datetime) -> Metadata[Targets]:
-    """Returns what a model's role signs next: after what it signed before, or the very first."""
-    if role in standing.models:
-        return _next(standing.models[role], now, TARGETS_DAYS)
+    """Returns what a role signs next: targets, or a model's, whose first it may be."""
+    known = standing.targets if role == "targets" else standing.models.get(role)
+    if known is not None:
+        return _next(known, now, TARGETS_DAYS)
     return Metadata(Targets(version=1, expires=_until(now, TARGETS_DAYS)))
+
+
+def add_targets(metadata: Metadata[Targets], added: Mapping[str, bytes]) -> None:
+    """Lists targets, in place.
+
+    Raises:
+        InputError: A manifest would replace another one at its path: releases are immutable.
+    """
+    for path, data in added.items():
+        target = TargetFile.from_data(path, data, ["sha256"])
+        known = metadata.signed.targets.get(path)
+        if known is not None and known.hashes != target.hashes and path.endswith("manifest.json"):
+            raise InputError(
+                f"{path} is published with other contents", "give the release a new version"
+            )
+        metadata.signed.targets[path] = target
 
 
 def _edit(signed: Root | Targets, what: Change) -> None:

@@ -42,7 +42,7 @@ class DeploymentFacts:
         change: Its p95 of frame time since the proof of health, over its own before; or ``None``.
         latency_p95_ms: Of its last window with the release, or ``None``.
         error_share: Frames on which the engine failed, in that window, or ``None``.
-        agreement: Share of the older engine's detections that it saw in shadow, or ``None``.
+        agreement: Share of the older engine's objects that it saw in probation, or ``None``.
     """
 
     device: str
