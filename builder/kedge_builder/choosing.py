@@ -110,11 +110,11 @@ class Chooser:
             self._tried.append(found)
         return found
 
-    def _refitted(self, taken: Candidate) -> Candidate:
+    def _refitted(self, taken: Candidate, quantizer: Quantizer | None = None) -> Candidate:
         """Returns the candidate with its last convolutions refitted, where that is the better."""
         if self._class.form == "qdq-s8s8" or taken.plan.precision == "float":
             return taken
-        found = self._try(replace(taken.plan, refit=True))
+        found = self._try(replace(taken.plan, refit=True), quantizer)
         return choose([taken, found], seed=self._shop.options.seed).taken
 
     def _mix(self, base: Candidate, aim: float) -> Mixed:
@@ -131,6 +131,7 @@ class Chooser:
             "engines": [engine_hash(each.files) for each in (base, other)],
             "runtime": [engines.version(self._class.runtime.name), self._class.threads],
             "machine": machine.describe(),
+            "method": engines.METHOD,
         }
         return self._shop.cache.value(
             "block-time", inputs, float, lambda: self._difference_ms(base, other)
@@ -165,10 +166,9 @@ class Chooser:
         }
         folder, _ = shop.cache.files("adapted", inputs, train)
         source = shop.source(size, load_weights(folder / "adapted.pt"))
-        found = self._try(
-            replace(plan, float_blocks=(), refit=False), shop.quantizer(self._class, source)
-        )
-        return found, source
+        quantizer = shop.quantizer(self._class, source)
+        found = self._try(replace(plan, float_blocks=(), refit=False), quantizer)
+        return self._refitted(found, quantizer), source
 
 
 _SAID: dict[Rung, str] = {

@@ -57,15 +57,17 @@ def load(
             carries out the QDQ graph operator by operator: right for accuracy, void for time.
         files: Of the engine.
         threads: It may use.
-        literal: Without graph optimizations, to see how another kernel would round.
+        literal: Without graph optimizations, to see how another kernel would round; OpenVINO has
+            but one way.
 
     Raises:
         InputError: The runtime does not take it, for example for want of an operator.
     """
     path = {each.role: each.path for each in files}["engine"]
-    make = OpenVinoEngine if runtime == "openvino" else OnnxRuntimeEngine
     try:
-        return make(path, threads, literal=literal or not is_here(runtime))
+        if runtime == "openvino":
+            return OpenVinoEngine(path, threads)
+        return OnnxRuntimeEngine(path, threads, literal=literal or not is_here(runtime))
     except ImportError:
         raise  # the command says which extra is missing
     # Boundary: each vendor raises its own types, which are not importable from one place.
@@ -83,6 +85,10 @@ def _refusal(runtime: str, path: Path, said: str) -> InputError:
                 "choose another runtime or another model",
             )
     return InputError(f"{runtime} does not load {path.name}: {' '.join(said.split())[:200]}")
+
+
+#: Version of how engines are run here; part of the keys of what was measured of them.
+METHOD = 2
 
 
 def engine_hash(files: Sequence[EngineFile]) -> str:
@@ -130,19 +136,23 @@ class OnnxRuntimeEngine:
         return np.asarray(self._session.run(None, {self._input: batch})[0], dtype=np.float32)
 
 
+#: OpenVINO's own choice depends on the processor: bfloat16 where it has AMX, of which the builder's
+#: may have and the board's not. A class is to answer alike on every board, as its agent does.
+FLOAT32 = {"INFERENCE_PRECISION_HINT": "f32"}
+
+
 class OpenVinoEngine:
     """OpenVINO on the CPU; reads its own IR and ONNX."""
 
-    def __init__(self, path: Path, threads: int, *, literal: bool = False) -> None:
+    def __init__(self, path: Path, threads: int) -> None:
         import openvino as ov
 
         config: dict[str, Any] = {
             "INFERENCE_NUM_THREADS": threads,
             "NUM_STREAMS": 1,
             "PERFORMANCE_HINT": "LATENCY",
+            **FLOAT32,
         }
-        if literal:
-            config["INFERENCE_PRECISION_HINT"] = "f32"
         self._compiled: Any = ov.Core().compile_model(str(path), "CPU", config)
         self._request: Any = self._compiled.create_infer_request()
 

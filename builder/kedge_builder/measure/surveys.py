@@ -64,6 +64,7 @@ class Surveyor:
             "runtime": [runtime, engines.version(runtime), self._class.threads],
             "split": labelled_digest(self._data, split),
             "read": self._source.read,
+            "method": engines.METHOD,
             "machine": machine.describe(),
         }
 

@@ -33,10 +33,10 @@ def heads_of(model: Any) -> tuple[Head, ...]:
 def fused(model: Any, head: Head) -> Any:
     """Returns a copy as it is deployed: batch norms folded in, CSP blocks split, one head left.
 
-    A convolution that is cut in two arrives in ONNX as two Slices, and quantizers put a scale
-    behind each: OpenVINO then rounds three times what it need round once. With a convolution for
-    each half there is nothing to cut (YOLOv8n at 640 px, one thread: 4 % of OpenVINO's INT8 frame,
-    3 % of ONNX Runtime's), and the numbers are the same to the bit.
+    A convolution that is cut in two arrives in ONNX as two Slices, quantizers put a scale behind
+    each, and the cut itself then moves floats. With a convolution for each half there is nothing to
+    cut (YOLOv8n at 640 px, one thread: 4 % of OpenVINO's INT8 time, 3 % of ONNX Runtime's), and the
+    numbers are the same to the bit.
 
     Raises:
         InputError: The model has no such head.

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from kedge_builder.measure.engines import FLOAT32
 from kedge_builder.quantize.floatzone import MOVES, FloatZone
 from kedge_builder.quantize.refit import Fit, Kind, Positions
 from kedge_shared.detections import Array
@@ -72,7 +73,7 @@ class OpenVinoTaps:
         found = openvino_convolutions(model, edges)
         before = len(model.outputs)
         model.add_outputs([found[each].input(0).get_source_output() for each in edges])
-        self._compiled: Any = core.compile_model(model, "CPU")
+        self._compiled: Any = core.compile_model(model, "CPU", FLOAT32)
         self._wanted = self._compiled.outputs[before:]
 
     def read(self, batch: Array) -> list[Array]:
@@ -98,8 +99,9 @@ def kinds(graph: Any, zone: FloatZone) -> dict[str, Kind]:
             continue
         fed = _fed(node, readers)
         if len(node.input) == 3 and not {"Sigmoid", "Softmax"} <= fed:
-            named: Kind = "dfl" if "Softmax" in fed else "distance"
-            found[node.name] = "class" if "Sigmoid" in fed else named
+            found[node.name] = (
+                "class" if "Sigmoid" in fed else "dfl" if "Softmax" in fed else "distance"
+            )
     return found
 
 
