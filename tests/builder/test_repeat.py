@@ -5,20 +5,28 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from kedge_builder import tune
+from kedge_builder import choosing, tune
+from kedge_builder.cache import Cache
+from kedge_builder.choosing import Chooser
 from kedge_builder.measure import evaluate, surveys
 from kedge_builder.models import export
 from kedge_builder.quantize import quantizer
+from kedge_builder.quantize.mixed import Mixed
+from kedge_builder.quantize.plan import Plan
+from kedge_builder.quantize.source import Source
 from kedge_builder.recipe import TuneOptions
+from kedge_builder.workshop import Workshop
 from kedge_shared.ids import sha256_hex
 from tests.conftest import Builder
 
 Counts = Callable[[], Counter[str]]
+Step = Callable[..., Any]
 
 
 @pytest.fixture
@@ -104,3 +112,45 @@ def test_a_search_takes_the_same_point_again_and_measures_nothing(
     }  # fmt: skip
     assert found[0]["picked"].endswith("int8")
     assert first.decision.verdict in {"pass", "overridden"}
+
+
+def test_sensitivity_that_was_interrupted_goes_on_where_it_stopped(
+    shop: Workshop, source: Source, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Ctrl-C in the middle of the third block: what is whole is not made or measured again."""
+    few = replace(source)
+    few.__dict__["blocks"] = source.blocks[:4]
+    fresh = replace(shop, cache=Cache(tmp_path / "cache"))
+    done: list[str] = []
+    real = quantizer.qdq.quantize, surveys.evaluate, Chooser._difference_ms
+
+    def watched(step: str, does: Step, stop_at: int | None) -> Step:
+        def call(*args: Any, **more: Any) -> Any:
+            done.append(step)
+            if stop_at == done.count(step):
+                raise KeyboardInterrupt
+            return does(*args, **more)
+
+        return call
+
+    def run(stop_at: int | None) -> Mixed:
+        done.clear()
+        monkeypatch.setattr(quantizer.qdq, "quantize", watched("make", real[0], stop_at))
+        monkeypatch.setattr(surveys, "evaluate", watched("measure", real[1], None))
+        monkeypatch.setattr(Chooser, "_difference_ms", watched("time", real[2], None))
+        chooser = Chooser(fresh, fresh.options.classes[0], few, fresh.trained, ())
+        base = chooser._try(Plan(calibrator="minmax"))
+        return chooser._mix(base, aim=-1.0)
+
+    monkeypatch.setattr(evaluate, "_RESAMPLES", 20)
+    monkeypatch.setattr(choosing, "_BLOCK_SECONDS", 0.05)
+    with pytest.raises(KeyboardInterrupt):
+        run(stop_at=4)  # the plain engine, two blocks, and the third is cut off
+    assert (done.count("make"), done.count("time")) == (4, 2)
+    resumed = run(stop_at=None)
+    steps = len(resumed.steps) - 1  # the first step is a block alone, measured already
+    assert (done.count("make"), done.count("time")) == (2 + steps, 2)
+    assert done.count("measure") == done.count("make")
+    again = run(stop_at=None)
+    assert done == []
+    assert (again.sensitivity, again.steps) == (resumed.sensitivity, resumed.steps)
