@@ -107,6 +107,7 @@ def test_reasons_are_counted_without_their_figures() -> None:
     assert gist("outside of the zone: INT8; float would take 0.1 off for 1 ms") == (
         "outside of the zone: INT8"
     )
+    assert gist("last convolution; weights fitted: 3% gone") == "last convolution"
     assert gist("DFL: a distribution") == "DFL: a distribution"
 
 

@@ -11,15 +11,20 @@ import pytest
 from kedge_builder.measure import engines
 from kedge_builder.measure.distortion import distortion
 from kedge_builder.measure.engines import EngineFile
+from kedge_builder.measure.evaluate import Drop
+from kedge_builder.measure.surveys import Survey
 from kedge_builder.models import export
 from kedge_builder.quantize import openvino
+from kedge_builder.quantize.candidates import Candidate
 from kedge_builder.quantize.floatzone import find_float_zone
 from kedge_builder.quantize.observe import Observations
+from kedge_builder.quantize.plan import Plan
 from kedge_builder.quantize.qdq import QdqOptions, prepare_float, quantize
 from kedge_builder.quantize.refit import Fit, Kind, Positions, fit
-from kedge_builder.quantize.refitting import refit_engine
+from kedge_builder.quantize.refitting import left, refit_engine
 from kedge_builder.quantize.source import Source
 from kedge_builder.quantize.taps import OnnxTaps, collect, kinds
+from kedge_builder.report.contents import layers_of
 from kedge_builder.workshop import Workshop
 from kedge_shared.detections import Array
 from kedge_shared.manifest import Head
@@ -154,6 +159,11 @@ def test_an_engine_with_a_damaged_head_is_mended(
         engine = engines.load(runtime, files, 1)
         apart.append(distortion(wanted, [engine.infer(each) for each in judged]))
     assert apart[1] < 0.8 * apart[0]
+    shares = left(after[0].path)
+    assert set(shares) == set(source.zone.edges)
+    damaged = min(shares, key=lambda each: shares[each])
+    assert "cv3.0.2" in damaged
+    assert shares[damaged] < 0.9
 
 
 def test_only_places_where_something_may_be_are_collected(shop: Workshop, source: Source) -> None:
@@ -168,3 +178,22 @@ def test_only_places_where_something_may_be_are_collected(shop: Workshop, source
         weights, bias = (onnx.numpy_helper.to_array(held[n]) for n in ends[edge].input[1:3])
         said = found.features @ weights[:, :, 0, 0].T + bias
         np.testing.assert_allclose(said, found.answers, atol=1e-3)
+
+
+def test_the_report_says_what_refitting_brought_for_each_layer(
+    shop: Workshop, source: Source
+) -> None:
+    quantizer = shop.quantizer(shop.options.classes[0], source)
+    rows: dict[bool, dict[str, str]] = {}
+    for refit in (False, True):
+        plan = Plan(calibrator="minmax", refit=refit)
+        candidate = Candidate(plan, quantizer.make(plan), Survey(None, 0), Drop(0, 0, 0))  # type: ignore[arg-type]
+        found = layers_of(source, candidate, "qdq-u8s8", None)
+        rows[refit] = {each.name: each.reason for each in found}
+    changed = {name for name, reason in rows[True].items() if reason != rows[False][name]}
+    assert changed == set(source.zone.edges)
+    shares = left(quantizer.make(Plan(calibrator="minmax", refit=True))[0].path)
+    for name in changed:
+        assert rows[True][name].startswith(rows[False][name] + "; weights ")
+        said = "weights as trained" if shares[name] == 1 else f"{1 - shares[name]:.0%} of the"
+        assert said in rows[True][name]

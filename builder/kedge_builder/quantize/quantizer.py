@@ -18,7 +18,7 @@ from kedge_builder.quantize.source import Source, digest_of
 from kedge_shared.device_classes import DeviceClass
 
 #: Version of what this package itself does to a model; part of every key.
-_METHOD = 3
+_METHOD = 4
 
 
 class Quantizer:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,11 @@ from kedge_builder.quantize.taps import (
     refitted_onnx,
     refitted_openvino,
 )
+from kedge_shared import wire
 from kedge_shared.detections import Array
+
+#: Beside an engine: what was left of each convolution's divergence.
+_KEPT = "refit.json"
 
 
 def refit_engine(
@@ -30,7 +34,7 @@ def refit_engine(
         path: The quantized engine, ``.onnx`` or ``.xml``.
         source: The float model that it was made from.
         batches: Calibration inputs (1, 3, h, w).
-        out: Folder.
+        out: Folder; what came of each convolution is written there too (:func:`left`).
         tick: Called after each input.
     """
     if path.suffix == ".onnx":
@@ -42,6 +46,23 @@ def refit_engine(
     else:
         fits = _fits(source, lambda edges: OpenVinoTaps(path, edges), batches, tick)
         openvino.save(refitted_openvino(path, fits), out / "model.xml")
+    (out / _KEPT).write_bytes(wire.encode({edge: each.left for edge, each in fits.items()}))
+
+
+def left(engine: Path) -> Mapping[str, float]:
+    """Returns what a refitted engine's convolutions came to.
+
+    Args:
+        engine: Its first file, where :func:`refit_engine` wrote it.
+
+    Returns:
+        Name in the float graph → divergence from float's answers on images left out, as a share of
+        what it was before; 1 where the old weights stay. Empty for an engine that is not refitted.
+    """
+    path = engine.parent / _KEPT
+    if not path.is_file():
+        return {}
+    return wire.decode(path.read_bytes(), dict[str, float], f"record {path}")
 
 
 def _fits(

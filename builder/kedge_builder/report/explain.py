@@ -149,9 +149,10 @@ def layer(report: Report, name: str) -> Answer:
 
 
 def gist(reason: str) -> str:
-    """Returns a layer's reason without the figures of its own block, for counting."""
-    before, _, _ = reason.partition("; float would take")
-    return before.partition(": float takes")[0]
+    """Returns a layer's reason without its own figures, for counting."""
+    for figures in ("; float would take", ": float takes", "; weights "):
+        reason = reason.partition(figures)[0]
+    return reason
 
 
 def searched_elsewhere(search: dict[str, Any]) -> str:
