@@ -112,7 +112,7 @@ class Chooser:
 
     def _refitted(self, taken: Candidate, quantizer: Quantizer | None = None) -> Candidate:
         """Returns the candidate with its last convolutions refitted, where that is the better."""
-        if self._class.form == "qdq-s8s8" or taken.plan.precision == "float":
+        if taken.plan.precision == "float":
             return taken
         found = self._try(replace(taken.plan, refit=True), quantizer)
         return choose([taken, found], seed=self._shop.options.seed).taken

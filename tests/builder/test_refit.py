@@ -19,7 +19,7 @@ from kedge_builder.quantize.candidates import Candidate
 from kedge_builder.quantize.floatzone import find_float_zone
 from kedge_builder.quantize.observe import Observations
 from kedge_builder.quantize.plan import Plan
-from kedge_builder.quantize.qdq import QdqOptions, prepare_float, quantize
+from kedge_builder.quantize.qdq import Form, QdqOptions, prepare_float, quantize
 from kedge_builder.quantize.refit import Fit, Kind, Positions, fit
 from kedge_builder.quantize.refitting import left, refit_engine
 from kedge_builder.quantize.source import Source
@@ -122,7 +122,7 @@ def test_what_a_convolution_feeds_is_seen_from_the_graph(family: str, head: Head
         assert {"class": 5, "dfl": 64, "distance": 4}[kind] == outputs
 
 
-@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino", "tensorrt"])
 def test_an_engine_with_a_damaged_head_is_mended(
     shop: Workshop, source: Source, observed: Observations, tmp_path: Path, runtime: str
 ) -> None:
@@ -136,8 +136,10 @@ def test_an_engine_with_a_damaged_head_is_mended(
             bias = onnx.numpy_helper.to_array(held[node.input[2]]) + 0.5
             held[node.input[2]].CopyFrom(onnx.numpy_helper.from_array(bias, node.input[2]))
     batches = source.batches(shop.data.calibrate)
-    if runtime == "onnxruntime":
-        options = QdqOptions(form="qdq-u8s8", calibrator="minmax", bias_correction=False)
+    here = engines.is_here(runtime)
+    if runtime != "openvino":
+        form: Form = "qdq-u8s8" if here else "qdq-s8s8"
+        options = QdqOptions(form=form, calibrator="minmax", bias_correction=False)
         before: tuple[EngineFile, ...] = (EngineFile("engine", tmp_path / "before.onnx"),)
         before[0].path.write_bytes(quantize(broken, source.zone, observed, options))
         after: tuple[EngineFile, ...] = (EngineFile("engine", tmp_path / "model.onnx"),)
@@ -150,7 +152,7 @@ def test_an_engine_with_a_damaged_head_is_mended(
              EngineFile("engine-weights", tmp_path / f"{name}.bin"))
             for name in ("before", "model")
         )  # fmt: skip
-    refit_engine(before[0].path, source, batches, tmp_path, lambda: None)
+    refit_engine(before[0].path, source, batches, tmp_path, lambda: None, literal=not here)
     floats = OnnxTaps(source.onnx, [source.onnx.graph.output[0].name])
     judged = list(source.batches(shop.data.gate[:16]))
     wanted = [floats.read(each)[0] for each in judged]

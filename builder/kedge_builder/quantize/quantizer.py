@@ -8,6 +8,7 @@ from pathlib import Path
 
 from kedge_builder.cache import Cache
 from kedge_builder.data.datasets import Sample
+from kedge_builder.measure import engines
 from kedge_builder.measure.engines import EngineFile
 from kedge_builder.progress import Progress
 from kedge_builder.quantize import openvino, qdq
@@ -90,7 +91,14 @@ class Quantizer:
         files = self.make(replace(plan, refit=False))
         stage = f"{self.device_class.name}: refitting the head"
         with self._progress.stage(stage, len(self.calibrate)) as tick:
-            refit_engine(files[0].path, self.source, self.source.batches(self.calibrate), out, tick)
+            refit_engine(
+                files[0].path,
+                self.source,
+                self.source.batches(self.calibrate),
+                out,
+                tick,
+                literal=not engines.is_here(self.device_class.runtime.name),
+            )
 
     def _observed(self) -> Observations:
         if self._seen is None:

@@ -26,7 +26,13 @@ _KEPT = "refit.json"
 
 
 def refit_engine(
-    path: Path, source: Source, batches: Iterable[Array], out: Path, tick: Callable[[], None]
+    path: Path,
+    source: Source,
+    batches: Iterable[Array],
+    out: Path,
+    tick: Callable[[], None],
+    *,
+    literal: bool = False,
 ) -> None:
     """Writes ``model.onnx``, or ``model.xml`` and ``.bin``, with a head that is refitted.
 
@@ -36,12 +42,18 @@ def refit_engine(
         batches: Calibration inputs (1, 3, h, w).
         out: Folder; what came of each convolution is written there too (:func:`left`).
         tick: Called after each input.
+        literal: The ONNX is for a runtime that is not here (TensorRT): taken as it is written.
     """
     if path.suffix == ".onnx":
         import onnx
 
         graph = onnx.load(str(path))
-        fits = _fits(source, lambda edges: OnnxTaps(graph, _inputs(graph, edges)), batches, tick)
+        fits = _fits(
+            source,
+            lambda edges: OnnxTaps(graph, _inputs(graph, edges), literal=literal),
+            batches,
+            tick,
+        )
         (out / "model.onnx").write_bytes(refitted_onnx(graph, fits))
     else:
         fits = _fits(source, lambda edges: OpenVinoTaps(path, edges), batches, tick)

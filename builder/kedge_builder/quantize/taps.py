@@ -32,9 +32,10 @@ class OnnxTaps:
     Args:
         model: ``onnx.ModelProto``; left as it is.
         tensors: Names.
+        literal: Without graph optimizations, to see how kernels that are not here would round.
     """
 
-    def __init__(self, model: Any, tensors: Sequence[str]) -> None:
+    def __init__(self, model: Any, tensors: Sequence[str], *, literal: bool = False) -> None:
         import onnx
         import onnxruntime as ort
 
@@ -47,6 +48,8 @@ class OnnxTaps:
             )
         options = ort.SessionOptions()
         options.log_severity_level = 3
+        if literal:
+            options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
         self._session = ort.InferenceSession(
             copy.SerializeToString(), options, providers=["CPUExecutionProvider"]
         )
