@@ -139,6 +139,9 @@ def train(
     for each in model.parameters():
         each.requires_grad_(each.is_floating_point())
     trainer = KeepingTrainer(model, overrides, teacher=teacher, weight=options.distil)
+    # Ultralytics leaves one core to its data loader; on a CPU there is none (``workers``).
+    cores = len(os.sched_getaffinity(0))
+    trainer.add_callback("on_train_start", lambda _: torch.set_num_threads(cores))
     if tick is not None:
         trainer.add_callback("on_train_batch_end", lambda _: tick())
     with silence():
