@@ -2,7 +2,7 @@
 
     python benchmarks/builder.py [--json] [--model NAME=WEIGHTS,DATA,SIZE …] [--runtime NAME …]
         [--cache DIR] [--calibration-images 128] [--images N] [--seconds 6]
-        [--build] [--tuned DIR/CLASS --equal WEIGHTS]
+        [--build] [--tuned DIR/CLASS]
 
 Without ``--model`` it takes the committed demo model on shapes that it draws. See docs/builder.md
 for the public models and data. What is compared shares one run, one thread, images and decode.
@@ -115,7 +115,7 @@ def measure(given: argparse.Namespace, scratch: Path) -> list[Row]:
             rows += build_rows(subject.name, options, scratch)
         if given.tuned and subject is subjects[0]:
             title = f"{subject.name} {TUNED_TITLE}"
-            rows += tuned_rows(title, shop, given.tuned, given.equal)
+            rows += tuned_rows(title, shop, given.tuned)
     return rows
 
 
@@ -133,11 +133,7 @@ def read_arguments() -> argparse.Namespace:
     parser.add_argument("--if-it-loses", default="mixed", help="as of kedge build")
     parser.add_argument("--build", action="store_true", help="time and memory of kedge build")
     parser.add_argument("--tuned", type=Path, help="DIR/CLASS of a kedge build --tune --prune-to")
-    parser.add_argument("--equal", type=Path, help="unpruned weights, trained as long as --tuned")
-    given = parser.parse_args()
-    if (given.tuned is None) != (given.equal is None):
-        parser.error("--tuned and --equal go together")
-    return given
+    return parser.parse_args()
 
 
 def main() -> int:

@@ -9,14 +9,17 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from benchmarks.common import Row
 from benchmarks.contest import claims, measured
+from kedge_builder.compress.finetune import FinetuneOptions, finetune
 from kedge_builder.judge.acceptance import EXIT
 from kedge_builder.measure.engines import EngineFile
 from kedge_builder.measure.evaluate import drop_interval
-from kedge_builder.models.weights import load
+from kedge_builder.models.weights import Trained, load
 from kedge_builder.quantize.quantizer import engine_files
+from kedge_builder.quantize.source import digest_of
 from kedge_builder.recipe import BuildOptions
 from kedge_builder.workshop import Workshop
 from kedge_shared.device_classes import find_class
@@ -60,14 +63,16 @@ def build_rows(title: str, options: BuildOptions, scratch: Path) -> list[Row]:
     ]  # fmt: skip
 
 
-def tuned_rows(title: str, shop: Workshop, folder: Path, equal: Path) -> list[Row]:
-    """Measures the engine of an earlier build afresh, beside the float model of ``equal``.
+def tuned_rows(title: str, shop: Workshop, folder: Path) -> list[Row]:
+    """Measures the engine of an earlier build afresh, beside the unpruned model in float.
+
+    Training alone may gain what pruning with training gains, so the unpruned model is trained for
+    as many epochs as the pruned one was, with the same rate and batch.
 
     Args:
         title: Of the rows.
         shop: With the data that both are judged on; its input size is the unpruned model's.
         folder: One class of ``kedge build --tune``: its engine and ``report.json``.
-        equal: The unpruned model, fine-tuned for as many epochs as the pruned one.
 
     Raises:
         InputError: The folder holds no build.
@@ -76,9 +81,10 @@ def tuned_rows(title: str, shop: Workshop, folder: Path, equal: Path) -> list[Ro
         report = json.loads((folder / "report.json").read_bytes())
         device_class = find_class(report["device_class"])
         size = int(report["input"]["height"])
+        epochs = epochs_of(report)
     except (OSError, ValueError, KeyError):
         raise InputError(f"{folder} holds no report of a build", "name DIR/CLASS") from None
-    trained = load(equal)
+    trained = _equal(shop, shop.options.size(device_class), epochs, report["provenance"])
     reference = shop.source(shop.options.size(device_class), trained)
     files = engine_files(folder)
     tuned = replace(reference, given=replace(reference.given, height=size, width=size))
@@ -90,5 +96,30 @@ def tuned_rows(title: str, shop: Workshop, folder: Path, equal: Path) -> list[Ro
     )  # fmt: skip
     drop = drop_interval(floats.accuracy, small.accuracy, seed=shop.options.seed)
     rows = claims(title, floats, small, drop, TUNED_SPEED, TUNED_DROP)
+    rows.insert(0, Row(name=f"{title}: epochs of both", value=epochs, unit=""))
     saved = 100 * (1 - small.mib / floats.mib)
     return [*rows, Row(name=f"{title}: bytes saved", value=saved, unit="%")]
+
+
+def epochs_of(report: dict[str, Any]) -> int:
+    """Returns for how many epochs in all the picked point was trained."""
+    search = report["search"]
+    points = {each["key"]: each["point"] for each in search["trials"]}
+    steps = int(points[search["picked"]]["pruned"])
+    return steps and steps * int(report["provenance"]["prune_epochs"])
+
+
+def _equal(shop: Workshop, size: int, epochs: int, recipe: dict[str, str]) -> Trained:
+    """Trains the unpruned model on, from the labels alone; kept in the cache."""
+    if not epochs:
+        return shop.trained
+    options = FinetuneOptions(epochs=epochs, size=size, lr=float(recipe["prune_lr"]),
+                              batch=int(recipe["prune_batch"]), seed=shop.options.seed)  # fmt: skip
+    inputs = {"weights": shop.trained.sha256, "images": digest_of(shop.data.train),
+              "options": options}  # fmt: skip
+
+    def train(out: Path) -> None:
+        finetune(shop.trained, shop.data, options, out / "equal.pt", progress=shop.progress)
+
+    folder, _ = shop.cache.files("trained-equally-long", inputs, train)
+    return load(folder / "equal.pt")

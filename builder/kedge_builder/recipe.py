@@ -38,6 +38,17 @@ class TuneOptions:
     storage: str | None = None
     prune: PruneOptions | None = None
 
+    def recipe(self) -> dict[str, str]:
+        """Returns what the manifest records of the search and of the training it rests on."""
+        chain: dict[str, float] = {}
+        if self.prune:
+            chain = {"to": self.prune.macs, "step": self.prune.step, **self.prune.recipe()}
+        return {
+            "pick": self.goal,
+            "trials": str(self.trials),
+            **{f"prune_{key}": f"{value:g}" for key, value in chain.items() if key != "size"},
+        }
+
 
 @dataclass(frozen=True, kw_only=True)
 class BuildOptions:
@@ -122,6 +133,7 @@ class BuildOptions:
             "input_size": str(self.size(device_class)),
             "seed": str(self.seed),
             "reduce_range": str(device_class.reduce_range).lower(),
+            **(self.tune.recipe() if self.tune else {}),
         }
 
     def size(self, device_class: DeviceClass) -> int:
