@@ -9,13 +9,13 @@ from collections.abc import Sequence
 from kedge_agent import limits
 from kedge_agent.blobs import BlobStore
 from kedge_agent.detector import Detections, Detector, golden_frames, load_detector, open_slot
-from kedge_agent.evidence.pairing import Pairing
 from kedge_agent.local_protocol import PreflightJob, PreflightResult, Ratio
 from kedge_agent.racing import looks, paired_ratio, settled
 from kedge_agent.runtimes.registry import RUNTIMES
 from kedge_shared.detections import Array, Score, compare, label_score
 from kedge_shared.golden import REFERENCES_LIMIT_BYTES, label_array, read_references
 from kedge_shared.manifest import Manifest
+from kedge_shared.pairing import Pairing
 from kedge_shared.policy import ModelPolicy
 from kedge_shared.vision import Frame
 
@@ -90,7 +90,7 @@ def agreement(
     old: Sequence[Detections], new: Sequence[Detections], manifest: Manifest
 ) -> float | None:
     """Returns the share of the active engine's golden objects that the candidate sees too."""
-    total, pairing = Score(), Pairing(manifest)
+    total, pairing = Score(), Pairing(manifest.output, manifest.shadow)
     for before, after in zip(old, new, strict=True):
         total += pairing(before, after).score
     return total.recall

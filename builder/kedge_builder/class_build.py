@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from kedge_builder.judge import golden_set
+from kedge_builder.judge import golden_set, predecessor
 from kedge_builder.judge.acceptance import Decision, judge
 from kedge_builder.judge.golden_set import GoldenSet
+from kedge_builder.judge.terms import Compared, stated, warning
 from kedge_builder.measure import engines, machine, memory, remote
 from kedge_builder.measure.engines import Engine, EngineFile
 from kedge_builder.measure.evaluate import drop_interval
@@ -84,6 +85,8 @@ class ClassBuild:
         self._shop, self._class, self._golden, self._bench = workshop, device_class, golden, bench
         self._started = time.monotonic()
         self._baseline = workshop.source(workshop.options.size(device_class))
+        previous = workshop.options.previous
+        self._older = predecessor.find(previous, device_class.name) if previous else None
 
     def run(self, work: Path, out: Path) -> BuildResult:
         """Builds into ``out``; ``work`` holds the engine until then."""
@@ -93,12 +96,16 @@ class ClassBuild:
         files = copy_engine(tuned.chosen.candidate.files, work / name)
         measured = self._measure(tuned, files)
         decision = judge(measured.figures, self._class.budgets, options.overrides)
+        compared = self._compared(measured)
         manifest = output.make_manifest(
-            options, self._class, source, files, measured, decision, self._provenance(tuned)
-        )
-        body = report.body(
-            manifest, decision, measured, self._more(tuned, measured, manifest.provenance)
-        )
+            options, self._class, source, files, measured, decision, self._provenance(tuned),
+            stated(options.terms, compared) if compared else options.terms,
+        )  # fmt: skip
+        more = self._more(tuned, measured, manifest.provenance)
+        if compared:
+            more["previous"] = asdict(compared)
+            more["notes"] += [each for each in [warning(options.terms, compared)] if each]
+        body = report.body(manifest, decision, measured, more)
         with shop.progress.stage(f"{name}: writing"):
             page = report.page(body, self._examples(measured, source), source.read.classes)
             output.write_class(
@@ -145,6 +152,18 @@ class ClassBuild:
                 Timed(built, source.given, source.read),
             ),
         )
+
+    def _compared(self, measured: output.Measured) -> Compared | None:
+        """Compares with the build that boards run now."""
+        if self._older is None:
+            return None
+        shop, images = self._shop, self._shop.data.gate
+        stage = f"{self._class.name}: beside release {self._older.manifest.release}"
+        with shop.progress.stage(stage, len(images)) as tick:
+            return predecessor.compare(
+                self._older, measured.engines[1], shop.options.terms, images, tick,
+                threads=self._class.threads, seed=shop.options.seed,
+            )  # fmt: skip
 
     def _timings(self, source: Source, files: tuple[EngineFile, ...]) -> Timings:
         shop, name = self._shop, self._class.name

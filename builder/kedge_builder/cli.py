@@ -40,6 +40,13 @@ def build(
         list[str] | None,
         typer.Option(help="BUDGET=REASON: accept a missed budget, on the record."),
     ] = None,
+    previous: Annotated[
+        Path | None,
+        typer.Option(help="Build that boards run now: states how much both may differ on them."),
+    ] = None,
+    shadow: Annotated[
+        Path | None, typer.Option(help="YAML: what boards must see the release hold against it.")
+    ] = None,
     images: Annotated[int, typer.Option(help="Images for the verdict; default: all.")] = 0,
     seed: Annotated[int, typer.Option(help="Of every draw.")] = 0,
     calibration_images: Annotated[
@@ -86,10 +93,12 @@ def build(
     from kedge_builder import recipe
     from kedge_builder.judge.acceptance import EXIT
     from kedge_builder.judge.ladder import read_rungs
+    from kedge_builder.judge.terms import read_terms
     from kedge_builder.progress import Progress
     from kedge_builder.report.show import show_results
     from kedge_shared.device_classes import find_class
     from kedge_shared.ids import check_name
+    from kedge_shared.manifest import Shadow
 
     wanted = recipe.read_tune(pick, trials, storage, prune_to, prune_epochs, seed)
     options = recipe.BuildOptions(
@@ -103,6 +112,8 @@ def build(
         policy=policy,
         input_size=input_size or None,
         overrides=recipe.read_overrides(override or []),
+        previous=previous,
+        terms=read_terms(shadow) if shadow else Shadow(),
         images=images or None,
         seed=seed,
         calibration_images=calibration_images,

@@ -13,7 +13,7 @@ from kedge_builder.data.curation import CurationOptions
 from kedge_builder.data.curation_step import curated, steps
 from kedge_builder.data.datasets import Data, read_data
 from kedge_builder.data.features import Backbone
-from kedge_builder.judge import golden_set
+from kedge_builder.judge import golden_set, predecessor
 from kedge_builder.judge.golden_set import GoldenSet
 from kedge_builder.measure import engines
 from kedge_builder.measure.engines import EngineFile
@@ -48,6 +48,9 @@ def run(options: BuildOptions, progress: Progress) -> list[BuildResult]:
     ):
         bench = _bench(options, closing)
         with progress.stage("reading weights and data"):
+            if options.previous:  # said before hours of work, not after
+                for each in options.classes:
+                    predecessor.find(options.previous, each.name)
             trained = load_weights(options.weights)
             data = read_data(options.data, seed=options.seed, gate_limit=options.images)
             _check_classes(trained, data)

@@ -15,6 +15,7 @@ from kedge_builder.search.space import LEAST_TRIALS
 from kedge_shared.device_classes import Budgets, DeviceClass
 from kedge_shared.errors import InputError
 from kedge_shared.ids import check_name
+from kedge_shared.manifest import Shadow
 
 #: Larger inputs are a slip of the finger: 4096 px square is 200 MB for one batch of floats.
 _LARGEST_INPUT = 4096
@@ -65,6 +66,8 @@ class BuildOptions:
         policy: Model policy, or ``None`` to propose one.
         input_size: Pixels instead of the class's.
         overrides: Budget → reason.
+        previous: Build that boards run now, or ``None``.
+        terms: What the release must hold against it on boards.
         images: Gate images at the most; ``None`` is all.
         seed: Of every draw.
         latency_seconds: Time spent on timing, per class.
@@ -88,6 +91,8 @@ class BuildOptions:
     policy: Path | None = None
     input_size: int | None = None
     overrides: Mapping[str, str] = field(default_factory=dict)
+    previous: Path | None = None
+    terms: Shadow = field(default_factory=Shadow)
     images: int | None = None
     seed: int = 0
     latency_seconds: float = 6.0

@@ -10,9 +10,9 @@ import pytest
 
 from kedge_agent.detector import Detections
 from kedge_agent.evidence.book import EvidenceBook
-from kedge_agent.evidence.pairing import Pairing, Sightings
 from kedge_agent.evidence.tracks import AGE, GLIMPSE, Track, Tracker
 from kedge_shared.manifest import Manifest, Shadow
+from kedge_shared.pairing import Pairing, Sightings
 from tests.shared import samples
 
 Box = tuple[float, float, float, float, float, float]
@@ -54,13 +54,15 @@ def manifest(**terms: object) -> Manifest:
 def test_one_frame(
     old: list[Box], new: list[Box], terms: dict[str, object], score: tuple[int, int, int]
 ) -> None:
-    found = Pairing(manifest(**terms))(said(*old), said(*new)).score
+    wanted = manifest(**terms)
+    found = Pairing(wanted.output, wanted.shadow)(said(*old), said(*new)).score
     assert (found.hits, found.missed, found.extra) == score
 
 
 def test_classes_go_by_name_and_new_ones_are_no_gain() -> None:
     """The older engine knows disc and cross; the newer circle and square."""
-    pairing = Pairing(manifest(class_map={"disc": "circle"}))
+    new = manifest(class_map={"disc": "circle"})
+    pairing = Pairing(new.output, new.shadow)
     old = said(box(0, 1), box(50, 0), classes=("cross", "disc"))
     found = pairing(old, said(box(0, 0), box(90, 1), box(130, 0))).score
     assert (found.hits, found.missed, found.extra) == (1, 1, 1), (

@@ -8,11 +8,11 @@ from collections import deque
 from kedge_agent.detector import Detections
 from kedge_agent.evidence.loss import LossTest
 from kedge_agent.evidence.pace import PaceTest
-from kedge_agent.evidence.pairing import Pairing
 from kedge_agent.evidence.tracks import Stills, Tracker
 from kedge_agent.local_protocol import Evidence, Proof
 from kedge_shared.detections import Score
 from kedge_shared.manifest import Manifest
+from kedge_shared.pairing import Pairing
 
 _TIMES = 400
 
@@ -29,7 +29,7 @@ class EvidenceBook:
     """
 
     def __init__(self, new: Manifest, began: float, *, stills: bool = False) -> None:
-        self._pairing = Pairing(new)
+        self._pairing = Pairing(new.output, new.shadow)
         self._loss = LossTest(new.shadow)
         self._pace = PaceTest(new.budgets.latency_ratio)
         self._tracker = Stills() if stills else Tracker()

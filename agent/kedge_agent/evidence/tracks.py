@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from kedge_agent.evidence.pairing import Sightings
 from kedge_shared.detections import Array, empty, match
+from kedge_shared.pairing import Sightings
 
 #: Looks after which a track is judged; it is followed on and never counts again.
 AGE = 20

@@ -32,6 +32,7 @@ from kedge_shared.manifest import (
     Manifest,
     Provenance,
     Requires,
+    Shadow,
     Tolerances,
 )
 from kedge_shared.manifest import Measured as MeasuredFigure
@@ -134,6 +135,7 @@ def make_manifest(
     measured: Measured,
     decision: Decision,
     provenance: Provenance,
+    terms: Shadow,
 ) -> Manifest:
     """Returns the manifest of a build; it is written only if the build may be published."""
     references = write_references(measured.references)
@@ -161,6 +163,7 @@ def make_manifest(
         provenance=provenance,
         measured=_measured_rows(measured),
         overrides=decision.overrides,
+        shadow=terms,
         verdict=verdict,
     )
 

@@ -1,17 +1,20 @@
-"""What two engines say of one frame, object by object."""
+"""What two engines say of one frame, object by object. Pure.
+
+The board counts so in preflight, shadow and probation; the builder counts so to state how much a
+release and the one before it may differ.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from kedge_agent.detector import Detections
 from kedge_shared.detections import Array, Score, empty, iou_matrix, match
-from kedge_shared.manifest import Manifest
+from kedge_shared.manifest import OutputSpec, Shadow
 
 Floats: TypeAlias = npt.NDArray[np.float32]
 _IOU = 0.5
@@ -20,6 +23,20 @@ _IOU = 0.5
 _SURE = 0.15
 #: Class index of what the newer engine has no name for.
 UNKNOWN = -1.0
+
+
+class Said(Protocol):
+    """What an engine says of one frame."""
+
+    @property
+    def rows(self) -> Array:
+        """(n, 6): x1, y1, x2, y2, confidence, class index; pixels of the frame."""
+        ...
+
+    @property
+    def classes(self) -> Sequence[str]:
+        """Names that the class indexes stand for."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -50,17 +67,18 @@ class Pairing:
     """Compares frame by frame, by class *name*.
 
     Args:
-        new: Manifest of the newer engine: renamed classes, classes that must hold, threshold.
+        new: Output of the newer engine: classes, threshold.
+        terms: Of its manifest: renamed classes, classes that must hold.
     """
 
-    def __init__(self, new: Manifest) -> None:
-        self._sure = new.output.conf + _SURE
-        self._index = {name: at for at, name in enumerate(new.output.classes)}
-        self._renamed = new.shadow.class_map
-        named = new.shadow.classes
+    def __init__(self, new: OutputSpec, terms: Shadow) -> None:
+        self._sure = new.conf + _SURE
+        self._index = {name: at for at, name in enumerate(new.classes)}
+        self._renamed = terms.class_map
+        named = terms.classes
         self._must = [self._index[each] for each in named if each in self._index] if named else None
 
-    def __call__(self, old: Detections, new: Detections) -> Sightings:
+    def __call__(self, old: Said, new: Said) -> Sightings:
         """Pairs what both say of one frame.
 
         A class that the older engine does not know is no gain, and one that need not hold is not
