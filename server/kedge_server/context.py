@@ -8,6 +8,7 @@ from typing import Annotated, cast
 from fastapi import Depends, Request
 from sqlalchemy import Engine
 
+from kedge_server.accounts.throttle import Throttle
 from kedge_server.artifacts.store import ArtifactStore
 from kedge_server.devices.assignments import Director
 from kedge_server.devices.index import PollIndex
@@ -26,7 +27,7 @@ class Context:
         repository: TUF metadata.
         director: Signs assignments.
         index: Answers polls.
-        operator_hash: SHA-256 of the operator's token.
+        throttle: How often somebody may try.
     """
 
     settings: ServerSettings
@@ -35,7 +36,7 @@ class Context:
     repository: ImageRepository
     director: Director
     index: PollIndex
-    operator_hash: str
+    throttle: Throttle
 
 
 def _context(request: Request) -> Context:

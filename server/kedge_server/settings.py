@@ -16,7 +16,8 @@ class ServerSettings(BaseSettings):
         trust: Folder that ``kedge keys init`` wrote, without its ``offline`` part.
         host: Address to listen on.
         port: Port to listen on.
-        operator_token: Instead of the generated one.
+        operator_token: The first administrator's, instead of the generated one.
+        session_hours: How long a login holds.
         tick_seconds: Between two looks at gates.
         poll_seconds: What devices are told to wait.
         assignment_days: How long an assignment may be taken up.
@@ -34,6 +35,7 @@ class ServerSettings(BaseSettings):
     host: str = "127.0.0.1"
     port: int = Field(default=8470, ge=0, le=65535)
     operator_token: SecretStr | None = Field(default=None, min_length=16)
+    session_hours: float = Field(default=12.0, gt=0, le=24 * 7)
     tick_seconds: float = Field(default=2.0, ge=0.1, le=300)
     poll_seconds: float = Field(default=30.0, ge=0.2, le=86400)
     assignment_days: float = Field(default=7.0, gt=0, le=90)

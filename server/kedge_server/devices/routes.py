@@ -7,7 +7,7 @@ import json
 from fastapi import APIRouter, Request, Response
 from fastapi.concurrency import run_in_threadpool
 
-from kedge_server.auth import Credentials, Device, Operator, token_hash
+from kedge_server.auth import Device, EnrolmentToken, MayEnrol, MayRead, device_of
 from kedge_server.bodies import BoundedRoute, read_json
 from kedge_server.context import Context, Services
 from kedge_server.database import transaction
@@ -16,12 +16,11 @@ from kedge_server.devices.assignments import fresh_nonce
 from kedge_server.devices.index import Entry
 from kedge_server.errors import RequestError, UnauthorizedError
 from kedge_server.rollouts import service as rollouts
-from kedge_shared import wire
+from kedge_shared import api, wire
 from kedge_shared.api import (
     DeploymentInfo,
     DeviceAssignment,
     DeviceInfo,
-    EnrolmentToken,
     TokenRequest,
 )
 from kedge_shared.protocol import (
@@ -41,14 +40,14 @@ _COUNTER_DIGITS = 15
 
 
 @router.post("/api/v1/enrolment-tokens", summary="Make one-time enrolment tokens")
-def tokens(request: TokenRequest, services: Services, who: Operator) -> list[EnrolmentToken]:
+def tokens(request: TokenRequest, services: Services, who: MayEnrol) -> list[api.EnrolmentToken]:
     """Makes tokens; they are shown once."""
     with transaction(services.engine) as session:
-        return service.make_tokens(session, request, who)
+        return service.make_tokens(session, request, str(who))
 
 
 @router.post("/api/v1/enrol", summary="Enrol a device")
-async def enrol(request: Request, services: Services, credentials: Credentials) -> Enrolled:
+async def enrol(request: Request, services: Services, credentials: EnrolmentToken) -> Enrolled:
     """Takes a device into the fleet: a one-time token, and a request signed by the device's key."""
     if credentials is None:
         raise UnauthorizedError("no enrolment token", "send 'Authorization: Bearer TOKEN'")
@@ -76,7 +75,7 @@ async def poll(request: Request) -> Response:
     """Answers from memory; the database is asked only after something changed."""
     services: Context = request.app.state.context
     scheme, _, token = request.headers.get("authorization", "").partition(" ")
-    device = services.index.device_of(token_hash(token)) if scheme.lower() == "bearer" else None
+    device = device_of(services, token) if scheme.lower() == "bearer" else None
     if device is None:
         raise UnauthorizedError("this token is no device's")
     services.index.saw(device)
@@ -140,22 +139,22 @@ async def reports(request: Request, services: Services, device: Device) -> dict[
 
 @router.get("/api/v1/devices", summary="Devices of the fleet")
 def search(
-    services: Services, _: Operator, device_class: str = "", tag: str = ""
+    services: Services, who: MayRead, device_class: str = "", tag: str = ""
 ) -> list[DeviceInfo]:
-    """Returns devices, by class and tag (``key:value``)."""
+    """Returns devices within one's scope, by class and tag (``key:value``)."""
     with transaction(services.engine) as session:
-        return service.search(session, device_class, tag)
+        return service.search(session, device_class, tag, who.reach)
 
 
 @router.get("/api/v1/devices/{device}", summary="One device")
-def show(device: str, services: Services, _: Operator) -> DeviceInfo:
+def show(device: str, services: Services, _: MayRead) -> DeviceInfo:
     """Returns one device."""
     with transaction(services.engine) as session:
         return service.info(service.find(session, device))
 
 
 @router.get("/api/v1/devices/{device}/assignment", summary="A device's assignment, for a bundle")
-def assignment(device: str, services: Services, _: Operator) -> DeviceAssignment:
+def assignment(device: str, services: Services, _: MayRead) -> DeviceAssignment:
     """Returns what the device would be told if it polled now, signed by the director."""
     with transaction(services.engine) as session:
         row = services.director.assign(session, service.find(session, device))
@@ -164,7 +163,7 @@ def assignment(device: str, services: Services, _: Operator) -> DeviceAssignment
 
 
 @router.get("/api/v1/devices/{device}/deployments", summary="A device's deployments")
-def deployments(device: str, services: Services, _: Operator) -> list[DeploymentInfo]:
+def deployments(device: str, services: Services, _: MayRead) -> list[DeploymentInfo]:
     """Returns everything that was ever deployed on a device, newest first."""
     with transaction(services.engine) as session:
         service.find(session, device)

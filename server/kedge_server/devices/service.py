@@ -10,10 +10,13 @@ from typing import Any
 
 from sqlmodel import Session, col, select
 
+from kedge_server.accounts.principal import WHOLE_FLEET, Reach
 from kedge_server.audit.service import record
 from kedge_server.devices.tables import DeviceRow, EnrolmentTokenRow, ReportRow
 from kedge_server.errors import ConflictError, NotFoundError, RequestError, UnauthorizedError
 from kedge_server.rollouts import reports
+from kedge_server.rollouts.membership import facts_of_device
+from kedge_server.tokens import token_hash
 from kedge_shared import signing, wire
 from kedge_shared.api import DeviceInfo, EnrolmentToken, TokenRequest
 from kedge_shared.errors import InputError, TrustError
@@ -31,8 +34,6 @@ from kedge_shared.protocol import (
 
 def make_tokens(session: Session, request: TokenRequest, who: str) -> list[EnrolmentToken]:
     """Makes one-time enrolment tokens; only their hashes are stored."""
-    from kedge_server.auth import token_hash
-
     expires = time.time() + request.ttl_seconds
     made = [EnrolmentToken(token=secrets.token_urlsafe(24), expires=expires)
             for _ in range(request.count)]  # fmt: skip
@@ -53,8 +54,6 @@ def enrol(session: Session, token: str, envelope: dict[str, Any]) -> tuple[Enrol
         RequestError: The request is malformed or not signed by its own key.
         ConflictError: The name belongs to a device with another key.
     """
-    from kedge_server.auth import token_hash
-
     row = session.get(EnrolmentTokenRow, token_hash(token))
     if row is None or row.used_by is not None or row.expires < time.time():
         raise UnauthorizedError(
@@ -159,15 +158,18 @@ def find(session: Session, device: str) -> DeviceRow:
     return row
 
 
-def search(session: Session, device_class: str, tag: str) -> list[DeviceInfo]:
-    """Returns devices by class and tag (``key:value``); empty is any."""
+def search(
+    session: Session, device_class: str, tag: str, within: Reach = WHOLE_FLEET
+) -> list[DeviceInfo]:
+    """Returns devices within a scope by class and tag (``key:value``); empty is any."""
     query = select(DeviceRow).order_by(col(DeviceRow.id))
     if device_class:
         query = query.where(DeviceRow.device_class == device_class)
     key, _, value = tag.partition(":")
     return [
         info(each) for each in session.exec(query)
-        if not tag or json.loads(each.tags).get(key) == value
+        if (not tag or json.loads(each.tags).get(key) == value)
+        and (within.whole or within.includes(facts_of_device(each)))
     ]  # fmt: skip
 
 
