@@ -20,6 +20,7 @@ from kedge_server.accounts.principal import Principal
 from kedge_server.accounts.roles import SCOPED, Permission
 from kedge_server.context import Context, Services
 from kedge_server.database import transaction
+from kedge_server.devices.access import PREFIX, same_key
 from kedge_server.errors import ForbiddenError, UnauthorizedError
 from kedge_server.tokens import token_hash
 from kedge_shared.accounts import HEADER_CSRF
@@ -112,14 +113,17 @@ def _who(session: Session, request: Request, bearer: _Bearer) -> Principal:
 
 
 def device_of(services: Context, token: str) -> str | None:
-    """Returns whose token it is: the one place where a board's token is looked at.
+    """Returns whose token it is, or ``None``: the one place where a board's token is looked at.
 
-    From memory: the poll stands behind it.
-
-    Raises:
-        ForbiddenError: A board's that was revoked.
+    From memory, in some microseconds: the poll stands behind it. A revoked board is not in the
+    index, and a token counts no longer than the key that it was given for.
     """
-    return services.index.device_of(token_hash(token))
+    if not token.startswith(PREFIX):
+        return services.index.device_of(token_hash(token))
+    bearer = services.access.read(token)
+    if bearer is None or not same_key(bearer, services.index.key_of(bearer.device)):
+        return None
+    return bearer.device
 
 
 def device(services: Services, bearer: _DeviceToken) -> str:

@@ -8,12 +8,13 @@ from typing import Annotated, cast
 from fastapi import Depends, Request
 from sqlalchemy import Engine
 
-from kedge_server.accounts.throttle import Throttle
 from kedge_server.artifacts.store import ArtifactStore
+from kedge_server.devices.access import Access
 from kedge_server.devices.assignments import Director
 from kedge_server.devices.index import PollIndex
 from kedge_server.repository.service import ImageRepository
 from kedge_server.settings import ServerSettings
+from kedge_server.throttle import Throttle
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,7 @@ class Context:
         repository: TUF metadata.
         director: Signs assignments.
         index: Answers polls.
+        access: Reads and makes boards' access tokens.
         throttle: How often somebody may try.
     """
 
@@ -36,6 +38,7 @@ class Context:
     repository: ImageRepository
     director: Director
     index: PollIndex
+    access: Access
     throttle: Throttle
 
 

@@ -7,7 +7,17 @@ from sqlmodel import SQLModel
 from kedge_server.accounts.tables import ApiTokenRow, LoginSessionRow, UserRow
 from kedge_server.audit.tables import AuditRow
 from kedge_server.bench.tables import BenchJobRow
-from kedge_server.devices.tables import AssignmentRow, DeviceRow, EnrolmentTokenRow, ReportRow
+from kedge_server.devices.tables import (
+    AnnouncedKeyRow,
+    AssignmentRow,
+    DeadKeyRow,
+    DeviceRow,
+    DeviceRunRow,
+    EnrolmentTokenRow,
+    PendingDeviceRow,
+    ReportRow,
+    UsedNonceRow,
+)
 from kedge_server.releases.tables import BuildRow, ReleaseRow
 from kedge_server.repository.tables import MetadataRow
 from kedge_server.rollouts.tables import (
@@ -19,6 +29,7 @@ from kedge_server.rollouts.tables import (
 )
 
 METADATA = SQLModel.metadata
-TABLES = (ApiTokenRow, ApprovalRow, AssignmentRow, AuditRow, BenchJobRow, BuildRow, DecisionRow,
-          DeploymentRow, DeviceRow, EnrolmentTokenRow, LoginSessionRow, MetadataRow, ReleaseRow,
-          ReportRow, RolloutRow, StageRow, UserRow)  # fmt: skip
+TABLES = (AnnouncedKeyRow, ApiTokenRow, ApprovalRow, AssignmentRow, AuditRow, BenchJobRow,
+          BuildRow, DeadKeyRow, DecisionRow, DeploymentRow, DeviceRow, DeviceRunRow,
+          EnrolmentTokenRow, LoginSessionRow, MetadataRow, PendingDeviceRow, ReleaseRow, ReportRow,
+          RolloutRow, StageRow, UsedNonceRow, UserRow)  # fmt: skip

@@ -202,6 +202,10 @@ class DeviceInfo:
         latency_p95_ms: Of its last telemetry window, or ``None``.
         frames: Frames it reported in all.
         serves: It is in rollouts; otherwise it only measures (`kedge bench-worker`).
+        fingerprint: Of its key.
+        revoked: Unix seconds since when it is refused, or ``None``.
+        suspected_clone: Unix seconds since when two boards seem to have its key, or ``None``.
+        suspicion: What was seen.
     """
 
     id: Name
@@ -215,6 +219,10 @@ class DeviceInfo:
     latency_p95_ms: float | None
     frames: Count
     serves: bool = True
+    fingerprint: str = ""
+    revoked: float | None = None
+    suspected_clone: float | None = None
+    suspicion: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -96,7 +96,5 @@ def _fault(entry: AuditEntry, last: int, previous: str) -> str:
         return f"it stands after {last}"
     if entry.previous != previous:
         return "it does not follow the entry before it"
-    wanted = chain(
-        previous, entry.at, entry.actor, entry.action, entry.subject, entry.detail
-    )
+    wanted = chain(previous, entry.at, entry.actor, entry.action, entry.subject, entry.detail)
     return "" if entry.hash == wanted else "it was altered"

@@ -15,9 +15,9 @@ from kedge_server.accounts import passwords
 from kedge_server.accounts.principal import Principal
 from kedge_server.accounts.roles import granted, within
 from kedge_server.accounts.tables import ApiTokenRow, LoginSessionRow, UserRow
-from kedge_server.accounts.throttle import ACCOUNT, ADDRESS, Rate, Throttle, network
 from kedge_server.audit.service import record
 from kedge_server.errors import BusyError, UnauthorizedError
+from kedge_server.throttle import ACCOUNT, ADDRESS, Rate, Throttle, network
 from kedge_server.tokens import token_hash
 from kedge_shared.accounts import Login
 
@@ -146,8 +146,7 @@ def of_token(session: Session, token: str) -> Principal:
 
 
 def csrf_of(secret: str) -> str:
-    """Returns what changing requests of a session bear in a header: a foreign page can send the
-    cookie, but cannot read this."""
+    """Returns what a session's changing requests bear: foreign pages send cookies, not this."""
     return hmac.new(secret.encode(), b"kedge csrf", hashlib.sha256).hexdigest()
 
 

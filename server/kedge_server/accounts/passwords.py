@@ -40,7 +40,7 @@ def _nobodys() -> str:
     return _hasher.hash("nobody's password")
 
 
-class _turn:  # noqa: N801 - reads as a function where it is used
+class _turn:
     def __enter__(self) -> None:
         if not _AT_ONCE.acquire(timeout=_WAIT_SECONDS):
             raise BusyError("too many log in at once", retry_after=_WAIT_SECONDS)

@@ -7,21 +7,19 @@ import json
 from fastapi import APIRouter, Request, Response
 from fastapi.concurrency import run_in_threadpool
 
-from kedge_server.auth import Device, EnrolmentToken, MayEnrol, MayRead, device_of
+from kedge_server.auth import Device, MayRead, device_of
 from kedge_server.bodies import BoundedRoute, read_json
 from kedge_server.context import Context, Services
 from kedge_server.database import transaction
 from kedge_server.devices import service
-from kedge_server.devices.assignments import fresh_nonce
 from kedge_server.devices.index import Entry
 from kedge_server.errors import RequestError, UnauthorizedError
 from kedge_server.rollouts import service as rollouts
-from kedge_shared import api, wire
+from kedge_shared import wire
 from kedge_shared.api import (
     DeploymentInfo,
     DeviceAssignment,
     DeviceInfo,
-    TokenRequest,
 )
 from kedge_shared.protocol import (
     HEADER_COUNTER,
@@ -30,7 +28,6 @@ from kedge_shared.protocol import (
     HEADER_TIMESTAMP,
     REPORT_BATCH,
     REPORT_LIMIT_BYTES,
-    Enrolled,
     PollAnswer,
 )
 
@@ -39,37 +36,12 @@ router = APIRouter(tags=["devices"], route_class=BoundedRoute)
 _COUNTER_DIGITS = 15
 
 
-@router.post("/api/v1/enrolment-tokens", summary="Make one-time enrolment tokens")
-def tokens(request: TokenRequest, services: Services, who: MayEnrol) -> list[api.EnrolmentToken]:
-    """Makes tokens; they are shown once."""
-    with transaction(services.engine) as session:
-        return service.make_tokens(session, request, str(who))
-
-
-@router.post("/api/v1/enrol", summary="Enrol a device")
-async def enrol(request: Request, services: Services, credentials: EnrolmentToken) -> Enrolled:
-    """Takes a device into the fleet: a one-time token, and a request signed by the device's key."""
-    if credentials is None:
-        raise UnauthorizedError("no enrolment token", "send 'Authorization: Bearer TOKEN'")
-    body = await read_json(request, REPORT_LIMIT_BYTES)
-    if not isinstance(body, dict):
-        raise RequestError("an enrolment is a signed message")
-
-    def work() -> tuple[Enrolled, str]:
-        with transaction(services.engine) as session:
-            return service.enrol(session, credentials.credentials, body)
-
-    answer, hashed = await run_in_threadpool(work)
-    services.index.add_device(answer.device, hashed)
-    services.index.forget([answer.device])
-    return answer
-
-
 @router.get(
     "/api/v1/device/poll",
     summary="What shall this device run?",
     response_model=PollAnswer,
     responses={304: {"description": "Nothing is new; freshness is not extended."}},
+    openapi_extra={"security": [{"deviceToken": []}]},
 )
 async def poll(request: Request) -> Response:
     """Answers from memory; the database is asked only after something changed."""
@@ -86,7 +58,7 @@ async def poll(request: Request) -> Response:
         "ETag": entry.etag,
         HEADER_INTERVAL: f"{services.settings.poll_seconds:g}",
         HEADER_TIMESTAMP: str(services.repository.timestamp_version),
-        HEADER_NONCE: fresh_nonce(),
+        HEADER_NONCE: services.access.nonce().nonce,
         "Cache-Control": "no-store",
     }
     if request.headers.get("if-none-match") == entry.etag:
@@ -109,7 +81,7 @@ def _make_entry(services: Context, device: str, seen: int = 0) -> Entry:
             assignment=json.loads(row.envelope) if row else None,
             timestamp_version=version,
             next_poll_seconds=services.settings.poll_seconds,
-            nonce=fresh_nonce(),
+            nonce=services.access.nonce().nonce,
         )
         etag = f'"{row.counter if row else 0}-{version}"'
         until = row.issued + (row.expires - row.issued) / 2 if row else float("inf")
@@ -134,6 +106,9 @@ async def reports(request: Request, services: Services, device: Device) -> dict[
     accepted, duplicates = await run_in_threadpool(work)
     if accepted:
         services.index.forget_all()
+    elif duplicates:
+        # They may have shown that the board is two.
+        services.index.forget([device])
     return {"accepted": accepted, "duplicates": duplicates}
 
 

@@ -54,7 +54,9 @@ def state(services: Services, _: MayRead) -> RepositoryState:
 
 
 @router.post("/api/v1/repository/metadata", summary="Publish signed metadata of several roles")
-async def publish_metadata(request: Request, services: Services, who: MayPublish) -> RepositoryState:
+async def publish_metadata(
+    request: Request, services: Services, who: MayPublish
+) -> RepositoryState:
     """Takes root, targets and models' metadata, whole or not at all.
 
     Each names its own version, which must follow the one that stands: 412 when somebody published

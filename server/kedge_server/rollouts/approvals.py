@@ -28,9 +28,7 @@ def people(session: Session, rollout: str, stage: int) -> tuple[str, ...]:
     return tuple(session.exec(query))
 
 
-def add(
-    session: Session, rollout: RolloutRow, stage: int, who: str, now: float
-) -> tuple[str, ...]:
+def add(session: Session, rollout: RolloutRow, stage: int, who: str, now: float) -> tuple[str, ...]:
     """Notes a person's yes; saying it again changes nothing.
 
     Returns:

@@ -42,8 +42,14 @@ def look(session: Session, rollout: RolloutRow, now: float) -> bool:
     if _overdue(rollout, spec, now):
         why = f"the deadline of {spec.deadline_hours:g} h is over"
         return move(session, rollout, RolloutEvent.OVERDUE, why, SCHEDULER, now)
-    if current is None:
-        return False
+    return current is not None and _judge(session, rollout, spec, stages, current, now)
+
+
+def _judge(
+    session: Session, rollout: RolloutRow, spec: RolloutSpec, stages: Sequence[StageRow],
+    current: StageRow, now: float,
+) -> bool:  # fmt: skip
+    """Judges the open stage and acts on it; says whether anything changed."""
     stage = spec.stages[current.index]
     filled = rollout.state == "running" and _keep_going(session, rollout, spec, current, now)
     facts = facts_of(session, rollout.id, stages, current.index)

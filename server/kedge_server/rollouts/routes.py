@@ -31,7 +31,7 @@ router = APIRouter(prefix="/api/v1/rollouts", tags=["rollouts"], route_class=Bou
 def create(spec: RolloutSpec, services: Services, who: MayRun) -> RolloutInfo:
     """Draws the cohorts, stores them and assigns the first stage.
 
-    Whoever is confined to a part of the fleet draws from that part: it becomes part of the selector.
+    Whoever is confined to a part of the fleet draws from that part, which joins the selector.
     """
     spec = _narrowed(spec, who.reach)
     with transaction(services.engine) as session:
