@@ -49,9 +49,8 @@ def make_board(
         closing: Takes what is to be closed in the end.
     """
     store, partial = BlobStore(settings.blobs), settings.state_dir / "partial"
-    repository = ImageRepository(
-        server.base, server.bearer, settings.state_dir / "tuf", settings.root
-    )
+    tuf = settings.state_dir / "tuf"
+    repository = ImageRepository(server.base, server.bearer, tuf, settings.root)
     closing.callback(repository.close)
 
     def counted(count: int) -> None:

@@ -23,6 +23,8 @@ class ServerSettings(BaseSettings):
         pending_limit: Boards that may wait for approval at once.
         pending_hours: After so long without asking again such a board is forgotten.
         trusted_proxies: Addresses or networks whose ``X-Forwarded-*`` headers are believed.
+        plain_http_from: Networks that may speak plain HTTP beside this machine: a container's own
+            bridge, never a network with other machines.
         tls_certificate: Certificate chain (PEM), if the server ends TLS itself.
         tls_key: Its private key.
         session_hours: How long a login holds.
@@ -48,6 +50,7 @@ class ServerSettings(BaseSettings):
     pending_limit: int = Field(default=1000, ge=1, le=100_000)
     pending_hours: float = Field(default=72.0, gt=0, le=24 * 365)
     trusted_proxies: str = "127.0.0.1,::1"
+    plain_http_from: str = ""
     tls_certificate: Path | None = None
     tls_key: Path | None = None
     session_hours: float = Field(default=12.0, gt=0, le=24 * 7)

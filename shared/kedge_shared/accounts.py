@@ -150,6 +150,7 @@ class Whoami:
     Attributes:
         user: User.
         token: Name of the API token; empty in a session.
+        roles: Of the user, or of the token.
         permissions: What may be done.
         scope: Boards it is confined to; empty is the whole fleet.
         csrf: Goes into the header ``X-Kedge-CSRF`` of changing requests; empty with a token.
@@ -158,6 +159,7 @@ class Whoami:
 
     user: Name
     token: str
+    roles: tuple[Role, ...]
     permissions: tuple[str, ...]
     scope: str
     csrf: str

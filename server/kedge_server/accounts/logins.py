@@ -112,10 +112,12 @@ def of_session(session: Session, secret: str) -> Principal:
     user = session.get(UserRow, row.user) if row is not None else None
     if row is None or user is None or row.ended is not None or row.expires < time.time():
         raise UnauthorizedError("this session is over", "log in again")
-    held = granted(json.loads(_standing(user).roles))
+    roles = tuple(json.loads(_standing(user).roles))
+    held = granted(roles)
     return Principal(
-        user=user.name, token="", granted=held, permissions=within(held, [user.scope]),
-        scopes=(user.scope,), csrf=csrf_of(secret), expires=row.expires,
+        user=user.name, token="", roles=roles, granted=held,
+        permissions=within(held, [user.scope]), scopes=(user.scope,), csrf=csrf_of(secret),
+        expires=row.expires,
     )  # fmt: skip
 
 
@@ -137,11 +139,11 @@ def of_token(session: Session, token: str) -> Principal:
     if row.last_used is None or row.last_used < now - _USED_SECONDS:
         row.last_used = now
         session.add(row)
-    held = granted(json.loads(user.roles)) & granted(json.loads(row.roles))
-    scopes = (user.scope, row.scope)
+    roles = tuple(json.loads(row.roles))
+    held, scopes = granted(json.loads(user.roles)) & granted(roles), (user.scope, row.scope)
     return Principal(
-        user=user.name, token=row.name, granted=held, permissions=within(held, scopes),
-        scopes=scopes, expires=row.expires,
+        user=user.name, token=row.name, roles=roles, granted=held, scopes=scopes,
+        permissions=within(held, scopes), expires=row.expires,
     )  # fmt: skip
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from kedge_server.accounts.roles import Permission
 from kedge_server.devices.selectors import Both, Facts, Selector, matches, parse, write
+from kedge_shared.accounts import Role
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,7 @@ class Principal:
     Attributes:
         user: The person.
         token: Name of the API token that is used; empty in a session.
+        roles: Of the token, or of the user.
         granted: What user and token give together.
         permissions: What of it may be done within the scopes.
         scopes: Selectors of user and token; empty ones confine nothing.
@@ -63,6 +65,7 @@ class Principal:
 
     user: str
     token: str
+    roles: tuple[Role, ...]
     granted: frozenset[Permission]
     permissions: frozenset[Permission]
     scopes: tuple[str, ...] = ()

@@ -118,6 +118,7 @@ def revoke(token: str, services: Services, who: Known) -> ApiTokenInfo:
 def whoami(who: Principal) -> Whoami:
     """Returns what somebody is told of themselves."""
     return Whoami(
-        user=who.user, token=who.token, permissions=tuple(sorted(who.permissions)),
-        scope=who.reach.narrowed(""), csrf=who.csrf, expires=who.expires,
+        user=who.user, token=who.token, roles=who.roles,
+        permissions=tuple(sorted(who.permissions)), scope=who.reach.narrowed(""), csrf=who.csrf,
+        expires=who.expires,
     )  # fmt: skip
