@@ -174,7 +174,7 @@ def test_the_roles_are_as_they_were_written_down() -> None:
 
 @pytest.mark.parametrize("bearer", BEARERS)
 def test_who_may_what(fleet: World, tokens: dict[str, str], bearer: str) -> None:
-    """Every route is asked by everybody; what is asked for is nonsense, which only some are told."""
+    """Everybody asks every route for nonsense; only those who may are told that it is."""
     headers = {"Authorization": tokens[bearer]} if tokens[bearer] else {}
     wrong = []
     with httpx.Client(base_url=fleet.url, headers=headers, timeout=60) as client:

@@ -111,7 +111,8 @@ def find(session: Session, fingerprint: str) -> PendingDeviceRow:
             f"{'nobody waits' if not rows else 'several wait'} with key {fingerprint}",
             "`kedge device pending`",
         )
-    return rows[0]
+    found: PendingDeviceRow = rows[0]
+    return found
 
 
 def announce(session: Session, keys: AnnouncedKeys, who: str) -> list[AnnouncedKey]:
