@@ -85,6 +85,44 @@ def doctor(config: Config, as_json: Json = False) -> None:
 
 
 @app.command()
+def fingerprint(config: Config, as_json: Json = False) -> None:
+    """Print the fingerprint of the board's key, which is made if there is none yet.
+
+    For a factory's list (`kedge device announce`) and for approving (`kedge device approve`).
+    """
+    from kedge_agent.identity import device_key
+    from kedge_agent.settings import read_settings
+    from kedge_shared import wire
+
+    settings = read_settings(config)
+    found = device_key(settings.state_dir).public_key.keyid
+    if as_json:
+        shown = {"device": settings.device, "fingerprint": found}
+        print(wire.encode_pretty(shown).decode(), end="")
+    else:
+        typer.echo(found)
+
+
+@app.command("new-key")
+def new_key(config: Config) -> None:
+    """Make another key for the board; the agent changes to it when it next reaches the server.
+
+    Exit status: 0 made, 2 the board is not enrolled, 7 the disk cannot be written or one waits.
+    """
+    from kedge_agent import access, identity
+    from kedge_agent.settings import read_settings
+    from kedge_shared import signing
+    from kedge_shared.errors import InputError
+
+    folder = read_settings(config).state_dir
+    if identity.load(folder) is None:
+        raise InputError("this board is not enrolled", "its first key is made by itself")
+    fresh = signing.generate()
+    signing.save_private_key(fresh, access.next_key(folder))
+    typer.echo(fresh.public_key.keyid)
+
+
+@app.command()
 def rollback(
     config: Config,
     reason: Annotated[str, typer.Option(help="Why; the server and the quarantine keep it.")] = (

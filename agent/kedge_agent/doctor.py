@@ -126,11 +126,15 @@ def _key(settings: AgentSettings) -> Iterator[Finding]:
         yield Finding("key", "good", f"enrolled as {known.device}")
         return
     try:
-        identity.enrolment_token(settings)
+        token = identity.enrolment_token(settings)
     except KedgeError as error:
         yield Finding("key", "bad", error.what, error.mend)
-    else:
+        return
+    if token:
         yield Finding("key", "odd", "not enrolled yet, a token is there")
+    else:
+        mend = f"make one with `kedge device token` and set {identity.TOKEN_ENV}, or approve it"
+        yield Finding("key", "odd", "not enrolled and without a token: it waits for approval", mend)
 
 
 def _disk(settings: AgentSettings) -> Iterator[Finding]:

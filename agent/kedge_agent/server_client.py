@@ -6,7 +6,7 @@ import time
 from collections.abc import Awaitable
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import anyio
 import httpx
@@ -14,6 +14,8 @@ import httpx
 from kedge_agent.network import tls
 from kedge_agent.network.backoff import retry_after_seconds
 from kedge_shared import __version__, bench, protocol, wire
+from kedge_shared.access import AccessToken, Nonce
+from kedge_shared.admission import Waiting
 from kedge_shared.client import check_url, refusal
 from kedge_shared.errors import ServiceError
 
@@ -46,6 +48,18 @@ class PollResult:
     next_seconds: float | None
 
 
+class Renewal(Protocol):
+    """Fetches the access tokens that a connection bears (kedge_agent.access)."""
+
+    def due(self) -> bool:
+        """Says whether it is time for another token."""
+        ...
+
+    async def renew(self, server: ServerClient) -> str:
+        """Returns a fresh token."""
+        ...
+
+
 class ServerClient:
     """One keep-alive connection to the server.
 
@@ -66,6 +80,7 @@ class ServerClient:
         answer_seconds: float = ANSWER_SECONDS,
     ) -> None:
         self.base, self._answer_seconds = check_url(server), answer_seconds
+        self._renewal: Renewal | None = None
         self.http = httpx.AsyncClient(
             base_url=self.base,
             timeout=TIMEOUT,
@@ -80,6 +95,14 @@ class ServerClient:
         """Sends ``token`` with every request from now on."""
         self.http.headers["Authorization"] = f"Bearer {token}"
 
+    def keep_access(self, renewal: Renewal) -> None:
+        """Fetches a token when one is due, or when the server does not take the last one."""
+        self._renewal = renewal
+
+    def bearer(self) -> str:
+        """Returns the token that counts now."""
+        return self.http.headers.get("Authorization", "").removeprefix("Bearer ")
+
     async def __aenter__(self) -> ServerClient:
         return self
 
@@ -91,15 +114,46 @@ class ServerClient:
     ) -> None:
         await self.http.aclose()
 
-    async def enrol(self, envelope: dict[str, object], token: str) -> protocol.Enrolled:
-        """Enrols with a one-time token.
+    async def enrol(
+        self, envelope: dict[str, object], token: str = ""
+    ) -> protocol.Enrolled | Waiting:
+        """Enrols with a one-time token, or asks without one.
 
         Raises:
             ServiceError: The server is down or refuses.
         """
-        headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
-        body = await self._send("POST", "/api/v1/enrol", wire.encode(envelope), headers)
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        body = await self._exchanged("POST", "/api/v1/enrol", wire.encode(envelope), headers)
+        if body.status_code == httpx.codes.ACCEPTED:
+            return wire.decode(body.content, Waiting, "server's answer")
         return wire.decode(body.content, protocol.Enrolled, "server's answer")
+
+    async def nonce(self) -> str:
+        """Fetches a nonce to sign.
+
+        Raises:
+            ServiceError: The server is down.
+        """
+        body = await self._exchanged("POST", "/api/v1/device/nonce", None, {})
+        return wire.decode(body.content, Nonce, "server's answer").nonce
+
+    async def access(self, envelope: dict[str, Any]) -> AccessToken:
+        """Fetches an access token for a signed nonce.
+
+        Raises:
+            ServiceError: The server is down, or refuses this board.
+        """
+        path = "/api/v1/device/token"
+        body = await self._exchanged("POST", path, wire.encode(envelope), {})
+        return wire.decode(body.content, AccessToken, "server's answer")
+
+    async def change_key(self, envelope: dict[str, Any]) -> None:
+        """Puts a new key in the old one's place; both have signed.
+
+        Raises:
+            ServiceError: The server is down, or refuses.
+        """
+        await self._exchanged("POST", "/api/v1/device/key", wire.encode(envelope), {})
 
     async def poll(self, etag: str, counter: int) -> PollResult:
         """Asks for news.
@@ -127,8 +181,7 @@ class ServerClient:
         Raises:
             ServiceError: The server is down or refuses.
         """
-        headers = {"Content-Type": "application/json"}
-        await self._send("POST", "/api/v1/device/reports", wire.encode(envelopes), headers)
+        await self._send("POST", "/api/v1/device/reports", wire.encode(envelopes), {})
 
     async def claim_bench_job(self) -> bench.BenchOffer:
         """Asks for something to measure.
@@ -153,13 +206,31 @@ class ServerClient:
         Raises:
             ServiceError: The server is down or refuses.
         """
-        headers = {"Content-Type": "application/json"}
         path = "/api/v1/device/bench/results"
-        await self._send("POST", path, wire.encode(envelope), headers)
+        await self._send("POST", path, wire.encode(envelope), {})
 
     async def _send(
         self, method: str, path: str, content: bytes | None, headers: dict[str, str]
     ) -> httpx.Response:
+        """Sends a request with a token that the server takes."""
+        if self._renewal is None:
+            return await self._exchanged(method, path, content, headers)
+        if self._renewal.due():
+            self.authorise(await self._renewal.renew(self))
+        try:
+            return await self._exchanged(method, path, content, headers)
+        except ServiceError as error:
+            if error.status != httpx.codes.UNAUTHORIZED:
+                raise
+        # It was restarted with other keys, or this board's key was changed meanwhile.
+        self.authorise(await self._renewal.renew(self))
+        return await self._exchanged(method, path, content, headers)
+
+    async def _exchanged(
+        self, method: str, path: str, content: bytes | None, headers: dict[str, str]
+    ) -> httpx.Response:
+        if content is not None:
+            headers = {"Content-Type": "application/json", **headers}
         request = self.http.build_request(method, path, content=content, headers=headers)
         try:
             answer = await within(self._answer_seconds, self._exchange(request))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
@@ -38,12 +38,21 @@ class Target:
     length: int
 
 
+def _bearing(token: str | Callable[[], str]) -> Callable[[httpx.Request], httpx.Request]:
+    def bear(request: httpx.Request) -> httpx.Request:
+        bearer = token if isinstance(token, str) else token()
+        request.headers["Authorization"] = f"Bearer {bearer}"
+        return request
+
+    return bear
+
+
 class ImageRepository:
     """Verified targets. Blocking: call from a thread.
 
     Args:
         server: Address.
-        token: Device token.
+        token: Device token, or what tells the one that counts now.
         folder: Where trusted metadata is kept.
         root: The pinned ``1.root.json``.
         transport: Instead of the network, in tests.
@@ -55,14 +64,14 @@ class ImageRepository:
     def __init__(
         self,
         server: str,
-        token: str,
+        token: str | Callable[[], str],
         folder: Path,
         root: Path,
         transport: httpx.BaseTransport | None = None,
     ) -> None:
         self._server = server
         self._http = httpx.Client(
-            headers={"Authorization": f"Bearer {token}"},
+            auth=_bearing(token),
             timeout=TIMEOUT,
             transport=transport,
             verify=tls.context(),

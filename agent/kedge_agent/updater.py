@@ -17,7 +17,7 @@ from pathlib import Path
 
 import msgspec
 
-from kedge_agent import enrolment, limits, metrics
+from kedge_agent import access, enrolment, limits, metrics
 from kedge_agent.commands.desk import Desk
 from kedge_agent.commands.orders import Orders
 from kedge_agent.commands.protocol import SOCKET
@@ -62,7 +62,7 @@ class Updater:
         self._journal = Journal(settings.state_dir)
         self._open.callback(self._journal.close)
         self._etag = ""
-        self._failures = 0
+        self._failures, self._turned = 0, False
         #: Failures of the download at hand, and when it is taken up again.
         self._stalls, self._not_before = 0, 0.0
         self._last_window = time.monotonic()
@@ -79,7 +79,7 @@ class Updater:
     async def run(self) -> None:
         """Runs until cancelled."""
         me = self._identity = await enrolment.enrolled(self._settings, self._server)
-        self._server.authorise(me.token)
+        access.let_in(me, self._server, "updater")
         self._board = make_board(
             self._settings, self._server, self._journal, me, self._send_quietly, self._clock,
             self._open,
@@ -90,9 +90,19 @@ class Updater:
         self._resume()
         self._show_metrics()
         await self._listen()
-        while True:
+        while not self._may_change_key():
             await self._rest(await self._turn())
             await self._obey()
+
+    def _may_change_key(self) -> bool:
+        """Says whether to end, to be started anew with another key: the server is there."""
+        if self._failures or not self._turned or not self._is_idle():
+            return False
+        return access.wants_key_change(self._settings.state_dir)
+
+    def _is_idle(self) -> bool:
+        deployment = self._journal.state.deployment
+        return deployment is None or deployment.phase in TERMINAL | {Phase.IDLE}
 
     async def _turn(self) -> float:
         """Does everything there is to do once; returns how long to rest after it."""
@@ -108,7 +118,7 @@ class Updater:
             self._failures += 1
             self._board.log(str(error))
             return _pause(error, wait, self._failures)
-        self._failures = 0
+        self._failures, self._turned = 0, True
         return wait * random.uniform(1 - _JITTER, 1 + _JITTER)  # noqa: S311
 
     async def _rest(self, seconds: float) -> None:
@@ -185,8 +195,7 @@ class Updater:
 
         While it downloads, a server in trouble must not keep newer assignments from being seen.
         """
-        deployment = self._journal.state.deployment
-        if deployment is None or deployment.phase in TERMINAL | {Phase.IDLE}:
+        if self._is_idle():
             return
         if time.monotonic() < self._not_before:
             return

@@ -41,7 +41,7 @@ def make_board(
 
     Args:
         settings: Configuration.
-        server: Connection, authorised.
+        server: Connection, let in.
         journal: Of this board.
         me: Who it is.
         send_reports: Sends what waits, if the server is there.
@@ -49,7 +49,8 @@ def make_board(
         closing: Takes what is to be closed in the end.
     """
     store, partial = BlobStore(settings.blobs), settings.state_dir / "partial"
-    repository = ImageRepository(server.base, me.token, settings.state_dir / "tuf", settings.root)
+    tuf = settings.state_dir / "tuf"
+    repository = ImageRepository(server.base, server.bearer, tuf, settings.root)
     closing.callback(repository.close)
 
     def counted(count: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import secrets
 from collections.abc import AsyncIterator
@@ -19,17 +20,19 @@ from starlette.middleware.base import RequestResponseEndpoint
 from starlette.requests import ClientDisconnect
 
 from kedge_server import scheduler
+from kedge_server.accounts.service import first_admin
 from kedge_server.artifacts.store import ArtifactStore
-from kedge_server.auth import token_hash
 from kedge_server.context import Context
 from kedge_server.database import connect, transaction, upgrade
+from kedge_server.devices.access import Access, secret_of
 from kedge_server.devices.assignments import Director
 from kedge_server.devices.index import PollIndex
 from kedge_server.devices.tables import DeviceRow
-from kedge_server.errors import RequestError
+from kedge_server.errors import BusyError, RequestError
 from kedge_server.repository.service import ImageRepository
 from kedge_server.repository.signers import load_keys
 from kedge_server.settings import ServerSettings
+from kedge_server.throttle import Throttle
 from kedge_shared import __version__, wire
 from kedge_shared.api import Problem
 from kedge_shared.errors import KedgeError, StorageError
@@ -63,13 +66,18 @@ def open_context(settings: ServerSettings) -> Context:
     index = PollIndex()
     with transaction(engine) as session:
         repository.open(session, settings.trust / "repository")
-        director = Director(keys.directors, settings.assignment_days * _DAY)
+        director = Director(
+            keys.directors, settings.assignment_days * _DAY, holds_clones=settings.clones == "hold"
+        )
         director.adopt(repository.director(session))
+        first_admin(session, token)
         for row in session.exec(select(DeviceRow)):
-            index.add_device(row.id, row.token_hash)
+            if row.revoked is None:
+                index.add_device(row.id, row.token_hash, row.key_id)
     return Context(
         settings=settings, engine=engine, store=store, repository=repository, director=director,
-        index=index, operator_hash=token_hash(token),
+        index=index, throttle=Throttle(),
+        access=Access(secret_of(keys.directors), settings.access_minutes * 60),
     )  # fmt: skip
 
 
@@ -105,7 +113,14 @@ def create_app(context: Context) -> FastAPI:
         version=__version__,
         summary="Over-the-air updates for vision models.",
         lifespan=life,
-        responses={400: problem, 401: problem, 404: problem, 409: problem, 422: problem},
+        responses={
+            400: problem,
+            401: problem,
+            403: problem,
+            404: problem,
+            409: problem,
+            422: problem,
+        },
     )
     app.state.context = context
     _add_routes(app)
@@ -114,16 +129,19 @@ def create_app(context: Context) -> FastAPI:
 
 
 def _add_routes(app: FastAPI) -> None:
+    from kedge_server.accounts import routes as account_routes
     from kedge_server.artifacts import routes as artifact_routes
     from kedge_server.audit import routes as audit_routes
     from kedge_server.bench import routes as bench_routes
+    from kedge_server.devices import admission_routes, key_routes
     from kedge_server.devices import routes as device_routes
     from kedge_server.releases import routes as release_routes
     from kedge_server.repository import routes as repository_routes
     from kedge_server.rollouts import routes as rollout_routes
 
-    for each in (artifact_routes, audit_routes, bench_routes, device_routes, release_routes,
-                 repository_routes, rollout_routes):  # fmt: skip
+    for each in (account_routes, admission_routes, artifact_routes, audit_routes, bench_routes,
+                 device_routes, key_routes, release_routes, repository_routes,
+                 rollout_routes):  # fmt: skip
         app.include_router(each.router)
 
     @app.get("/healthz", tags=["health"], summary="Is the server up?")
@@ -150,7 +168,10 @@ def _add_errors(app: FastAPI) -> None:
     @app.exception_handler(KedgeError)
     def known(_: Request, error: KedgeError) -> JSONResponse:
         status = error.status if isinstance(error, RequestError) else 400
-        return _answer(status, error.what, error.mend)
+        answer = _answer(status, error.what, error.mend)
+        if isinstance(error, BusyError):
+            answer.headers["Retry-After"] = str(math.ceil(error.retry_after))
+        return answer
 
     @app.exception_handler(OperationalError)
     def unwritable(_: Request, error: OperationalError) -> JSONResponse:

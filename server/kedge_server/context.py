@@ -9,10 +9,12 @@ from fastapi import Depends, Request
 from sqlalchemy import Engine
 
 from kedge_server.artifacts.store import ArtifactStore
+from kedge_server.devices.access import Access
 from kedge_server.devices.assignments import Director
 from kedge_server.devices.index import PollIndex
 from kedge_server.repository.service import ImageRepository
 from kedge_server.settings import ServerSettings
+from kedge_server.throttle import Throttle
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,8 @@ class Context:
         repository: TUF metadata.
         director: Signs assignments.
         index: Answers polls.
-        operator_hash: SHA-256 of the operator's token.
+        access: Reads and makes boards' access tokens.
+        throttle: How often somebody may try.
     """
 
     settings: ServerSettings
@@ -35,7 +38,8 @@ class Context:
     repository: ImageRepository
     director: Director
     index: PollIndex
-    operator_hash: str
+    access: Access
+    throttle: Throttle
 
 
 def _context(request: Request) -> Context:

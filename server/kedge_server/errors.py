@@ -21,6 +21,12 @@ class UnauthorizedError(RequestError):
     status = 401
 
 
+class ForbiddenError(RequestError):
+    """It is known who asks, and that is not theirs to do."""
+
+    status = 403
+
+
 class NotFoundError(RequestError):
     """There is no such thing."""
 
@@ -49,6 +55,20 @@ class MalformedError(RequestError):
     """A field is missing, of another type or out of its bounds."""
 
     status = 422
+
+
+class BusyError(RequestError):
+    """Too much was asked for.
+
+    Attributes:
+        retry_after: Seconds until it is worth asking again.
+    """
+
+    status = 429
+
+    def __init__(self, what: str, mend: str = "", *, retry_after: float) -> None:
+        super().__init__(what, mend or f"try again in {retry_after:.0f} s")
+        self.retry_after = retry_after
 
 
 class FullError(RequestError):

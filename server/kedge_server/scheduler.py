@@ -8,9 +8,11 @@ from datetime import datetime, timezone
 
 from apscheduler.schedulers.background import BackgroundScheduler
 
+from kedge_server.accounts.logins import forget_old
 from kedge_server.audit.service import record
 from kedge_server.context import Context
 from kedge_server.database import transaction
+from kedge_server.devices.keys import forget_nonces
 from kedge_server.devices.service import flush_seen
 from kedge_server.rollouts import progress
 
@@ -36,6 +38,7 @@ def tick(context: Context) -> None:
         with transaction(context.engine) as session:
             changed = progress.tick(session, time.time())
             flush_seen(session, context.index.take_seen())
+            forget_nonces(session, time.time())
     # Boundary: the scheduler must come back at the next tick whatever happened in this one.
     except Exception:  # noqa: BLE001
         _log.exception("tick failed")
@@ -48,6 +51,7 @@ def renew(context: Context) -> None:
     """Signs snapshot and timestamp before they expire."""
     try:
         with transaction(context.engine) as session:
+            forget_old(session, time.time())
             renewed = context.repository.renew(session, datetime.now(timezone.utc))
     # Boundary: as in tick.
     except Exception as error:  # noqa: BLE001

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import socket
+import ssl
 from pathlib import Path
 from typing import IO
 
@@ -11,7 +12,8 @@ import uvicorn
 
 from kedge_server.app import TOKEN_FILE, create_app, open_context
 from kedge_server.settings import ServerSettings
-from kedge_shared.errors import ServiceError, StorageError
+from kedge_server.transport import PlainHttpRefusal
+from kedge_shared.errors import InputError, ServiceError, StorageError
 
 _STOP_SECONDS = 3
 
@@ -26,18 +28,33 @@ def serve(settings: ServerSettings) -> None:
     lock = _lock(settings.data)
     context = open_context(settings)
     host, port = listening.getsockname()[:2]
+    scheme = "https" if settings.tls_certificate else "http"
     token = settings.data / TOKEN_FILE
     where = "KEDGE_SERVER_OPERATOR_TOKEN" if settings.operator_token else str(token)
-    print(f"kedge server: http://{host}:{port}, operator token in {where}", flush=True)
+    print(f"kedge server: {scheme}://{host}:{port}, operator token in {where}", flush=True)
     config = uvicorn.Config(
-        create_app(context),
+        PlainHttpRefusal(create_app(context), settings.plain_http_from),
         log_level="warning",
         access_log=False,
         timeout_graceful_shutdown=_STOP_SECONDS,
         server_header=False,
+        forwarded_allow_ips=settings.trusted_proxies,
+        ssl_certfile=settings.tls_certificate,
+        ssl_keyfile=settings.tls_key,
     )
     with lock:
-        uvicorn.Server(config).run(sockets=[listening])
+        _run(config, listening)
+
+
+def _run(config: uvicorn.Config, listening: socket.socket) -> None:
+    try:
+        config.load()
+    except (OSError, ssl.SSLError) as error:
+        raise InputError(
+            f"certificate {config.ssl_certfile} cannot be used: {error}",
+            "set KEDGE_SERVER_TLS_CERTIFICATE and KEDGE_SERVER_TLS_KEY to PEM files",
+        ) from None
+    uvicorn.Server(config).run(sockets=[listening])
 
 
 def _lock(data: Path) -> IO[bytes]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -16,7 +17,17 @@ class ServerSettings(BaseSettings):
         trust: Folder that ``kedge keys init`` wrote, without its ``offline`` part.
         host: Address to listen on.
         port: Port to listen on.
-        operator_token: Instead of the generated one.
+        operator_token: The first administrator's, instead of the generated one.
+        access_minutes: How long a board's access token holds.
+        clones: Whether a board that seems to be two is told to hold what it has, or only listed.
+        pending_limit: Boards that may wait for approval at once.
+        pending_hours: After so long without asking again such a board is forgotten.
+        trusted_proxies: Addresses or networks whose ``X-Forwarded-*`` headers are believed.
+        plain_http_from: Networks that may speak plain HTTP beside this machine: a container's own
+            bridge, never a network with other machines.
+        tls_certificate: Certificate chain (PEM), if the server ends TLS itself.
+        tls_key: Its private key.
+        session_hours: How long a login holds.
         tick_seconds: Between two looks at gates.
         poll_seconds: What devices are told to wait.
         assignment_days: How long an assignment may be taken up.
@@ -34,6 +45,15 @@ class ServerSettings(BaseSettings):
     host: str = "127.0.0.1"
     port: int = Field(default=8470, ge=0, le=65535)
     operator_token: SecretStr | None = Field(default=None, min_length=16)
+    access_minutes: float = Field(default=60.0, ge=1, le=1440)
+    clones: Literal["hold", "list"] = "hold"
+    pending_limit: int = Field(default=1000, ge=1, le=100_000)
+    pending_hours: float = Field(default=72.0, gt=0, le=24 * 365)
+    trusted_proxies: str = "127.0.0.1,::1"
+    plain_http_from: str = ""
+    tls_certificate: Path | None = None
+    tls_key: Path | None = None
+    session_hours: float = Field(default=12.0, gt=0, le=24 * 7)
     tick_seconds: float = Field(default=2.0, ge=0.1, le=300)
     poll_seconds: float = Field(default=30.0, ge=0.2, le=86400)
     assignment_days: float = Field(default=7.0, gt=0, le=90)

@@ -4,13 +4,32 @@ from __future__ import annotations
 
 from sqlmodel import SQLModel
 
+from kedge_server.accounts.tables import ApiTokenRow, LoginSessionRow, UserRow
 from kedge_server.audit.tables import AuditRow
 from kedge_server.bench.tables import BenchJobRow
-from kedge_server.devices.tables import AssignmentRow, DeviceRow, EnrolmentTokenRow, ReportRow
+from kedge_server.devices.tables import (
+    AnnouncedKeyRow,
+    AssignmentRow,
+    DeadKeyRow,
+    DeviceRow,
+    DeviceRunRow,
+    EnrolmentTokenRow,
+    PendingDeviceRow,
+    ReportRow,
+    UsedNonceRow,
+)
 from kedge_server.releases.tables import BuildRow, ReleaseRow
 from kedge_server.repository.tables import MetadataRow
-from kedge_server.rollouts.tables import DecisionRow, DeploymentRow, RolloutRow, StageRow
+from kedge_server.rollouts.tables import (
+    ApprovalRow,
+    DecisionRow,
+    DeploymentRow,
+    RolloutRow,
+    StageRow,
+)
 
 METADATA = SQLModel.metadata
-TABLES = (AssignmentRow, AuditRow, BenchJobRow, BuildRow, DecisionRow, DeploymentRow, DeviceRow,
-          EnrolmentTokenRow, MetadataRow, ReleaseRow, ReportRow, RolloutRow, StageRow)  # fmt: skip
+TABLES = (AnnouncedKeyRow, ApiTokenRow, ApprovalRow, AssignmentRow, AuditRow, BenchJobRow,
+          BuildRow, DeadKeyRow, DecisionRow, DeploymentRow, DeviceRow, DeviceRunRow,
+          EnrolmentTokenRow, LoginSessionRow, MetadataRow, PendingDeviceRow, ReleaseRow, ReportRow,
+          RolloutRow, StageRow, UsedNonceRow, UserRow)  # fmt: skip

@@ -25,7 +25,9 @@ from kedge_shared.rollouts import (
 #: What is asked for stands in a module of its own; callers find it here too.
 __all__ = ["GateSpec", "LimitSpec", "RetrySpec", "RolloutSpec", "SequentialSpec", "StageSpec"]
 
-RolloutState = Literal["running", "paused", "completed", "halted", "stopped", "recalled"]
+RolloutState = Literal[
+    "proposed", "running", "paused", "completed", "halted", "stopped", "recalled"
+]
 StageState = Literal["waiting", "running", "asking", "widened", "passed", "failed"]
 GateVerdict = Literal["pass", "fail", "undecided"]
 
@@ -138,6 +140,8 @@ class RolloutInfo:
         created: Unix seconds.
         finished: Unix seconds, or ``None``.
         stages: In order.
+        created_by: Who made it.
+        approvals: Of a rollout that wants two people's yes: who has said it to what it asks now.
     """
 
     id: str
@@ -149,6 +153,8 @@ class RolloutInfo:
     created: float
     finished: float | None
     stages: tuple[StageInfo, ...]
+    created_by: str = ""
+    approvals: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -196,6 +202,10 @@ class DeviceInfo:
         latency_p95_ms: Of its last telemetry window, or ``None``.
         frames: Frames it reported in all.
         serves: It is in rollouts; otherwise it only measures (`kedge bench-worker`).
+        fingerprint: Of its key.
+        revoked: Unix seconds since when it is refused, or ``None``.
+        suspected_clone: Unix seconds since when two boards seem to have its key, or ``None``.
+        suspicion: What was seen.
     """
 
     id: Name
@@ -209,6 +219,10 @@ class DeviceInfo:
     latency_p95_ms: float | None
     frames: Count
     serves: bool = True
+    fingerprint: str = ""
+    revoked: float | None = None
+    suspected_clone: float | None = None
+    suspicion: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,17 +15,21 @@ from kedge_shared.errors import KedgeError
 #: Which extra brings what a command imports.
 EXTRA_OF = {
     "agent": "agent",
+    "audit": "operator",
     "bench-worker": "agent",
     "build": "builder",
     "device": "operator",
     "explain": "builder",
     "inspect": "builder",
     "keys": "builder",
+    "login": "operator",
     "prune": "builder",
     "publish": "builder",
     "release": "operator",
     "rollout": "operator",
     "server": "server",
+    "token": "operator",
+    "user": "operator",
 }
 
 

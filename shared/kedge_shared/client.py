@@ -272,7 +272,7 @@ class Client:
 def refusal(server: str, answer: httpx.Response) -> KedgeError:
     """Turns an error answer into the error that a person reads."""
     status = answer.status_code
-    if status in {httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN}:
+    if status == httpx.codes.UNAUTHORIZED:
         return ServiceError(
             f"server {server} does not take this token", "check KEDGE_TOKEN_FILE", status=status
         )

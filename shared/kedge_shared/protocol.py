@@ -72,6 +72,8 @@ class Enrolment:
         facts: What the board is.
         tags: For selectors.
         serves: It runs the agent; a board that only measures is in no rollout.
+        renews: It fetches short-lived access tokens by signing nonces (kedge_shared.access), and
+            is given no lasting one.
     """
 
     name: Name
@@ -80,6 +82,7 @@ class Enrolment:
     facts: DeviceFacts
     tags: dict[str, str] = field(default_factory=dict)
     serves: bool = True
+    renews: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,7 +91,8 @@ class Enrolled:
 
     Attributes:
         device: Identifier of the device.
-        token: Bearer token for polls, downloads and reports; shown once.
+        token: Bearer token for polls, downloads and reports; shown once. Empty for a board that
+            renews.
     """
 
     device: Name

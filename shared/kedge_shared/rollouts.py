@@ -20,7 +20,8 @@ Risk = Annotated[float, Meta(gt=0, le=0.5)]
 InnerShare = Annotated[float, Meta(gt=0, lt=1)]
 Seconds = Annotated[float, Meta(ge=0)]
 #: RSQL (kedge_server.devices.selectors).
-SelectorText = Annotated[str, Meta(max_length=1000)]
+SELECTOR_MOST = 1000
+SelectorText = Annotated[str, Meta(max_length=SELECTOR_MOST)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,6 +154,8 @@ class RolloutSpec:
         blast_radius: So many boards at most have the release and have not proven healthy.
         deadline_hours: After it the rollout stops; boards keep what they have.
         retry: Boards that could not decide are tried again; ``None`` is once only.
+        two_person: Nothing begins, and no stage that asks goes on, before two people other than
+            its creator said yes (``kedge rollout approve``).
     """
 
     model: Name
@@ -166,3 +169,4 @@ class RolloutSpec:
     blast_radius: Annotated[int, Meta(ge=1)] | None = None
     deadline_hours: Annotated[float, Meta(gt=0, le=24 * 365)] | None = None
     retry: RetrySpec | None = None
+    two_person: bool = False

@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import os
 import stat
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -39,8 +40,14 @@ def seal(value: object, kind: str, signer: CryptoSigner) -> dict[str, Any]:
     Returns:
         The DSSE envelope as a JSON dictionary.
     """
+    return seal_by(value, kind, [signer])
+
+
+def seal_by(value: object, kind: str, signers: Iterable[CryptoSigner]) -> dict[str, Any]:
+    """Signs like :func:`seal`, with each of several keys."""
     envelope = Envelope(wire.encode(value), kind, {})
-    envelope.sign(signer)
+    for each in signers:
+        envelope.sign(each)
     return dict(envelope.to_dict())
 
 

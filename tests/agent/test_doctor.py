@@ -114,7 +114,7 @@ def no_runtime(_: AgentSettings, monkeypatch: pytest.MonkeyPatch) -> None:
         (no_root, "pinned root", "bad", "is not there"),
         (open_root, "pinned root", "bad", "everybody may write"),
         (open_state, "state", "bad", "open to other users"),
-        (not_enrolled, "key", "bad", "has no token"),
+        (not_enrolled, "key", "odd", "waits for approval"),
         (broken_journal, "state", "bad", "cannot be"),
         (full_disk, "disk", "bad", "0 MiB free"),
         (in_1970, "clock", "bad", "1970-01-01"),

@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from kedge_agent import enrolment, facts
+from kedge_agent import access, enrolment, facts
 from kedge_agent.bench.child import Order, Outcome
 from kedge_agent.bench.diary import Diary
 from kedge_agent.bench.settings import BenchSettings, read_keys
@@ -261,7 +261,7 @@ async def _run(
     async with ServerClient(settings.server) as server:
         board = await asyncio.to_thread(facts.gather)
         me = await enrolment.enrolled(settings, server)
-        server.authorise(me.token)
+        access.let_in(me, server, "bench-worker")
         worker = BenchWorker(settings, server, me, board)
         failures = 0
         while True:

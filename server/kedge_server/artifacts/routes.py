@@ -5,14 +5,14 @@ from __future__ import annotations
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import FileResponse
 
-from kedge_server.auth import AnyToken, Operator
+from kedge_server.auth import AnyToken, MayPublish
 from kedge_server.context import Services
 
 router = APIRouter(prefix="/api/v1/artifacts", tags=["artifacts"])
 
 
 @router.put("/{sha256}", status_code=201, response_class=Response, summary="Upload an artifact")
-async def upload(sha256: str, request: Request, services: Services, _: Operator) -> Response:
+async def upload(sha256: str, request: Request, services: Services, _: MayPublish) -> Response:
     """Streams an artifact in; its hash is its name. 201 when new, 200 when it was there."""
     fresh = await services.store.receive(sha256, request.stream())
     return Response(status_code=201 if fresh else 200)

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import time
-from collections.abc import Sequence
 
 from sqlmodel import Session, col, select
 
 from kedge_server.audit.tables import AuditRow
-
-_FIRST = "0" * 64
+from kedge_shared.audit import FIRST, AuditEntry, chain
 
 
 def record(session: Session, actor: str, action: str, subject: str, detail: str = "") -> None:
-    """Appends a row within the transaction of what it tells of."""
+    """Appends an entry within the transaction of what it tells of."""
     last = session.exec(select(AuditRow).order_by(col(AuditRow.id).desc()).limit(1)).first()
-    previous = last.hash if last else _FIRST
+    previous = last.hash if last else FIRST
     at = time.time()
     row = AuditRow(
         at=at, actor=actor, action=action, subject=subject, detail=detail, previous=previous,
@@ -27,22 +23,20 @@ def record(session: Session, actor: str, action: str, subject: str, detail: str 
     session.flush()
 
 
-def chain(previous: str, *parts: float | str) -> str:
-    """Returns a row's hash: over the one before it and everything it says."""
-    return hashlib.sha256(json.dumps([previous, *parts]).encode()).hexdigest()
+def newest(session: Session, most: int) -> list[AuditEntry]:
+    """Returns the newest entries, newest first."""
+    query = select(AuditRow).order_by(col(AuditRow.id).desc()).limit(most)
+    return [_entry(each) for each in session.exec(query)]
 
 
-def broken_at(rows: Sequence[AuditRow]) -> int | None:
-    """Returns the id of the first row that was altered, or ``None``."""
-    previous = _FIRST
-    for row in rows:
-        expected = chain(previous, row.at, row.actor, row.action, row.subject, row.detail)
-        if row.previous != previous or row.hash != expected:
-            return row.id
-        previous = row.hash
-    return None
+def after(session: Session, entry: int, most: int) -> list[AuditEntry]:
+    """Returns the entries after one, oldest first."""
+    query = select(AuditRow).where(col(AuditRow.id) > entry).order_by(col(AuditRow.id)).limit(most)
+    return [_entry(each) for each in session.exec(query)]
 
 
-def newest(session: Session, most: int) -> list[AuditRow]:
-    """Returns the newest rows, newest first."""
-    return list(session.exec(select(AuditRow).order_by(col(AuditRow.id).desc()).limit(most)))
+def _entry(row: AuditRow) -> AuditEntry:
+    return AuditEntry(
+        id=row.id or 0, at=row.at, actor=row.actor, action=row.action, subject=row.subject,
+        detail=row.detail, previous=row.previous, hash=row.hash,
+    )  # fmt: skip

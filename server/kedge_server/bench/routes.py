@@ -8,7 +8,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 
-from kedge_server.auth import Device, Operator
+from kedge_server.auth import Device, MayBench
 from kedge_server.bench import service
 from kedge_server.bodies import SIGNED_BODY, read_signed
 from kedge_server.context import Services
@@ -27,20 +27,20 @@ router = APIRouter(tags=["bench"])
 @router.post(
     "/api/v1/bench/jobs", status_code=201, summary="Post a bench job", openapi_extra=SIGNED_BODY
 )
-async def post(request: Request, services: Services, who: Operator) -> BenchJobInfo:
+async def post(request: Request, services: Services, who: MayBench) -> BenchJobInfo:
     """Takes a job that a builder signed; its files are uploaded before. Harmless to repeat."""
     body = await read_signed(request, JOB_LIMIT_BYTES)
 
     def work() -> BenchJobInfo:
         with transaction(services.engine) as session:
-            return service.post(session, services.store, body, who)
+            return service.post(session, services.store, body, str(who))
 
     return await run_in_threadpool(work)
 
 
 @router.get("/api/v1/bench/jobs", summary="Newest bench jobs")
 def jobs(
-    services: Services, _: Operator, most: Annotated[int, Query(ge=1, le=1000)] = 100
+    services: Services, _: MayBench, most: Annotated[int, Query(ge=1, le=1000)] = 100
 ) -> list[BenchJobInfo]:
     """Returns jobs, newest first."""
     with transaction(services.engine) as session:
@@ -48,17 +48,17 @@ def jobs(
 
 
 @router.get("/api/v1/bench/jobs/{job}", summary="One bench job")
-def show(job: str, services: Services, _: Operator) -> BenchJobInfo:
+def show(job: str, services: Services, _: MayBench) -> BenchJobInfo:
     """Returns where a job stands, and its result once there is one."""
     with transaction(services.engine) as session:
         return service.info(service.find(session, job))
 
 
 @router.post("/api/v1/bench/jobs/{job}/withdraw", summary="Take a bench job back")
-def withdraw(job: str, services: Services, who: Operator) -> BenchJobInfo:
+def withdraw(job: str, services: Services, who: MayBench) -> BenchJobInfo:
     """Lets nobody begin it any more."""
     with transaction(services.engine) as session:
-        return service.withdraw(session, job, who)
+        return service.withdraw(session, job, str(who))
 
 
 @router.post("/api/v1/device/bench/claim", summary="Is there something to measure?")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import secrets
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -65,9 +64,13 @@ class Director:
     Args:
         signers: Every director's key there is.
         life_seconds: How long an assignment may be taken up.
+        holds_clones: A board that seems to be two holds what it has until a person cleared it.
     """
 
-    def __init__(self, signers: Sequence[CryptoSigner], life_seconds: float) -> None:
+    def __init__(
+        self, signers: Sequence[CryptoSigner], life_seconds: float, *, holds_clones: bool = True
+    ) -> None:
+        self._holds_clones = holds_clones
         self._signers = {each.public_key.keyid: each for each in signers}
         self._signer, self._epoch, self._life = signers[0], 0, life_seconds
 
@@ -97,6 +100,8 @@ class Director:
             seen: Newest counter the device has accepted.
         """
         deployment, intent = effective(self._claims(session, device.id))
+        if device.suspected_clone is not None and self._holds_clones:
+            deployment, intent = None, "hold"
         stored = session.get(AssignmentRow, device.id)
         if stored is None and deployment is None:
             return None
@@ -179,8 +184,3 @@ class Director:
             Claim(rollout.order or 0, rollout.state, deployment.id, rollout.recall)
             for deployment, rollout in session.exec(query)
         ]
-
-
-def fresh_nonce() -> str:
-    """Returns a nonce for a device's next signed request."""
-    return secrets.token_urlsafe(12)

@@ -30,24 +30,42 @@ class Entry:
 
 
 class PollIndex:
-    """Token → device, and device → ready answer. Thread-safe."""
+    """Token → device, device → key, and device → ready answer. Thread-safe."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._devices: dict[str, str] = {}
         self._tokens: dict[str, str] = {}
+        self._keys: dict[str, str] = {}
         self._entries: dict[str, Entry] = {}
         self._seen: dict[str, float] = {}
         self._generation = 0
 
-    def add_device(self, device: str, token_hash: str) -> None:
-        """Makes a token known; an older one of the device is forgotten."""
+    def add_device(self, device: str, token_hash: str | None, fingerprint: str) -> None:
+        """Makes a device's key and lasting token known; older ones are forgotten."""
         with self._lock:
-            old = self._tokens.get(device)
-            if old is not None:
-                self._devices.pop(old, None)
-            self._tokens[device] = token_hash
-            self._devices[token_hash] = device
+            self._drop(device)
+            self._keys[device] = fingerprint
+            if token_hash is not None:
+                self._tokens[device] = token_hash
+                self._devices[token_hash] = device
+
+    def remove_device(self, device: str) -> None:
+        """Forgets a device: it is refused from now on."""
+        with self._lock:
+            self._drop(device)
+            self._generation += 1
+            self._entries.pop(device, None)
+
+    def _drop(self, device: str) -> None:
+        self._keys.pop(device, None)
+        old = self._tokens.pop(device, None)
+        if old is not None:
+            self._devices.pop(old, None)
+
+    def key_of(self, device: str) -> str | None:
+        """Returns the fingerprint of a device's key, or ``None`` of one that is not let in."""
+        return self._keys.get(device)
 
     def device_of(self, token_hash: str) -> str | None:
         """Returns whose token it is."""

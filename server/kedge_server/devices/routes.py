@@ -7,12 +7,11 @@ import json
 from fastapi import APIRouter, Request, Response
 from fastapi.concurrency import run_in_threadpool
 
-from kedge_server.auth import Credentials, Device, Operator, token_hash
+from kedge_server.auth import Device, MayRead, device_of
 from kedge_server.bodies import BoundedRoute, read_json
 from kedge_server.context import Context, Services
 from kedge_server.database import transaction
 from kedge_server.devices import service
-from kedge_server.devices.assignments import fresh_nonce
 from kedge_server.devices.index import Entry
 from kedge_server.errors import RequestError, UnauthorizedError
 from kedge_server.rollouts import service as rollouts
@@ -21,8 +20,6 @@ from kedge_shared.api import (
     DeploymentInfo,
     DeviceAssignment,
     DeviceInfo,
-    EnrolmentToken,
-    TokenRequest,
 )
 from kedge_shared.protocol import (
     HEADER_COUNTER,
@@ -31,7 +28,6 @@ from kedge_shared.protocol import (
     HEADER_TIMESTAMP,
     REPORT_BATCH,
     REPORT_LIMIT_BYTES,
-    Enrolled,
     PollAnswer,
 )
 
@@ -40,43 +36,18 @@ router = APIRouter(tags=["devices"], route_class=BoundedRoute)
 _COUNTER_DIGITS = 15
 
 
-@router.post("/api/v1/enrolment-tokens", summary="Make one-time enrolment tokens")
-def tokens(request: TokenRequest, services: Services, who: Operator) -> list[EnrolmentToken]:
-    """Makes tokens; they are shown once."""
-    with transaction(services.engine) as session:
-        return service.make_tokens(session, request, who)
-
-
-@router.post("/api/v1/enrol", summary="Enrol a device")
-async def enrol(request: Request, services: Services, credentials: Credentials) -> Enrolled:
-    """Takes a device into the fleet: a one-time token, and a request signed by the device's key."""
-    if credentials is None:
-        raise UnauthorizedError("no enrolment token", "send 'Authorization: Bearer TOKEN'")
-    body = await read_json(request, REPORT_LIMIT_BYTES)
-    if not isinstance(body, dict):
-        raise RequestError("an enrolment is a signed message")
-
-    def work() -> tuple[Enrolled, str]:
-        with transaction(services.engine) as session:
-            return service.enrol(session, credentials.credentials, body)
-
-    answer, hashed = await run_in_threadpool(work)
-    services.index.add_device(answer.device, hashed)
-    services.index.forget([answer.device])
-    return answer
-
-
 @router.get(
     "/api/v1/device/poll",
     summary="What shall this device run?",
     response_model=PollAnswer,
     responses={304: {"description": "Nothing is new; freshness is not extended."}},
+    openapi_extra={"security": [{"deviceToken": []}]},
 )
 async def poll(request: Request) -> Response:
     """Answers from memory; the database is asked only after something changed."""
     services: Context = request.app.state.context
     scheme, _, token = request.headers.get("authorization", "").partition(" ")
-    device = services.index.device_of(token_hash(token)) if scheme.lower() == "bearer" else None
+    device = device_of(services, token) if scheme.lower() == "bearer" else None
     if device is None:
         raise UnauthorizedError("this token is no device's")
     services.index.saw(device)
@@ -87,7 +58,7 @@ async def poll(request: Request) -> Response:
         "ETag": entry.etag,
         HEADER_INTERVAL: f"{services.settings.poll_seconds:g}",
         HEADER_TIMESTAMP: str(services.repository.timestamp_version),
-        HEADER_NONCE: fresh_nonce(),
+        HEADER_NONCE: services.access.nonce().nonce,
         "Cache-Control": "no-store",
     }
     if request.headers.get("if-none-match") == entry.etag:
@@ -110,7 +81,7 @@ def _make_entry(services: Context, device: str, seen: int = 0) -> Entry:
             assignment=json.loads(row.envelope) if row else None,
             timestamp_version=version,
             next_poll_seconds=services.settings.poll_seconds,
-            nonce=fresh_nonce(),
+            nonce=services.access.nonce().nonce,
         )
         etag = f'"{row.counter if row else 0}-{version}"'
         until = row.issued + (row.expires - row.issued) / 2 if row else float("inf")
@@ -135,27 +106,30 @@ async def reports(request: Request, services: Services, device: Device) -> dict[
     accepted, duplicates = await run_in_threadpool(work)
     if accepted:
         services.index.forget_all()
+    elif duplicates:
+        # They may have shown that the board is two.
+        services.index.forget([device])
     return {"accepted": accepted, "duplicates": duplicates}
 
 
 @router.get("/api/v1/devices", summary="Devices of the fleet")
 def search(
-    services: Services, _: Operator, device_class: str = "", tag: str = ""
+    services: Services, who: MayRead, device_class: str = "", tag: str = ""
 ) -> list[DeviceInfo]:
-    """Returns devices, by class and tag (``key:value``)."""
+    """Returns devices within one's scope, by class and tag (``key:value``)."""
     with transaction(services.engine) as session:
-        return service.search(session, device_class, tag)
+        return service.search(session, device_class, tag, who.reach)
 
 
 @router.get("/api/v1/devices/{device}", summary="One device")
-def show(device: str, services: Services, _: Operator) -> DeviceInfo:
+def show(device: str, services: Services, _: MayRead) -> DeviceInfo:
     """Returns one device."""
     with transaction(services.engine) as session:
         return service.info(service.find(session, device))
 
 
 @router.get("/api/v1/devices/{device}/assignment", summary="A device's assignment, for a bundle")
-def assignment(device: str, services: Services, _: Operator) -> DeviceAssignment:
+def assignment(device: str, services: Services, _: MayRead) -> DeviceAssignment:
     """Returns what the device would be told if it polled now, signed by the director."""
     with transaction(services.engine) as session:
         row = services.director.assign(session, service.find(session, device))
@@ -164,7 +138,7 @@ def assignment(device: str, services: Services, _: Operator) -> DeviceAssignment
 
 
 @router.get("/api/v1/devices/{device}/deployments", summary="A device's deployments")
-def deployments(device: str, services: Services, _: Operator) -> list[DeploymentInfo]:
+def deployments(device: str, services: Services, _: MayRead) -> list[DeploymentInfo]:
     """Returns everything that was ever deployed on a device, newest first."""
     with transaction(services.engine) as session:
         service.find(session, device)

@@ -1,95 +1,30 @@
-"""Enrolment, reports and what operators see of devices."""
+"""Reports of devices and what operators see of them."""
 
 from __future__ import annotations
 
 import json
-import secrets
 import time
 from collections.abc import Sequence
 from typing import Any
 
 from sqlmodel import Session, col, select
 
-from kedge_server.audit.service import record
-from kedge_server.devices.tables import DeviceRow, EnrolmentTokenRow, ReportRow
-from kedge_server.errors import ConflictError, NotFoundError, RequestError, UnauthorizedError
+from kedge_server.accounts.principal import WHOLE_FLEET, Reach
+from kedge_server.devices import clones
+from kedge_server.devices.tables import DeviceRow, ReportRow
+from kedge_server.errors import NotFoundError, RequestError
 from kedge_server.rollouts import reports
+from kedge_server.rollouts.membership import facts_of_device
 from kedge_shared import signing, wire
-from kedge_shared.api import DeviceInfo, EnrolmentToken, TokenRequest
+from kedge_shared.api import DeviceInfo
 from kedge_shared.errors import InputError, TrustError
 from kedge_shared.phases import Phase
 from kedge_shared.protocol import (
-    ENROLMENT_TYPE,
     REPORT_LIMIT_BYTES,
     REPORT_TYPE,
     DeviceFacts,
-    Enrolled,
-    Enrolment,
     Report,
 )
-
-
-def make_tokens(session: Session, request: TokenRequest, who: str) -> list[EnrolmentToken]:
-    """Makes one-time enrolment tokens; only their hashes are stored."""
-    from kedge_server.auth import token_hash
-
-    expires = time.time() + request.ttl_seconds
-    made = [EnrolmentToken(token=secrets.token_urlsafe(24), expires=expires)
-            for _ in range(request.count)]  # fmt: skip
-    for each in made:
-        session.add(EnrolmentTokenRow(token_hash=token_hash(each.token), expires=expires))
-    record(session, who, "enrolment-tokens", str(request.count))
-    return made
-
-
-def enrol(session: Session, token: str, envelope: dict[str, Any]) -> tuple[Enrolled, str]:
-    """Enrols a device that proves it holds the key it brings.
-
-    Returns:
-        The answer, and the hash of the device's token.
-
-    Raises:
-        UnauthorizedError: The token is unknown, used or expired.
-        RequestError: The request is malformed or not signed by its own key.
-        ConflictError: The name belongs to a device with another key.
-    """
-    from kedge_server.auth import token_hash
-
-    row = session.get(EnrolmentTokenRow, token_hash(token))
-    if row is None or row.used_by is not None or row.expires < time.time():
-        raise UnauthorizedError(
-            "this enrolment token is unknown, used or expired", "make one: kedge device token"
-        )
-    try:
-        claimed = signing.peek(envelope, Enrolment)
-        key = signing.key_from_dict(claimed.public_key)
-        enrolment = signing.unseal(
-            envelope, ENROLMENT_TYPE, Enrolment, key, limit_bytes=REPORT_LIMIT_BYTES
-        )
-    except TrustError as error:
-        raise RequestError(f"enrolment is not to be trusted: {error}") from None
-    device = session.get(DeviceRow, enrolment.name)
-    if device is not None and device.key_id != key.keyid:
-        raise ConflictError(
-            f"{enrolment.name} is enrolled with another key", "give this board another name"
-        )
-    secret = secrets.token_urlsafe(32)
-    if device is None:
-        device = DeviceRow(id=enrolment.name, device_class="", key_id=key.keyid, public_key="",
-                           token_hash="", facts="", enrolled=time.time())  # fmt: skip
-    device.device_class, device.serves = enrolment.device_class, enrolment.serves
-    device.public_key = json.dumps(enrolment.public_key)
-    device.token_hash = token_hash(secret)
-    device.tags = json.dumps(enrolment.tags)
-    device.facts = wire.encode(enrolment.facts).decode()
-    row.used_by = device.id
-    session.add(device)
-    session.add(row)
-    session.flush()
-    record(session, device.id, "enrol", device.id, f"{device.device_class}, key {key.keyid[:12]}")
-    if device.serves:
-        reports.late_device(session, device, time.time())
-    return Enrolled(device=device.id, token=secret), device.token_hash
 
 
 def take_reports(
@@ -108,9 +43,12 @@ def take_reports(
     reports = [_open(at, each, device, key) for at, each in enumerate(envelopes)]
     fresh = 0
     for report in reports:
-        if session.get(ReportRow, (device.id, report.boot_id, report.seq)) is None:
+        taken = session.get(ReportRow, (device.id, report.boot_id, report.seq))
+        if taken is None:
             _apply(session, device, report)
             fresh += 1
+        else:
+            clones.told_twice(session, device, taken.body, report)
     return fresh, len(reports) - fresh
 
 
@@ -159,15 +97,18 @@ def find(session: Session, device: str) -> DeviceRow:
     return row
 
 
-def search(session: Session, device_class: str, tag: str) -> list[DeviceInfo]:
-    """Returns devices by class and tag (``key:value``); empty is any."""
+def search(
+    session: Session, device_class: str, tag: str, within: Reach = WHOLE_FLEET
+) -> list[DeviceInfo]:
+    """Returns devices within a scope by class and tag (``key:value``); empty is any."""
     query = select(DeviceRow).order_by(col(DeviceRow.id))
     if device_class:
         query = query.where(DeviceRow.device_class == device_class)
     key, _, value = tag.partition(":")
     return [
         info(each) for each in session.exec(query)
-        if not tag or json.loads(each.tags).get(key) == value
+        if (not tag or json.loads(each.tags).get(key) == value)
+        and (within.whole or within.includes(facts_of_device(each)))
     ]  # fmt: skip
 
 
@@ -178,6 +119,8 @@ def info(row: DeviceRow) -> DeviceInfo:
         facts=wire.decode(row.facts.encode(), DeviceFacts, "stored facts"), release=row.release,
         engine=row.engine, phase=Phase(row.phase), last_seen=row.last_seen,
         latency_p95_ms=row.latency_p95_ms, frames=row.frames, serves=row.serves,
+        fingerprint=row.key_id, revoked=row.revoked, suspected_clone=row.suspected_clone,
+        suspicion=row.suspicion,
     )  # fmt: skip
 
 

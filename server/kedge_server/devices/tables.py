@@ -9,7 +9,8 @@ from sqlmodel import Field, SQLModel
 class DeviceRow(SQLModel, table=True):
     """An enrolled board. JSON columns hold the dataclasses of kedge_shared.
 
-    ``serves`` is false for a board that only measures: no rollout waits for it.
+    ``serves`` is false for a board that only measures: no rollout waits for it. ``token_hash`` is
+    of a lasting token; boards that renew theirs have none.
     """
 
     __tablename__ = "device"
@@ -18,7 +19,7 @@ class DeviceRow(SQLModel, table=True):
     device_class: str = Field(index=True)
     key_id: str
     public_key: str
-    token_hash: str = Field(unique=True)
+    token_hash: str | None = Field(default=None, unique=True)
     tags: str = "{}"
     facts: str
     enrolled: float
@@ -29,6 +30,66 @@ class DeviceRow(SQLModel, table=True):
     latency_p95_ms: float | None = None
     frames: int = 0
     serves: bool = Field(default=True, sa_column_kwargs={"server_default": true()})
+    revoked: float | None = None
+    suspected_clone: float | None = None
+    suspicion: str = Field(default="", sa_column_kwargs={"server_default": ""})
+
+
+class DeadKeyRow(SQLModel, table=True):
+    """A key that is never taken again: of a revoked board, or one that was changed for another."""
+
+    __tablename__ = "dead_key"
+
+    fingerprint: str = Field(primary_key=True)
+    device: str
+    at: float
+    why: str
+
+
+class DeviceRunRow(SQLModel, table=True):
+    """A start of a board's program that asked for access; ``order`` says which came later."""
+
+    __tablename__ = "device_run"
+
+    order: int | None = Field(default=None, primary_key=True)
+    device: str = Field(foreign_key="device.id", index=True)
+    program: str
+    run: str
+
+
+class UsedNonceRow(SQLModel, table=True):
+    """A nonce that a board has used; kept until it would not be taken anyway."""
+
+    __tablename__ = "used_nonce"
+
+    nonce: str = Field(primary_key=True)
+    expires: float
+
+
+class PendingDeviceRow(SQLModel, table=True):
+    """A board that asked without a token; one row a key."""
+
+    __tablename__ = "pending_device"
+
+    fingerprint: str = Field(primary_key=True)
+    name: str
+    enrolment: str
+    address: str = Field(index=True)
+    first_asked: float
+    last_asked: float
+    state: str = "waiting"
+
+
+class AnnouncedKeyRow(SQLModel, table=True):
+    """A key whose board is taken in without being asked about."""
+
+    __tablename__ = "announced_key"
+
+    fingerprint: str = Field(primary_key=True)
+    note: str
+    added: float
+    added_by: str
+    device: str = ""
 
 
 class EnrolmentTokenRow(SQLModel, table=True):

@@ -1,4 +1,4 @@
-"""``kedge release`` and ``kedge device``; ``kedge rollout`` stands beside."""
+"""``kedge release`` and ``kedge device``; the other commands stand beside."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from kedge_server.operator import show
+from kedge_server.operator.device_cli import device
 from kedge_server.operator.options import DEFAULT_SERVER, connected, finite
 from kedge_server.operator.rollout_cli import rollout
 from kedge_shared import api
@@ -16,7 +17,6 @@ from kedge_shared.options import Json, Server, TokenFile
 __all__ = ["device", "release", "rollout"]
 
 release = typer.Typer(no_args_is_help=True, help="Releases that were published.")
-device = typer.Typer(no_args_is_help=True, help="The boards of the fleet.")
 
 
 @release.command("list")

@@ -11,17 +11,18 @@ from typing import TYPE_CHECKING
 from kedge_shared.errors import InputError
 
 if TYPE_CHECKING:
-    from kedge_shared.client import Client
+    from kedge_shared.operator_client import OperatorClient
 
 DEFAULT_SERVER = "http://127.0.0.1:8470"
 
 
 @contextmanager
-def connected(server: str, token_file: Path | None) -> Iterator[Client]:
+def connected(server: str, token_file: Path | None) -> Iterator[OperatorClient]:
     """Opens a client."""
-    from kedge_shared.client import Client, read_token
+    from kedge_shared.client import read_token
+    from kedge_shared.operator_client import OperatorClient
 
-    with Client(server, read_token(token_file)) as client:
+    with OperatorClient(server, read_token(token_file)) as client:
         yield client
 
 

@@ -52,6 +52,9 @@ def rollout_create(
         float, typer.Option(help="After so long a silent device has failed.")
     ] = 1800,
     recall: Annotated[bool, typer.Option(help="Go back to an older release.")] = False,
+    two_person: Annotated[
+        bool, typer.Option("--two-person", help="Two people but you say yes before it begins.")
+    ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only say who would get it, and why not the others.")
     ] = False,
@@ -75,7 +78,7 @@ def rollout_create(
         spec = api.RolloutSpec(
             model=model, release=version, tags=read_tags(tag or []), selector=selector,
             stages=tuple(api.StageSpec(percent=each, gate=gate) for each in read_percents(stages)),
-            recall=recall,
+            recall=recall, two_person=two_person,
         )  # fmt: skip
     with connected(server, token_file) as client:
         if dry_run:
@@ -211,7 +214,7 @@ def _until_final(client: Client, name: str, every_seconds: float) -> Iterator[ap
     while True:
         info = client.rollout(name)
         yield info
-        if info.state not in {"running", "paused"}:
+        if info.state not in {"proposed", "running", "paused"}:
             return
         time.sleep(every_seconds)
 

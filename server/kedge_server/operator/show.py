@@ -23,6 +23,9 @@ _COLOURS = {
     "refused": "red",
     "rolled_back": "red",
     "paused": "yellow",
+    "proposed": "yellow",
+    "revoked": "red",
+    "suspected clone": "red",
 }
 
 
@@ -109,7 +112,7 @@ def devices(found: Sequence[api.DeviceInfo], *, as_json: bool) -> None:
             each.id,
             each.device_class,
             each.release or ("nothing yet" if each.serves else "measures only"),
-            each.phase.value,
+            _stands(each),
             "" if each.latency_p95_ms is None else f"{each.latency_p95_ms:.1f} ms",
             _ago(each.last_seen),
         )
@@ -123,6 +126,12 @@ def devices(found: Sequence[api.DeviceInfo], *, as_json: bool) -> None:
     )
 
 
+def _stands(found: api.DeviceInfo) -> str:
+    if found.revoked is not None:
+        return "revoked"
+    return "suspected clone" if found.suspected_clone is not None else found.phase.value
+
+
 def device(
     found: api.DeviceInfo, deployments: Sequence[api.DeploymentInfo], *, as_json: bool
 ) -> None:
@@ -130,6 +139,9 @@ def device(
     if as_json:
         return print_json({"device": found, "deployments": deployments})
     devices([found], as_json=False)
+    _console.print(Text(f"key {found.fingerprint}"))
+    if found.suspected_clone is not None:
+        _console.print(Text(one_line(f"suspected clone: {found.suspicion}")))
     return _deployments(deployments)
 
 

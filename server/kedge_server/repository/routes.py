@@ -10,7 +10,7 @@ from sqlmodel import Session
 
 from kedge_server.artifacts.routes import immutable_headers
 from kedge_server.audit.service import record
-from kedge_server.auth import AnyToken, Operator
+from kedge_server.auth import AnyToken, MayPublish, MayRead
 from kedge_server.bodies import read_bytes
 from kedge_server.context import Context, Services
 from kedge_server.database import transaction
@@ -47,14 +47,16 @@ def target(path: str, services: Services, _: AnyToken) -> Response:
 
 
 @router.get("/api/v1/repository", summary="Versions of the image repository")
-def state(services: Services, _: Operator) -> RepositoryState:
+def state(services: Services, _: MayRead) -> RepositoryState:
     """Returns the newest version of every role."""
     with transaction(services.engine) as session:
         return services.repository.state(session)
 
 
 @router.post("/api/v1/repository/metadata", summary="Publish signed metadata of several roles")
-async def publish_metadata(request: Request, services: Services, who: Operator) -> RepositoryState:
+async def publish_metadata(
+    request: Request, services: Services, who: MayPublish
+) -> RepositoryState:
     """Takes root, targets and models' metadata, whole or not at all.
 
     Each names its own version, which must follow the one that stands: 412 when somebody published
@@ -67,7 +69,7 @@ async def publish_metadata(request: Request, services: Services, who: Operator) 
         raise RequestError(error.what, "send a JSON object of role and metadata") from None
     offered = {role: text.encode() for role, text in texts.items()}
     with transaction(services.engine) as session:
-        found = _publish(session, services, offered, who)
+        found = _publish(session, services, offered, str(who))
     services.index.forget_all()
     return found
 

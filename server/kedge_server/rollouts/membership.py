@@ -24,7 +24,7 @@ from kedge_shared.protocol import DeviceFacts, Verdict
 from kedge_shared.resolver import resolve
 from kedge_shared.rollouts import RolloutSpec
 
-OPEN_ROLLOUTS = ("running", "paused")
+OPEN_ROLLOUTS = ("proposed", "running", "paused")
 #: Columns instead of entities: the whole fleet is read.
 _COLUMNS = (DeviceRow.id, DeviceRow.device_class, DeviceRow.facts, DeviceRow.tags,
             DeviceRow.release)  # fmt: skip

@@ -8,6 +8,7 @@ from sqlalchemy import CursorResult, update
 from sqlmodel import Session, col
 
 from kedge_server.audit.service import record
+from kedge_server.rollouts import approvals
 from kedge_server.rollouts.stages import RolloutEvent, StageEvent, advance, advance_stage
 from kedge_server.rollouts.tables import RolloutRow, StageRow
 from kedge_shared.api import RolloutState, StageState
@@ -72,5 +73,7 @@ def move_stage(
     )
     if changed.rowcount != 1:
         return False
+    if event is StageEvent.REOPEN:
+        approvals.forget(session, stage.rollout, stage.index)
     session.refresh(stage)
     return True

@@ -15,6 +15,7 @@ from kedge_server.rollouts.decision import Decision
 from kedge_server.rollouts.evidence import Evidence
 from kedge_server.rollouts.gates import judge
 from kedge_server.rollouts.knowledge import facts_of, spec_of, stages_of
+from kedge_server.rollouts.membership import OPEN_ROLLOUTS
 from kedge_server.rollouts.moves import move, move_stage
 from kedge_server.rollouts.stages import OPEN, RolloutEvent, StageEvent, step
 from kedge_server.rollouts.tables import DeploymentRow, RolloutRow, StageRow
@@ -25,7 +26,7 @@ SCHEDULER = "scheduler"
 
 def tick(session: Session, now: float) -> bool:
     """Looks at every running rollout; says whether anything changed."""
-    query = select(RolloutRow).where(col(RolloutRow.state).in_(["running", "paused"]))
+    query = select(RolloutRow).where(col(RolloutRow.state).in_(OPEN_ROLLOUTS))
     changed = False
     for rollout in session.exec(query).all():
         changed = look(session, rollout, now) or changed
@@ -34,14 +35,21 @@ def tick(session: Session, now: float) -> bool:
 
 def look(session: Session, rollout: RolloutRow, now: float) -> bool:
     """Judges a rollout's open stage and acts on it; says whether anything changed."""
-    stages = stages_of(session, rollout.id)
+    stages, spec = stages_of(session, rollout.id), spec_of(rollout)
     current = next((each for each in stages if each.state in OPEN), None)
-    if current is None:
+    if current is None and rollout.state != "proposed":
         return False
-    spec = spec_of(rollout)
     if _overdue(rollout, spec, now):
         why = f"the deadline of {spec.deadline_hours:g} h is over"
         return move(session, rollout, RolloutEvent.OVERDUE, why, SCHEDULER, now)
+    return current is not None and _judge(session, rollout, spec, stages, current, now)
+
+
+def _judge(
+    session: Session, rollout: RolloutRow, spec: RolloutSpec, stages: Sequence[StageRow],
+    current: StageRow, now: float,
+) -> bool:  # fmt: skip
+    """Judges the open stage and acts on it; says whether anything changed."""
     stage = spec.stages[current.index]
     filled = rollout.state == "running" and _keep_going(session, rollout, spec, current, now)
     facts = facts_of(session, rollout.id, stages, current.index)

@@ -3,56 +3,71 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import Literal
 
 from fastapi import APIRouter
+from sqlmodel import Session
 
-from kedge_server.auth import Operator
+from kedge_server.accounts import reach
+from kedge_server.accounts.principal import Reach
+from kedge_server.auth import MayApprove, MayRead, MayRun, MayStop
 from kedge_server.bodies import BoundedRoute
-from kedge_server.context import Services
+from kedge_server.context import Context, Services
 from kedge_server.database import transaction
+from kedge_server.devices import service as devices
+from kedge_server.devices.selectors import SelectorError
+from kedge_server.errors import MalformedError
 from kedge_server.repository.withdrawal import require_listed
 from kedge_server.rollouts import service
 from kedge_server.rollouts.stages import RolloutEvent
 from kedge_shared.api import DecisionInfo, DeploymentInfo, PlanInfo, RolloutInfo, RolloutSpec
+from kedge_shared.rollouts import SELECTOR_MOST
 
 router = APIRouter(prefix="/api/v1/rollouts", tags=["rollouts"], route_class=BoundedRoute)
 
 
 @router.post("", status_code=201, summary="Start a rollout or a recall")
-def create(spec: RolloutSpec, services: Services, who: Operator) -> RolloutInfo:
-    """Draws the cohorts, stores them and assigns the first stage."""
+def create(spec: RolloutSpec, services: Services, who: MayRun) -> RolloutInfo:
+    """Draws the cohorts, stores them and assigns the first stage.
+
+    Whoever is confined to a part of the fleet draws from that part, which joins the selector.
+    """
+    spec = _narrowed(spec, who.reach)
     with transaction(services.engine) as session:
         listed = services.repository.targets(session)
         require_listed(session, listed, spec.model, spec.release)
-        made = service.create(session, spec, who, time.time())
+        made = service.create(session, spec, str(who), time.time())
     services.index.forget_all()
     return made
 
 
 @router.post("/plan", summary="What would a rollout do?")
-def plan(spec: RolloutSpec, services: Services, _: Operator) -> PlanInfo:
+def plan(spec: RolloutSpec, services: Services, who: MayRun) -> PlanInfo:
     """Says who would get what, when, and why not the others; changes nothing."""
+    spec = _narrowed(spec, who.reach)
     with transaction(services.engine) as session:
-        return service.plan(session, spec)
+        found = service.plan(session, spec)
+        return _seen(session, found, who.reach)
 
 
 @router.get("", summary="Every rollout")
-def list_rollouts(services: Services, _: Operator) -> list[RolloutInfo]:
-    """Returns every rollout, newest first."""
+def list_rollouts(services: Services, who: MayRead) -> list[RolloutInfo]:
+    """Returns every rollout within one's scope, newest first."""
     with transaction(services.engine) as session:
-        return service.all_rollouts(session, time.time())
+        only = None if who.reach.whole else reach.rollouts_within(session, who.reach)
+        return service.all_rollouts(session, time.time(), only)
 
 
 @router.get("/{rollout}", summary="One rollout")
-def show(rollout: str, services: Services, _: Operator) -> RolloutInfo:
+def show(rollout: str, services: Services, _: MayRead) -> RolloutInfo:
     """Returns one rollout with its stages and gates."""
     with transaction(services.engine) as session:
         return service.info(session, service.find(session, rollout), time.time())
 
 
 @router.get("/{rollout}/deployments", summary="A rollout's deployments")
-def deployments(rollout: str, services: Services, _: Operator) -> list[DeploymentInfo]:
+def deployments(rollout: str, services: Services, _: MayRead) -> list[DeploymentInfo]:
     """Returns every deployment that was assigned."""
     with transaction(services.engine) as session:
         service.find(session, rollout)
@@ -60,39 +75,69 @@ def deployments(rollout: str, services: Services, _: Operator) -> list[Deploymen
 
 
 @router.get("/{rollout}/replay", summary="Judge a rollout's stored evidence again")
-def replay(rollout: str, services: Services, _: Operator) -> list[DecisionInfo]:
+def replay(rollout: str, services: Services, _: MayRead) -> list[DecisionInfo]:
     """Returns every decision that moved the rollout, beside what its evidence says today."""
     with transaction(services.engine) as session:
         return service.replay(session, rollout)
 
 
 @router.post("/{rollout}/approve", summary="Say yes for a stage that asks")
-def approve(rollout: str, services: Services, who: Operator) -> RolloutInfo:
+def approve(rollout: str, services: Services, who: MayApprove) -> RolloutInfo:
     """Lets a stage go on that its gate leaves to a person."""
     with transaction(services.engine) as session:
-        changed = service.approve(session, rollout, who, time.time())
+        changed = service.approve(session, rollout, str(who), time.time())
     services.index.forget_all()
     return changed
 
 
 @router.post("/{rollout}/retry", summary="Try again where it failed")
-def retry(rollout: str, services: Services, who: Operator) -> RolloutInfo:
+def retry(rollout: str, services: Services, who: MayRun) -> RolloutInfo:
     """Gives boards that failed or could not decide the release again, despite quarantine."""
     with transaction(services.engine) as session:
-        changed = service.retry(session, rollout, who, time.time())
+        changed = service.retry(session, rollout, str(who), time.time())
     services.index.forget_all()
     return changed
 
 
-@router.post("/{rollout}/{action}", summary="Pause, resume, halt or stop a rollout")
+@router.post("/{rollout}/resume", summary="Let a paused rollout go on")
+def resume(rollout: str, services: Services, who: MayRun) -> RolloutInfo:
+    """Lets it go on from where it was paused."""
+    return _change(services, rollout, RolloutEvent.RESUME, str(who))
+
+
+@router.post("/{rollout}/{action}", summary="Pause, halt or stop a rollout")
 def change(
-    rollout: str,
-    action: Literal["pause", "resume", "halt", "stop"],
-    services: Services,
-    who: Operator,
+    rollout: str, action: Literal["pause", "halt", "stop"], services: Services, who: MayStop
 ) -> RolloutInfo:
     """Halting sends the rollout's devices back to what they had; stopping leaves them."""
+    return _change(services, rollout, RolloutEvent(action), str(who))
+
+
+def _change(services: Context, rollout: str, event: RolloutEvent, who: str) -> RolloutInfo:
     with transaction(services.engine) as session:
-        changed = service.change(session, rollout, RolloutEvent(action), who, time.time())
+        changed = service.change(session, rollout, event, who, time.time())
     services.index.forget_all()
     return changed
+
+
+def _narrowed(spec: RolloutSpec, within: Reach) -> RolloutSpec:
+    if within.whole:
+        return spec
+    try:
+        selector = within.narrowed(spec.selector)
+    except SelectorError:
+        # Named with its field and position by the service, like every other fault.
+        return spec
+    if len(selector) > SELECTOR_MOST:
+        raise MalformedError(f"selector: longer than {SELECTOR_MOST} together with your scope")
+    return replace(spec, selector=selector)
+
+
+def _seen(session: Session, found: PlanInfo, within: Reach) -> PlanInfo:
+    """Returns a plan without the boards that are not within."""
+    if within.whole:
+        return found
+    inside = {each.id for each in devices.search(session, "", "", within)}
+    return replace(
+        found, skipped={name: why for name, why in found.skipped.items() if name in inside}
+    )

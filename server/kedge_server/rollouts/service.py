@@ -14,6 +14,7 @@ from kedge_server.errors import ConflictError, MalformedError, NotFoundError
 from kedge_server.releases.service import builds
 from kedge_server.releases.tables import ReleaseRow
 from kedge_server.rollouts import (
+    approvals,
     evidence,
     knowledge,
     membership,
@@ -58,8 +59,10 @@ def create(session: Session, spec: RolloutSpec, who: str, now: float) -> Rollout
     rollout = RolloutRow(
         id=fresh_id("ro"), model=spec.model, release=spec.release, recall=spec.recall,
         spec=wire.encode(spec).decode(), state="running", reason="started", created=now,
-        skipped=json.dumps(found.skipped), priority=spec.priority,
+        skipped=json.dumps(found.skipped), priority=spec.priority, created_by=who,
     )  # fmt: skip
+    if spec.two_person:
+        rollout.state, rollout.reason = "proposed", "waits for two people's yes"
     session.add(rollout)
     session.flush()
     membership.supersede(session, rollout, found.taken_over, now)
@@ -74,7 +77,8 @@ def create(session: Session, spec: RolloutSpec, who: str, now: float) -> Rollout
         [reports.deployment_values(rollout, device, stage, now)
          for device, stage in stages.items()],
     )  # fmt: skip
-    progress.begin_stage(session, rollout, spec, rows[0], now)
+    if not spec.two_person:
+        progress.begin_stage(session, rollout, spec, rows[0], now)
     detail = f"{spec.model} {spec.release} to {len(stages)} devices"
     record(session, who, "rollout create", rollout.id, detail)
     return info(session, rollout, now)
@@ -141,20 +145,34 @@ def change(
 
 
 def approve(session: Session, rollout_id: str, who: str, now: float) -> RolloutInfo:
-    """Says yes for a stage that asks.
+    """Says yes for a stage that asks, or for the start of a rollout that wants two people's.
 
     Raises:
         NotFoundError: There is no such rollout.
         ConflictError: It does not ask, or is not running.
+        ForbiddenError: It wants other people's yes than its creator's.
     """
     rollout = find(session, rollout_id)
-    stages = knowledge.stages_of(session, rollout.id)
+    stages, spec = knowledge.stages_of(session, rollout.id), knowledge.spec_of(rollout)
+    if rollout.state == "proposed":
+        said = approvals.add(session, rollout, approvals.START, who, now)
+        why = f"started: {' and '.join(said)} said yes"
+        if len(said) >= approvals.WANTED and moves.move(
+            session, rollout, RolloutEvent.START, why, who, now
+        ):
+            progress.begin_stage(session, rollout, spec, stages[0], now)
+        return info(session, rollout, now)
     current = next((each for each in stages if each.state == "asking"), None)
     if rollout.state != "running" or current is None:
         raise ConflictError(f"rollout {rollout_id} is {rollout.state} and asks for nothing")
+    if spec.two_person:
+        said = approvals.add(session, rollout, current.index, who, now)
+        if len(said) < approvals.WANTED:
+            return info(session, rollout, now)
+        who = " and ".join(said)
     if not moves.move_stage(session, current, StageEvent.APPROVE, now, who):
         raise ConflictError(f"rollout {rollout_id} has moved on", "look at it again")
-    title = knowledge.spec_of(rollout).stages[current.index].title
+    title = spec.stages[current.index].title
     why = f"stage {title} approved by {who}: {current.reason}"
     progress.go_on(session, rollout, stages, current, why, who, now)
     return info(session, rollout, now)
@@ -199,10 +217,12 @@ def find(session: Session, rollout: str) -> RolloutRow:
     return row
 
 
-def all_rollouts(session: Session, now: float) -> list[RolloutInfo]:
-    """Returns every rollout, newest first."""
+def all_rollouts(
+    session: Session, now: float, only: frozenset[str] | None = None
+) -> list[RolloutInfo]:
+    """Returns every rollout, or only some, newest first."""
     rows = session.exec(select(RolloutRow).order_by(col(RolloutRow.order).desc())).all()
-    return [info(session, row, now) for row in rows]
+    return [info(session, row, now) for row in rows if only is None or row.id in only]
 
 
 def deployments(
@@ -245,9 +265,18 @@ def info(session: Session, rollout: RolloutRow, now: float) -> RolloutInfo:
         id=rollout.id, model=rollout.model, release=rollout.release,
         state=state,  # type: ignore[arg-type]
         recall=rollout.recall, reason=rollout.reason, created=rollout.created,
-        finished=rollout.finished,
+        finished=rollout.finished, created_by=rollout.created_by,
+        approvals=_said_yes(session, rollout, spec, stages),
         stages=tuple(_stage(each, known, spec, now) for each in stages),
     )  # fmt: skip
+
+
+def _said_yes(
+    session: Session, rollout: RolloutRow, spec: RolloutSpec, stages: Sequence[StageRow]
+) -> tuple[str, ...]:
+    asking = next((each.index for each in stages if each.state == "asking"), approvals.START)
+    wants = spec.two_person and (rollout.state == "proposed" or asking != approvals.START)
+    return approvals.people(session, rollout.id, asking) if wants else ()
 
 
 def _stage(

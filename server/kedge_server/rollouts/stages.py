@@ -14,6 +14,7 @@ from kedge_shared.rollouts import StageSpec
 class RolloutEvent(str, Enum):
     """What moves a rollout on."""
 
+    START = "start"  # two people said yes
     STAGE_PASSED = "stage_passed"  # and there is another one
     LAST_PASSED = "last_passed"
     GATE_FAILED = "gate_failed"
@@ -27,6 +28,10 @@ class RolloutEvent(str, Enum):
 
 TRANSITIONS: Mapping[tuple[RolloutState, RolloutEvent], RolloutState] = MappingProxyType(
     {
+        ("proposed", RolloutEvent.START): "running",
+        ("proposed", RolloutEvent.HALT): "stopped",
+        ("proposed", RolloutEvent.STOP): "stopped",
+        ("proposed", RolloutEvent.OVERDUE): "stopped",
         ("running", RolloutEvent.STAGE_PASSED): "running",
         ("running", RolloutEvent.LAST_PASSED): "completed",
         ("running", RolloutEvent.GATE_FAILED): "halted",

@@ -23,6 +23,7 @@ class RolloutRow(SQLModel, table=True):
     finished: float | None = None
     skipped: str = "{}"
     priority: int = Field(default=0, sa_column_kwargs={"server_default": "0"})
+    created_by: str = Field(default="", sa_column_kwargs={"server_default": ""})
 
 
 class StageRow(SQLModel, table=True):
@@ -39,6 +40,17 @@ class StageRow(SQLModel, table=True):
     started: float | None = None
     finished: float | None = None
     approved_by: str = Field(default="", sa_column_kwargs={"server_default": ""})
+
+
+class ApprovalRow(SQLModel, table=True):
+    """A person's yes to a stage, or to the start (-1), where a rollout asks for two."""
+
+    __tablename__ = "approval"
+
+    rollout: str = Field(primary_key=True, foreign_key="rollout.id")
+    stage: int = Field(primary_key=True)
+    person: str = Field(primary_key=True)
+    at: float
 
 
 class DeploymentRow(SQLModel, table=True):

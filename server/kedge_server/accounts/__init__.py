@@ -1,0 +1,1 @@
+"""Who operates the fleet: users, API tokens, sessions, and what each role may do."""

@@ -1,0 +1,135 @@
+"""What operators ask a server beside releases and rollouts: accounts, admission, the audit log."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import httpx
+
+from kedge_shared import wire
+from kedge_shared.accounts import (
+    HEADER_CSRF,
+    ApiTokenInfo,
+    ApiTokenMade,
+    ApiTokenRequest,
+    Login,
+    PasswordChange,
+    UserInfo,
+    UserRequest,
+    Whoami,
+)
+from kedge_shared.admission import AnnouncedKey, AnnouncedKeys, PendingDevice
+from kedge_shared.api import DeviceInfo
+from kedge_shared.audit import AuditEntry
+from kedge_shared.client import Client
+from kedge_shared.errors import InputError, ServiceError
+from kedge_shared.protocol import Enrolled
+
+_PAGE = 1000
+
+
+class OperatorClient(Client):
+    """Talks to one server with an operator's token, or with a session after :meth:`log_in`."""
+
+    def whoami(self) -> Whoami:
+        """Returns who asks, and what may be done."""
+        return self._get("/api/v1/session", Whoami)
+
+    def log_in(self, login: Login) -> Whoami:
+        """Opens a session and goes on with it instead of a token.
+
+        Raises:
+            InputError: Name or password is wrong.
+        """
+        self.http.headers.pop("Authorization", None)
+        try:
+            me = self._post("/api/v1/session", login, Whoami)
+        except ServiceError as error:
+            if error.status == httpx.codes.UNAUTHORIZED:
+                raise InputError("name or password is wrong") from None
+            raise
+        self.http.headers[HEADER_CSRF] = me.csrf
+        return me
+
+    def log_out(self) -> None:
+        """Ends the session."""
+        self._send("DELETE", "/api/v1/session")
+
+    def users(self) -> list[UserInfo]:
+        """Returns every user."""
+        return self._get("/api/v1/users", list[UserInfo])
+
+    def add_user(self, user: UserRequest) -> UserInfo:
+        """Makes a user."""
+        return self._post("/api/v1/users", user, UserInfo)
+
+    def disable_user(self, name: str) -> UserInfo:
+        """Lets a user in no more."""
+        return self._post(f"/api/v1/users/{name}/disable", None, UserInfo)
+
+    def enable_user(self, name: str) -> UserInfo:
+        """Lets a disabled user in again."""
+        return self._post(f"/api/v1/users/{name}/enable", None, UserInfo)
+
+    def set_password(self, name: str, change: PasswordChange) -> UserInfo:
+        """Sets a password; the user's sessions end."""
+        return self._post(f"/api/v1/users/{name}/password", change, UserInfo)
+
+    def api_tokens(self) -> list[ApiTokenInfo]:
+        """Returns one's own API tokens, or everybody's to an administrator."""
+        return self._get("/api/v1/tokens", list[ApiTokenInfo])
+
+    def make_api_token(self, asked: ApiTokenRequest) -> ApiTokenMade:
+        """Makes an API token; its secret comes this once."""
+        return self._post("/api/v1/tokens", asked, ApiTokenMade)
+
+    def revoke_api_token(self, ident: str) -> ApiTokenInfo:
+        """Revokes an API token."""
+        return self._post(f"/api/v1/tokens/{ident}/revoke", None, ApiTokenInfo)
+
+    def pending_devices(self) -> list[PendingDevice]:
+        """Returns boards that wait for approval."""
+        return self._get("/api/v1/pending-devices", list[PendingDevice])
+
+    def approve_device(self, fingerprint: str) -> Enrolled:
+        """Takes a board in that waits."""
+        return self._post(f"/api/v1/pending-devices/{fingerprint}/approve", None, Enrolled)
+
+    def reject_device(self, fingerprint: str) -> PendingDevice:
+        """Refuses a board that waits."""
+        return self._post(f"/api/v1/pending-devices/{fingerprint}/reject", None, PendingDevice)
+
+    def announced_keys(self) -> list[AnnouncedKey]:
+        """Returns keys whose boards need no approval."""
+        return self._get("/api/v1/announced-keys", list[AnnouncedKey])
+
+    def announce_keys(self, keys: AnnouncedKeys) -> list[AnnouncedKey]:
+        """Announces keys."""
+        return self._post("/api/v1/announced-keys", keys, list[AnnouncedKey])
+
+    def withdraw_key(self, fingerprint: str) -> AnnouncedKey:
+        """Takes an announcement back."""
+        return self._post(f"/api/v1/announced-keys/{fingerprint}/withdraw", None, AnnouncedKey)
+
+    def revoke_device(self, name: str) -> DeviceInfo:
+        """Refuses a board from now on."""
+        return self._post(f"/api/v1/devices/{name}/revoke", None, DeviceInfo)
+
+    def clear_device(self, name: str) -> DeviceInfo:
+        """Says that a suspected clone is none."""
+        return self._post(f"/api/v1/devices/{name}/clear", None, DeviceInfo)
+
+    def newest_audit(self, most: int) -> list[AuditEntry]:
+        """Returns the newest entries of the audit log, newest first."""
+        return self._get("/api/v1/audit", list[AuditEntry], {"most": str(most)})
+
+    def audit(self) -> Iterator[AuditEntry]:
+        """Yields the whole audit log, oldest first."""
+        after = 0
+        while True:
+            answer = self._send("GET", f"/api/v1/audit/after/{after}", params={"most": str(_PAGE)})
+            page = wire.decode(answer.content, list[AuditEntry], "server's answer")
+            yield from page
+            if len(page) < _PAGE:
+                return
+            after = page[-1].id
