@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import socket
 from pathlib import Path
-from typing import IO
+from typing import IO, Any, Literal
 
 import uvicorn
 
@@ -29,15 +29,22 @@ def serve(settings: ServerSettings) -> None:
     token = settings.data / TOKEN_FILE
     where = "KEDGE_SERVER_OPERATOR_TOKEN" if settings.operator_token else str(token)
     print(f"kedge server: http://{host}:{port}, operator token in {where}", flush=True)
-    config = uvicorn.Config(
-        create_app(context),
+    with lock:
+        uvicorn.Server(uvicorn_config(create_app(context))).run(sockets=[listening])
+
+
+def uvicorn_config(app: Any, lifespan: Literal["auto", "on", "off"] = "auto") -> uvicorn.Config:
+    """Returns how an application is served: loop and parser are uvloop and httptools."""
+    return uvicorn.Config(
+        app,
+        lifespan=lifespan,
+        loop="uvloop",
+        http="httptools",
         log_level="warning",
         access_log=False,
         timeout_graceful_shutdown=_STOP_SECONDS,
         server_header=False,
     )
-    with lock:
-        uvicorn.Server(config).run(sockets=[listening])
 
 
 def _lock(data: Path) -> IO[bytes]:
