@@ -136,12 +136,28 @@ def polls(fleet: Fleet, running: Running) -> Polls:
 def poll_rows(found: Polls) -> Iterator[Row]:
     """Returns the rows of one size of fleet."""
     size = f"{found.devices:,} devices, polls"
-    yield Row(name=f"{size} | plain ASGI application", value=found.rate, unit="a second",
-              target=_TARGET_POLLS, holds=found.rate >= _TARGET_POLLS, against=found.plain)
-    yield Row(name=f"{size}, share of the plain application's", value=found.share, unit="%",
-              target=_TARGET_SHARE, holds=found.share >= _TARGET_SHARE)
-    yield Row(name=f"{size}, p99 at 80 % of the rate", value=found.p99_ms, unit="ms",
-              target=_TARGET_P99_MS, holds=found.p99_ms <= _TARGET_P99_MS)
+    yield Row(
+        name=f"{size} | plain ASGI application",
+        value=found.rate,
+        unit="a second",
+        target=_TARGET_POLLS,
+        holds=found.rate >= _TARGET_POLLS,
+        against=found.plain,
+    )
+    yield Row(
+        name=f"{size}, share of the plain application's",
+        value=found.share,
+        unit="%",
+        target=_TARGET_SHARE,
+        holds=found.share >= _TARGET_SHARE,
+    )
+    yield Row(
+        name=f"{size}, p99 at 80 % of the rate",
+        value=found.p99_ms,
+        unit="ms",
+        target=_TARGET_P99_MS,
+        holds=found.p99_ms <= _TARGET_P99_MS,
+    )
     yield Row(name=f"{size}, errors", value=found.wrong, unit="answers", target=0,
               holds=found.wrong == 0)  # fmt: skip
 

@@ -95,9 +95,7 @@ def seed(home: Path, devices: int, database: str = "") -> Fleet:
 
 def _publish(session: Session, release: str, counter: int) -> None:
     manifest = samples.manifest()
-    session.add(
-        ReleaseRow(model="shapes", release=release, release_counter=counter, published=0.0)
-    )
+    session.add(ReleaseRow(model="shapes", release=release, release_counter=counter, published=0.0))
     session.add(
         BuildRow(model="shapes", release=release, device_class=_ONE_CLASS, manifest_length=1,
                  manifest_path=manifest.target_path, manifest_sha256="a" * 64,

@@ -9,7 +9,7 @@ from typing import Annotated
 from fastapi import Depends, Security
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
-from kedge_server.context import Services
+from kedge_server.context import Context, Services
 from kedge_server.errors import UnauthorizedError
 
 _bearer = HTTPBearer(auto_error=False, description="Operator token or device token.")
@@ -36,6 +36,19 @@ def operator(credentials: Credentials, services: Services) -> str:
     if not hmac.compare_digest(_hash_of(credentials), services.operator_hash):
         raise UnauthorizedError("this token is not the operator's")
     return "operator"
+
+
+def device_of(services: Context, authorization: bytes) -> str:
+    """Returns which device asks, from the header alone: what polls and reports are checked by.
+
+    Raises:
+        UnauthorizedError: No token, or no device's.
+    """
+    scheme, _, token = authorization.decode("latin-1").partition(" ")
+    found = services.index.device_of(token_hash(token)) if scheme.lower() == "bearer" else None
+    if found is None:
+        raise UnauthorizedError("this token is no device's")
+    return found
 
 
 def device(credentials: Credentials, services: Services) -> str:

@@ -8,9 +8,12 @@ from typing import Annotated, cast
 from fastapi import Depends, Request
 from sqlalchemy import Engine
 
-from kedge_server.artifacts.store import ArtifactStore
+from kedge_server.artifacts.slots import Slots
+from kedge_server.artifacts.store import Store
 from kedge_server.devices.assignments import Director
 from kedge_server.devices.index import PollIndex
+from kedge_server.replicas.follower import Follower
+from kedge_server.replicas.lease import Lease
 from kedge_server.repository.service import ImageRepository
 from kedge_server.settings import ServerSettings
 
@@ -25,16 +28,22 @@ class Context:
         store: Artifacts.
         repository: TUF metadata.
         director: Signs assignments.
-        index: Answers polls.
+        index: What polls are answered from.
+        follower: Keeps it true.
+        lease: Who leads.
+        slots: Downloads at once.
         operator_hash: SHA-256 of the operator's token.
     """
 
     settings: ServerSettings
     engine: Engine
-    store: ArtifactStore
+    store: Store
     repository: ImageRepository
     director: Director
     index: PollIndex
+    follower: Follower
+    lease: Lease
+    slots: Slots
     operator_hash: str
 
 

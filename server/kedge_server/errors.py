@@ -51,6 +51,20 @@ class MalformedError(RequestError):
     status = 422
 
 
+class BusyError(RequestError):
+    """It may be asked again, later.
+
+    Attributes:
+        seconds: When (Retry-After).
+    """
+
+    status = 503
+
+    def __init__(self, what: str, mend: str, seconds: int) -> None:
+        super().__init__(what, mend)
+        self.seconds = seconds
+
+
 class FullError(RequestError):
     """The server's disk is full."""
 

@@ -10,12 +10,15 @@ from collections.abc import Sequence
 from sqlmodel import Session, col, select
 
 from kedge_server.audit.tables import AuditRow
+from kedge_server.database import exclusive
 
 _FIRST = "0" * 64
 
 
 def record(session: Session, actor: str, action: str, subject: str, detail: str = "") -> None:
     """Appends a row within the transaction of what it tells of."""
+    # The chain has one end: who appends waits for who is at it.
+    exclusive(session, "audit")
     last = session.exec(select(AuditRow).order_by(col(AuditRow.id).desc()).limit(1)).first()
     previous = last.hash if last else _FIRST
     at = time.time()

@@ -5,28 +5,30 @@ from __future__ import annotations
 import json
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import Any
 
+from sqlalchemy import Table, bindparam, func, update
 from sqlmodel import Session, col, select
 
 from kedge_server.audit.service import record
-from kedge_server.devices.tables import DeviceRow, EnrolmentTokenRow, ReportRow
+from kedge_server.devices.tables import DeviceRow, EnrolmentTokenRow
 from kedge_server.errors import ConflictError, NotFoundError, RequestError, UnauthorizedError
+from kedge_server.replicas import changes
 from kedge_server.rollouts import reports
 from kedge_shared import signing, wire
 from kedge_shared.api import DeviceInfo, EnrolmentToken, TokenRequest
-from kedge_shared.errors import InputError, TrustError
+from kedge_shared.errors import TrustError
 from kedge_shared.phases import Phase
 from kedge_shared.protocol import (
     ENROLMENT_TYPE,
     REPORT_LIMIT_BYTES,
-    REPORT_TYPE,
     DeviceFacts,
     Enrolled,
     Enrolment,
-    Report,
 )
+
+_TABLE: Table = DeviceRow.__table__  # type: ignore[attr-defined]
 
 
 def make_tokens(session: Session, request: TokenRequest, who: str) -> list[EnrolmentToken]:
@@ -86,65 +88,11 @@ def enrol(session: Session, token: str, envelope: dict[str, Any]) -> tuple[Enrol
     session.add(device)
     session.add(row)
     session.flush()
+    changes.note(session, "device", device.id)
     record(session, device.id, "enrol", device.id, f"{device.device_class}, key {key.keyid[:12]}")
     if device.serves:
         reports.late_device(session, device, time.time())
     return Enrolled(device=device.id, token=secret), device.token_hash
-
-
-def take_reports(
-    session: Session, device_id: str, envelopes: Sequence[dict[str, Any]]
-) -> tuple[int, int]:
-    """Takes signed reports, each once.
-
-    Returns:
-        How many were new, how many were known.
-
-    Raises:
-        RequestError: One is malformed, not this device's or not signed by its key; none is taken.
-    """
-    device = find(session, device_id)
-    key = signing.key_from_dict(json.loads(device.public_key))
-    reports = [_open(at, each, device, key) for at, each in enumerate(envelopes)]
-    fresh = 0
-    for report in reports:
-        if session.get(ReportRow, (device.id, report.boot_id, report.seq)) is None:
-            _apply(session, device, report)
-            fresh += 1
-    return fresh, len(reports) - fresh
-
-
-def _open(at: int, envelope: dict[str, Any], device: DeviceRow, key: Any) -> Report:
-    try:
-        report = signing.unseal(envelope, REPORT_TYPE, Report, key, limit_bytes=REPORT_LIMIT_BYTES)
-    except (TrustError, InputError) as error:
-        raise RequestError(f"report {at} is not to be trusted: {error}") from None
-    if report.device != device.id:
-        raise RequestError(f"report {at} is of {report.device}, not of {device.id}")
-    return report
-
-
-def _apply(session: Session, device: DeviceRow, report: Report) -> None:
-    now = time.time()
-    session.add(
-        ReportRow(
-            device=device.id, boot_id=report.boot_id, seq=report.seq, received=now,
-            deployment=report.deployment, phase=report.phase.value,
-            body=wire.encode(report).decode(),
-        )
-    )  # fmt: skip
-    device.last_seen = now
-    device.engine, device.release = report.engine, report.release
-    device.phase = report.phase.value
-    if report.window is not None:
-        device.frames += report.window.frames
-        device.latency_p95_ms = report.window.latency_ms.quantile(0.95)
-    session.add(device)
-    session.flush()
-    if report.deployment:
-        reports.reported(session, report, device.id, now)
-    if report.window is not None:
-        reports.measured(session, report, report.window)
 
 
 def find(session: Session, device: str) -> DeviceRow:
@@ -181,10 +129,16 @@ def info(row: DeviceRow) -> DeviceInfo:
     )  # fmt: skip
 
 
-def flush_seen(session: Session, seen: dict[str, float]) -> None:
+_SEEN = (
+    update(_TABLE)
+    .where(_TABLE.c.id == bindparam("key"))
+    .where(func.coalesce(_TABLE.c.last_seen, 0.0) < bindparam("at"))
+    .values(last_seen=bindparam("at"))
+)
+
+
+def write_seen(session: Session, seen: Mapping[str, float]) -> None:
     """Writes when devices were last seen."""
-    for device, at in seen.items():
-        row = session.get(DeviceRow, device)
-        if row is not None and (row.last_seen or 0) < at:
-            row.last_seen = at
-            session.add(row)
+    # In one order everywhere, or two servers would wait for each other.
+    rows = [{"key": device, "at": seen[device]} for device in sorted(seen)]
+    session.connection().execute(_SEEN, rows)

@@ -26,7 +26,7 @@ def create(spec: RolloutSpec, services: Services, who: Operator) -> RolloutInfo:
         listed = services.repository.targets(session)
         require_listed(session, listed, spec.model, spec.release)
         made = service.create(session, spec, who, time.time())
-    services.index.forget_all()
+    services.follower.follow()
     return made
 
 
@@ -71,7 +71,7 @@ def approve(rollout: str, services: Services, who: Operator) -> RolloutInfo:
     """Lets a stage go on that its gate leaves to a person."""
     with transaction(services.engine) as session:
         changed = service.approve(session, rollout, who, time.time())
-    services.index.forget_all()
+    services.follower.follow()
     return changed
 
 
@@ -80,7 +80,7 @@ def retry(rollout: str, services: Services, who: Operator) -> RolloutInfo:
     """Gives boards that failed or could not decide the release again, despite quarantine."""
     with transaction(services.engine) as session:
         changed = service.retry(session, rollout, who, time.time())
-    services.index.forget_all()
+    services.follower.follow()
     return changed
 
 
@@ -94,5 +94,5 @@ def change(
     """Halting sends the rollout's devices back to what they had; stopping leaves them."""
     with transaction(services.engine) as session:
         changed = service.change(session, rollout, RolloutEvent(action), who, time.time())
-    services.index.forget_all()
+    services.follower.follow()
     return changed
