@@ -14,6 +14,7 @@ from kedge_shared import api, signing
 from kedge_shared.errors import ServiceError
 from kedge_shared.phases import Phase
 from kedge_shared.protocol import ENROLMENT_TYPE, Verdict
+from tests.server.both import database  # noqa: F401
 from tests.sim.device import SimDevice
 from tests.sim.world import World, serve
 

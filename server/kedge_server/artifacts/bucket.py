@@ -8,6 +8,7 @@ last byte has been checked; an upload that is broken off leaves no object.
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import AsyncIterator, Callable, Mapping
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -22,7 +23,7 @@ from kedge_shared.errors import InputError
 T = TypeVar("T")
 
 _CHUNK_BYTES = 5 * 2**20
-_TIMEOUT, _RETRY = timedelta(seconds=30), timedelta(seconds=20)
+_TIMEOUT, _RETRY_SECONDS = timedelta(seconds=30), 20.0
 _AWAY_SECONDS = 10
 
 
@@ -35,12 +36,15 @@ class BucketStore:
     Args:
         url: ``s3://BUCKET[/PREFIX]``.
         limit_bytes: Largest artifact.
+        retry_seconds: How long a storage that does not answer is asked again.
 
     Raises:
         InputError: obstore is missing, or the bucket cannot be used as it is named.
     """
 
-    def __init__(self, url: str, limit_bytes: int) -> None:
+    def __init__(
+        self, url: str, limit_bytes: int, retry_seconds: float = _RETRY_SECONDS
+    ) -> None:
         try:
             import obstore
             from obstore.exceptions import BaseError
@@ -51,11 +55,12 @@ class BucketStore:
             ) from None
         self._obstore: Any = obstore
         self._limit, self._error = limit_bytes, BaseError
-        retries: Any = {"max_retries": 3, "retry_timeout": _RETRY}
+        retries: Any = {"max_retries": 3, "retry_timeout": timedelta(seconds=retry_seconds)}
+        # obstore reads this variable itself only where it is given no options.
+        plain = os.environ.get("AWS_ALLOW_HTTP", "").lower() == "true"
+        options: Any = {"timeout": _TIMEOUT, "allow_http": plain}
         try:
-            self._store = S3Store.from_url(
-                url, client_options={"timeout": _TIMEOUT}, retry_config=retries
-            )
+            self._store = S3Store.from_url(url, client_options=options, retry_config=retries)
         except BaseError as error:
             raise InputError(f"storage {url} cannot be used: {_first(error)}") from None
 

@@ -23,7 +23,7 @@ class GoneError(Exception):
     """Whoever asked went away before the request was whole."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class Asked:
     """A request.
 
@@ -54,7 +54,7 @@ class Asked:
                 return found
 
 
-@dataclass(frozen=True)
+@dataclass
 class Answer:
     """An answer.
 
@@ -73,7 +73,7 @@ Handler = Callable[[Asked], Awaitable[Answer]]
 
 
 class Door:
-    """Middleware: answers some requests, and hands all others on.
+    """The whole application: answers some requests, and hands all others on.
 
     Args:
         app: What is behind it.
