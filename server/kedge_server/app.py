@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import math
 import os
 import secrets
 from collections.abc import AsyncIterator
@@ -11,24 +9,28 @@ from contextlib import asynccontextmanager
 from datetime import timedelta
 
 from fastapi import FastAPI, Request, Response
+from fastapi.concurrency import run_in_threadpool
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
-from sqlalchemy.exc import OperationalError
-from sqlmodel import select
 from starlette.exceptions import HTTPException
-from starlette.middleware.base import RequestResponseEndpoint
 from starlette.requests import ClientDisconnect
 
 from kedge_server import scheduler
 from kedge_server.accounts.service import first_admin
-from kedge_server.artifacts.store import ArtifactStore
+from kedge_server.answers import DATABASE_ERRORS, SecurityHeaders, problem_of
+from kedge_server.artifacts.bucket import BucketStore
+from kedge_server.artifacts.slots import Slots
+from kedge_server.artifacts.store import ArtifactStore, Store
 from kedge_server.context import Context
 from kedge_server.database import connect, transaction, upgrade
+from kedge_server.devices import intake, polling
 from kedge_server.devices.access import Access, secret_of
 from kedge_server.devices.assignments import Director
+from kedge_server.devices.door import Door
 from kedge_server.devices.index import PollIndex
-from kedge_server.devices.tables import DeviceRow
-from kedge_server.errors import BusyError, RequestError
+from kedge_server.devices.intake import Intake
+from kedge_server.devices.polling import Polls
+from kedge_server.replicas.follower import Follower
+from kedge_server.replicas.lease import Lease
 from kedge_server.repository.service import ImageRepository
 from kedge_server.repository.signers import load_keys
 from kedge_server.settings import ServerSettings
@@ -50,12 +52,13 @@ def open_context(settings: ServerSettings) -> Context:
     """
     try:
         settings.data.mkdir(mode=0o700, parents=True, exist_ok=True)
-        store = ArtifactStore(settings.data / "artifacts", settings.artifact_limit_mb * 2**20)
+        store = _store(settings)
         token = operator_token(settings)
     except OSError as error:
         raise StorageError(f"{settings.data} cannot be written: {error.strerror}") from None
     keys = load_keys(settings.trust)
-    engine = connect(settings.data / "kedge.db")
+    url = settings.database.get_secret_value() if settings.database else ""
+    engine = connect(url or settings.data / "kedge.db", settings.connections)
     upgrade(engine)
     repository = ImageRepository(
         keys,
@@ -64,21 +67,27 @@ def open_context(settings: ServerSettings) -> Context:
         timedelta(days=settings.snapshot_days),
     )
     index = PollIndex()
+    director = Director(
+        keys.directors, settings.assignment_days * _DAY, holds_clones=settings.clones == "hold"
+    )
+    follower = Follower(engine, index, repository, director)
     with transaction(engine) as session:
         repository.open(session, settings.trust / "repository")
-        director = Director(
-            keys.directors, settings.assignment_days * _DAY, holds_clones=settings.clones == "hold"
-        )
-        director.adopt(repository.director(session))
         first_admin(session, token)
-        for row in session.exec(select(DeviceRow)):
-            if row.revoked is None:
-                index.add_device(row.id, row.token_hash, row.key_id)
+        follower.open(session)
     return Context(
         settings=settings, engine=engine, store=store, repository=repository, director=director,
-        index=index, throttle=Throttle(),
+        index=index, follower=follower, lease=Lease(settings.lease_seconds),
+        slots=Slots(settings.download_slots), throttle=Throttle(),
         access=Access(secret_of(keys.directors), settings.access_minutes * 60),
     )  # fmt: skip
+
+
+def _store(settings: ServerSettings) -> Store:
+    limit = settings.artifact_limit_mb * 2**20
+    if settings.store is not None:
+        return BucketStore(settings.store, limit)
+    return ArtifactStore(settings.data / "artifacts", limit, alone=settings.database is None)
 
 
 def operator_token(settings: ServerSettings) -> str:
@@ -97,14 +106,17 @@ def operator_token(settings: ServerSettings) -> str:
     return path.read_text().strip()
 
 
-def create_app(context: Context) -> FastAPI:
+def create_app(context: Context) -> Door:
     """Returns the application over an open context; the scheduler runs while it does."""
+    polls, reports = Polls(context), Intake(context)
 
     @asynccontextmanager
     async def life(app: FastAPI) -> AsyncIterator[None]:
-        running = scheduler.start(context)
+        running = await run_in_threadpool(scheduler.start, context)
         yield
-        running.shutdown(wait=True)
+        await run_in_threadpool(scheduler.stop, context, running)
+        polls.close()
+        reports.close()
         context.engine.dispose()
 
     problem = {"model": Problem}
@@ -125,7 +137,9 @@ def create_app(context: Context) -> FastAPI:
     app.state.context = context
     _add_routes(app)
     _add_errors(app)
-    return app
+    app.add_middleware(SecurityHeaders)
+    # Before FastAPI's own middleware too: it costs as much as the answer to a poll.
+    return Door(app, {("GET", polling.PATH): polls.answer, ("POST", intake.PATH): reports.answer})
 
 
 def _add_routes(app: FastAPI) -> None:
@@ -151,47 +165,30 @@ def _add_routes(app: FastAPI) -> None:
         status = {"status": "alarm", "alarm": alarm} if alarm else {"status": "ok"}
         return {**status, "version": __version__}
 
-    @app.middleware("http")
-    async def headers(request: Request, go_on: RequestResponseEndpoint) -> Response:
-        response = await go_on(request)
-        response.headers.setdefault("X-Content-Type-Options", "nosniff")
-        response.headers.setdefault("Referrer-Policy", "no-referrer")
-        response.headers.setdefault("X-Frame-Options", "DENY")
-        response.headers.setdefault("Content-Security-Policy", "frame-ancestors 'none'")
-        response.headers.setdefault("Cross-Origin-Resource-Policy", "same-origin")
-        # Answers hold tokens and assignments; what may be kept (artifacts) says so itself.
-        response.headers.setdefault("Cache-Control", "no-store")
-        return response
-
 
 def _add_errors(app: FastAPI) -> None:
-    @app.exception_handler(KedgeError)
-    def known(_: Request, error: KedgeError) -> JSONResponse:
-        status = error.status if isinstance(error, RequestError) else 400
-        answer = _answer(status, error.what, error.mend)
-        if isinstance(error, BusyError):
-            answer.headers["Retry-After"] = str(math.ceil(error.retry_after))
-        return answer
+    def known(_: Request, error: Exception) -> Response:
+        status, body, headers = problem_of(error)
+        return Response(body, status, headers, "application/json")
 
-    @app.exception_handler(OperationalError)
-    def unwritable(_: Request, error: OperationalError) -> JSONResponse:
-        return _answer(507, f"database cannot be written: {error.orig}", "free space on the server")
+    for each in (KedgeError, *DATABASE_ERRORS):
+        app.add_exception_handler(each, known)
 
     @app.exception_handler(RequestValidationError)
-    def malformed(_: Request, error: RequestValidationError) -> JSONResponse:
+    def malformed(_: Request, error: RequestValidationError) -> Response:
         first = error.errors()[0]
         where = ".".join(str(each) for each in first["loc"])
         return _answer(422, f"{where}: {first['msg']}", "see /docs")
 
     @app.exception_handler(ClientDisconnect)
-    def gone(_: Request, __: ClientDisconnect) -> JSONResponse:
+    def gone(_: Request, __: ClientDisconnect) -> Response:
         # Nobody reads it: a board lost power, a publisher pressed Ctrl-C. No bug of the server's.
         return _answer(400, "the sender went away", "")
 
     @app.exception_handler(HTTPException)
-    def other(_: Request, error: HTTPException) -> JSONResponse:
+    def other(_: Request, error: HTTPException) -> Response:
         return _answer(error.status_code, str(error.detail), "")
 
 
-def _answer(status: int, what: str, mend: str) -> JSONResponse:
-    return JSONResponse(json.loads(wire.encode(Problem(error=what, mend=mend))), status)
+def _answer(status: int, what: str, mend: str) -> Response:
+    return Response(wire.encode(Problem(error=what, mend=mend)), status, None, "application/json")

@@ -126,6 +126,19 @@ def device_of(services: Context, token: str) -> str | None:
     return bearer.device
 
 
+def device_asking(services: Context, authorization: bytes) -> str:
+    """Returns which device asks, from the header alone: what polls and reports are checked by.
+
+    Raises:
+        UnauthorizedError: No token, or no device's.
+    """
+    scheme, _, token = authorization.decode("latin-1").partition(" ")
+    found = device_of(services, token) if scheme.lower() == "bearer" else None
+    if found is None:
+        raise UnauthorizedError("this token is no device's")
+    return found
+
+
 def device(services: Services, bearer: _DeviceToken) -> str:
     """Returns which device asks.
 

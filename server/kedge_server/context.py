@@ -8,10 +8,13 @@ from typing import Annotated, cast
 from fastapi import Depends, Request
 from sqlalchemy import Engine
 
-from kedge_server.artifacts.store import ArtifactStore
+from kedge_server.artifacts.slots import Slots
+from kedge_server.artifacts.store import Store
 from kedge_server.devices.access import Access
 from kedge_server.devices.assignments import Director
 from kedge_server.devices.index import PollIndex
+from kedge_server.replicas.follower import Follower
+from kedge_server.replicas.lease import Lease
 from kedge_server.repository.service import ImageRepository
 from kedge_server.settings import ServerSettings
 from kedge_server.throttle import Throttle
@@ -27,17 +30,23 @@ class Context:
         store: Artifacts.
         repository: TUF metadata.
         director: Signs assignments.
-        index: Answers polls.
+        index: What polls are answered from.
+        follower: Keeps it true.
+        lease: Who leads.
+        slots: Downloads at once.
         access: Reads and makes boards' access tokens.
         throttle: How often somebody may try.
     """
 
     settings: ServerSettings
     engine: Engine
-    store: ArtifactStore
+    store: Store
     repository: ImageRepository
     director: Director
     index: PollIndex
+    follower: Follower
+    lease: Lease
+    slots: Slots
     access: Access
     throttle: Throttle
 

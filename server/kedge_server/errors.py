@@ -71,6 +71,12 @@ class BusyError(RequestError):
         self.retry_after = retry_after
 
 
+class AwayError(BusyError):
+    """The server cannot do it now, whoever asks; nothing was done."""
+
+    status = 503
+
+
 class FullError(RequestError):
     """The server's disk is full."""
 

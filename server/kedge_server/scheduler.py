@@ -1,9 +1,14 @@
-"""What happens by itself: gates are looked at, metadata renewed, last-seen times written."""
+"""What happens by itself. Of several servers over one database one leads, and it alone looks at
+
+gates and renews metadata; each hears of what others changed, and writes whom it has seen.
+"""
 
 from __future__ import annotations
 
+import itertools
 import logging
 import time
+from collections.abc import Callable
 from datetime import datetime, timezone
 
 from apscheduler.schedulers.background import BackgroundScheduler
@@ -12,55 +17,133 @@ from kedge_server.accounts.logins import forget_old
 from kedge_server.audit.service import record
 from kedge_server.context import Context
 from kedge_server.database import transaction
+from kedge_server.devices import intake
 from kedge_server.devices.keys import forget_nonces
-from kedge_server.devices.service import flush_seen
+from kedge_server.devices.service import write_seen
+from kedge_server.replicas import changes
 from kedge_server.rollouts import progress
 
 _log = logging.getLogger("kedge.scheduler")
-_RENEW_SECONDS = 60
+_RENEW_SECONDS, _PRUNE_SECONDS = 60, 3600
+#: Renewed so often in its life that a slow database does not cost it.
+_LEASE_SHARE = 1 / 3
+#: Whom it has seen is written in so many short transactions: reports wait for each.
+_SEEN_AT_ONCE = 500
+_DAY = 86400
 
 
 def start(context: Context) -> BackgroundScheduler:
-    """Starts the scheduler; it is shut down by the app."""
+    """Starts the scheduler; :func:`stop` ends it."""
+    settings = context.settings
+    every: dict[Callable[[Context], None], float] = {
+        lead: settings.lease_seconds * _LEASE_SHARE, tick: settings.tick_seconds,
+        follow: settings.change_seconds, seen: settings.seen_seconds, renew: _RENEW_SECONDS,
+        prune: _PRUNE_SECONDS,
+    }  # fmt: skip
     scheduler = BackgroundScheduler(timezone=timezone.utc)
-    options = {"max_instances": 1, "coalesce": True, "misfire_grace_time": None}
-    scheduler.add_job(
-        tick, "interval", args=[context], seconds=context.settings.tick_seconds, **options
-    )
-    scheduler.add_job(renew, "interval", args=[context], seconds=_RENEW_SECONDS, **options)
+    for job, seconds in every.items():
+        scheduler.add_job(
+            job, "interval", args=[context], seconds=seconds, max_instances=1, coalesce=True,
+            misfire_grace_time=None,
+        )  # fmt: skip
+    lead(context)
     scheduler.start()
     return scheduler
 
 
-def tick(context: Context) -> None:
-    """Looks at every gate and writes last-seen times."""
+def stop(context: Context, scheduler: BackgroundScheduler) -> None:
+    """Ends the scheduler, writes whom the server has seen and lets another one lead."""
+    scheduler.shutdown(wait=True)
+    seen(context)
     try:
         with transaction(context.engine) as session:
+            context.lease.give_up(session)
+    # Boundary: the server ends, whatever the database says; the lease runs out by itself.
+    except Exception:  # noqa: BLE001
+        _log.warning("the lease could not be given up")
+
+
+def lead(context: Context) -> None:
+    """Takes the lease if nobody has it, or renews it."""
+    try:
+        with transaction(context.engine) as session:
+            fresh = context.lease.take(session)
+            if fresh:
+                context.repository.take_up(session)
+    # Boundary: the scheduler must come back at the next turn whatever happened in this one.
+    except Exception:  # noqa: BLE001
+        context.lease.lose()
+        _log.exception("the lease could not be taken")
+        return
+    if fresh:
+        _log.warning("%s leads", context.lease.holder)
+
+
+def tick(context: Context) -> None:
+    """Looks at every gate, if this server leads."""
+    try:
+        with transaction(context.engine) as session:
+            if not context.lease.holds(session):
+                return
             changed = progress.tick(session, time.time())
-            flush_seen(session, context.index.take_seen())
-            forget_nonces(session, time.time())
-    # Boundary: the scheduler must come back at the next tick whatever happened in this one.
+        if changed:
+            context.follower.follow()
+    # Boundary: as in lead.
     except Exception:  # noqa: BLE001
         _log.exception("tick failed")
-        return
-    if changed:
-        context.index.forget_all()
+
+
+def follow(context: Context) -> None:
+    """Hears of what other servers changed."""
+    try:
+        context.follower.follow()
+    # Boundary: as in lead.
+    except Exception:  # noqa: BLE001
+        _log.exception("what other servers changed could not be read")
+
+
+def seen(context: Context) -> None:
+    """Writes when devices were last seen; what cannot be written is kept for the next time."""
+    left = iter(context.index.take_seen().items())
+    while some := dict(itertools.islice(left, _SEEN_AT_ONCE)):
+        try:
+            with transaction(context.engine) as session:
+                write_seen(session, some)
+        # Boundary: as in lead.
+        except Exception:  # noqa: BLE001
+            context.index.put_back_seen({**some, **dict(left)})
+            _log.exception("when devices were last seen could not be written")
+            return
+
+
+def prune(context: Context) -> None:
+    """Removes what nobody asks for any more, if this server leads."""
+    try:
+        with transaction(context.engine) as session:
+            if context.lease.holds(session):
+                changes.forget_old(session)
+                now = time.time()
+                intake.prune(session, now - context.settings.report_days * _DAY)
+                forget_nonces(session, now)
+                forget_old(session, now)
+    # Boundary: as in lead.
+    except Exception:  # noqa: BLE001
+        _log.exception("what is old could not be removed")
 
 
 def renew(context: Context) -> None:
-    """Signs snapshot and timestamp before they expire."""
+    """Signs snapshot and timestamp before they expire, if this server leads."""
     try:
         with transaction(context.engine) as session:
-            forget_old(session, time.time())
-            renewed = context.repository.renew(session, datetime.now(timezone.utc))
-    # Boundary: as in tick.
+            if not context.lease.holds(session):
+                return
+            context.repository.renew(session, datetime.now(timezone.utc))
+    # Boundary: as in lead.
     except Exception as error:  # noqa: BLE001
         _log.exception("metadata could not be renewed: devices will refuse it when it expires")
         _alarm(context, f"metadata could not be renewed: {error}")
         return
     _alarm(context, "")
-    if renewed:
-        context.index.forget_all()
 
 
 def _alarm(context: Context, alarm: str) -> None:

@@ -6,7 +6,7 @@ import fcntl
 import socket
 import ssl
 from pathlib import Path
-from typing import IO
+from typing import IO, Any, Literal
 
 import uvicorn
 
@@ -32,18 +32,31 @@ def serve(settings: ServerSettings) -> None:
     token = settings.data / TOKEN_FILE
     where = "KEDGE_SERVER_OPERATOR_TOKEN" if settings.operator_token else str(token)
     print(f"kedge server: {scheme}://{host}:{port}, operator token in {where}", flush=True)
-    config = uvicorn.Config(
+    config = uvicorn_config(
         PlainHttpRefusal(create_app(context), settings.plain_http_from),
-        log_level="warning",
-        access_log=False,
-        timeout_graceful_shutdown=_STOP_SECONDS,
-        server_header=False,
         forwarded_allow_ips=settings.trusted_proxies,
         ssl_certfile=settings.tls_certificate,
         ssl_keyfile=settings.tls_key,
     )
     with lock:
         _run(config, listening)
+
+
+def uvicorn_config(
+    app: Any, lifespan: Literal["auto", "on", "off"] = "auto", **more: Any
+) -> uvicorn.Config:
+    """Returns how an application is served: loop and parser are uvloop and httptools."""
+    return uvicorn.Config(
+        app,
+        lifespan=lifespan,
+        loop="uvloop",
+        http="httptools",
+        log_level="warning",
+        access_log=False,
+        timeout_graceful_shutdown=_STOP_SECONDS,
+        server_header=False,
+        **more,
+    )
 
 
 def _run(config: uvicorn.Config, listening: socket.socket) -> None:

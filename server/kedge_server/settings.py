@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -36,6 +36,16 @@ class ServerSettings(BaseSettings):
         artifact_limit_mb: Largest upload, MiB.
         bench_lease_seconds: How long a bench worker holds a job without a word.
         bench_poll_seconds: What bench workers are told to wait.
+        database: PostgreSQL URL, instead of SQLite in ``data``.
+        connections: To PostgreSQL, at most.
+        store: ``s3://BUCKET[/PREFIX]``, instead of a folder in ``data``.
+        poll_rules: Selector → seconds, for devices that are told something else than
+            ``poll_seconds``; the first that names a device holds.
+        lease_seconds: How long a server leads without renewing its lease.
+        change_seconds: Between two looks at what other servers changed.
+        seen_seconds: Between two writings of when devices were last seen.
+        download_slots: Downloads at once; 0 is without limit.
+        report_days: How long it is known which reports were taken.
     """
 
     model_config = SettingsConfigDict(env_prefix="KEDGE_SERVER_", extra="ignore")
@@ -62,3 +72,12 @@ class ServerSettings(BaseSettings):
     artifact_limit_mb: int = Field(default=4096, ge=1, le=65536)
     bench_lease_seconds: float = Field(default=60.0, ge=1, le=3600)
     bench_poll_seconds: float = Field(default=5.0, ge=0.1, le=3600)
+    database: SecretStr | None = None
+    connections: int = Field(default=10, ge=4, le=1000)
+    store: str | None = Field(default=None, pattern=r"^s3://[^/]+(/.*)?$")
+    poll_rules: dict[str, Annotated[float, Field(ge=0.2, le=86400)]] = Field(default_factory=dict)
+    lease_seconds: float = Field(default=15.0, ge=1, le=600)
+    change_seconds: float = Field(default=1.0, ge=0.1, le=60)
+    seen_seconds: float = Field(default=30.0, ge=1, le=3600)
+    download_slots: int = Field(default=64, ge=0, le=100_000)
+    report_days: float = Field(default=90.0, ge=1, le=3650)

@@ -14,11 +14,13 @@ from kedge_server.devices.tables import (
     DeviceRow,
     DeviceRunRow,
     EnrolmentTokenRow,
+    LedgerRow,
     PendingDeviceRow,
     ReportRow,
     UsedNonceRow,
 )
 from kedge_server.releases.tables import BuildRow, ReleaseRow
+from kedge_server.replicas.tables import ChangeRow, LeaseRow
 from kedge_server.repository.tables import MetadataRow
 from kedge_server.rollouts.tables import (
     ApprovalRow,
@@ -30,6 +32,6 @@ from kedge_server.rollouts.tables import (
 
 METADATA = SQLModel.metadata
 TABLES = (AnnouncedKeyRow, ApiTokenRow, ApprovalRow, AssignmentRow, AuditRow, BenchJobRow,
-          BuildRow, DeadKeyRow, DecisionRow, DeploymentRow, DeviceRow, DeviceRunRow,
-          EnrolmentTokenRow, LoginSessionRow, MetadataRow, PendingDeviceRow, ReleaseRow, ReportRow,
-          RolloutRow, StageRow, UsedNonceRow, UserRow)  # fmt: skip
+          BuildRow, ChangeRow, DeadKeyRow, DecisionRow, DeploymentRow, DeviceRow, DeviceRunRow,
+          EnrolmentTokenRow, LeaseRow, LedgerRow, LoginSessionRow, MetadataRow, PendingDeviceRow,
+          ReleaseRow, ReportRow, RolloutRow, StageRow, UsedNonceRow, UserRow)  # fmt: skip

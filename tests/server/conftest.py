@@ -9,11 +9,27 @@ import pytest
 from kedge_agent.tuf_client import ImageRepository
 from kedge_builder.publishing.keyring import Keyring
 from tests.server.fleet_keys import Enrol
+from tests.sim.postgres import Postgres, missing, postgres
 from tests.sim.world import World, world
 
 
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[Postgres]:
+    why = missing()
+    if why:
+        pytest.skip(why)
+    with postgres() as found:
+        yield found
+
+
 @pytest.fixture
-def running(tmp_path: Path) -> Iterator[World]:
+def database() -> str:
+    """SQLite, where a module does not ask for both (tests/server/both.py)."""
+    return ""
+
+
+@pytest.fixture
+def running(tmp_path: Path, database: str) -> Iterator[World]:
     with world(tmp_path) as found:
         yield found
 

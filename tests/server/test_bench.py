@@ -18,6 +18,7 @@ from kedge_server.database import transaction
 from kedge_shared import signing
 from kedge_shared.bench import JOB_TYPE, RESULT_TYPE, BenchFailure, BenchJob, BenchResult
 from kedge_shared.errors import ServiceError
+from tests.server.both import database  # noqa: F401
 from tests.sim.bench import bench_job, bench_result, upload
 from tests.sim.device import SimDevice
 from tests.sim.world import World, world

@@ -14,6 +14,7 @@ from kedge_shared import api, signing
 from kedge_shared.errors import ServiceError
 from kedge_shared.phases import Phase
 from kedge_shared.protocol import ENROLMENT_TYPE, Verdict
+from tests.server.both import database  # noqa: F401
 from tests.sim.device import SimDevice
 from tests.sim.world import World, serve
 
@@ -85,7 +86,8 @@ def test_polls_say_304_until_something_changes(running: World) -> None:
     assert device.poll().status_code == 200
     unchanged = device.poll()
     assert unchanged.status_code == 304
-    assert float(unchanged.headers["x-kedge-next-poll"]) == 0.2
+    # Each board is sent back to its own place in the interval of 0.2 s.
+    assert 0.1 <= float(unchanged.headers["x-kedge-next-poll"]) <= 0.3
     assert unchanged.headers["x-kedge-nonce"]
     running.publish("1.0", 10)
     running.roll_out("1.0")

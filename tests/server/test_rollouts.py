@@ -11,6 +11,7 @@ from kedge_shared.api import GateSpec, RolloutSpec, SequentialSpec, StageSpec
 from kedge_shared.errors import ServiceError
 from kedge_shared.phases import Phase
 from kedge_shared.protocol import Verdict, Window
+from tests.server.both import database  # noqa: F401
 from tests.sim.device import HARM, SimDevice
 from tests.sim.world import World
 

@@ -8,9 +8,9 @@ from typing import Any
 from sqlmodel import Session, col, select
 
 from kedge_server.accounts.principal import Reach
+from kedge_server.devices.facts import facts_of_device
 from kedge_server.devices.tables import DeviceRow
 from kedge_server.errors import NotFoundError
-from kedge_server.rollouts.membership import facts_of_device
 from kedge_server.rollouts.tables import DeploymentRow
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import FileResponse
 
+from kedge_server.artifacts.downloads import download
+from kedge_server.artifacts.store import immutable_headers
 from kedge_server.auth import AnyToken, MayPublish
 from kedge_server.context import Services
 
@@ -27,18 +29,6 @@ def head(sha256: str, services: Services, _: AnyToken) -> Response:
 
 
 @router.get("/{sha256}", response_class=FileResponse, summary="Download an artifact")
-def download(sha256: str, services: Services, _: AnyToken) -> Response:
+def get(sha256: str, request: Request, services: Services, _: AnyToken) -> Response:
     """Sends it, or the range that was asked for (206, 416; If-Range holds the hash)."""
-    services.store.length(sha256)  # 404 when it is not here
-    return FileResponse(
-        services.store.path(sha256),
-        media_type="application/octet-stream",
-        headers=immutable_headers(sha256),
-    )
-
-
-def immutable_headers(sha256: str) -> dict[str, str]:
-    """Returns the headers of bytes that stand under their own hash."""
-    # Content under its own hash never changes.
-    return {"ETag": f'"{sha256}"', "Accept-Ranges": "bytes",
-            "Cache-Control": "private, max-age=31536000, immutable"}  # fmt: skip
+    return download(services, sha256, request.headers)

@@ -1,4 +1,4 @@
-"""The content-addressed folder."""
+"""Where artifacts lie: the port, and the content-addressed folder."""
 
 from __future__ import annotations
 
@@ -7,13 +7,78 @@ import hashlib
 import os
 import re
 import secrets
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
+from typing import Protocol
+
+from starlette.responses import FileResponse, Response
 
 from kedge_server.errors import FullError, NotFoundError, RequestError, TooLargeError
 from kedge_shared.ids import SHA256_PATTERN
 
 _NAME = re.compile(SHA256_PATTERN)
+#: Uploads that were broken off are removed at a start, if no other server can be at them.
+_STALE_SECONDS = 86400
+
+
+class Store(Protocol):
+    """Immutable bytes, named by their SHA-256. Names are checked before they are looked for."""
+
+    def has(self, sha256: str) -> bool:
+        """Says whether an artifact is there."""
+
+    def length(self, sha256: str) -> int:
+        """Returns an artifact's length, bytes.
+
+        Raises:
+            NotFoundError: It is not there.
+        """
+
+    def read(self, sha256: str, limit_bytes: int) -> bytes:
+        """Returns a small artifact whole.
+
+        Raises:
+            NotFoundError: It is not there.
+            TooLargeError: It is larger than ``limit_bytes``.
+        """
+
+    def add(self, data: bytes) -> str:
+        """Stores bytes that the server itself holds; returns their hash."""
+
+    async def receive(self, sha256: str, body: AsyncIterator[bytes]) -> bool:
+        """Stores an upload; returns whether it is new.
+
+        Raises:
+            RequestError: The bytes are not those of the name.
+            TooLargeError: More than the limit.
+            FullError: The disk is full.
+            AwayError: The store cannot be used now.
+        """
+
+    def answer(self, sha256: str, headers: Mapping[str, str]) -> Response:
+        """Returns what sends an artifact, or the range that ``headers`` ask for.
+
+        Raises:
+            NotFoundError: It is not there.
+        """
+
+
+def check(sha256: str) -> str:
+    """Returns a name that is a SHA-256.
+
+    Raises:
+        RequestError: It is not.
+    """
+    if not _NAME.match(sha256):
+        raise RequestError("that is no SHA-256", "write 64 hexadecimal digits, lower case")
+    return sha256
+
+
+def immutable_headers(sha256: str) -> dict[str, str]:
+    """Returns the headers of bytes that stand under their own hash: they never change."""
+    return {"ETag": f'"{sha256}"', "Accept-Ranges": "bytes",
+            "Cache-Control": "private, max-age=31536000, immutable"}  # fmt: skip
 
 
 class ArtifactStore:
@@ -22,13 +87,16 @@ class ArtifactStore:
     Args:
         root: The folder; made when missing.
         limit_bytes: Largest artifact.
+        alone: No other server uses the folder.
     """
 
-    def __init__(self, root: Path, limit_bytes: int) -> None:
+    def __init__(self, root: Path, limit_bytes: int, alone: bool = True) -> None:
         self._root, self._limit = root, limit_bytes
         (root / "incoming").mkdir(parents=True, exist_ok=True)
         for stale in (root / "incoming").iterdir():
-            stale.unlink()
+            # Servers may share the folder: another one may be writing this very file.
+            if alone or time.time() - stale.stat().st_mtime > _STALE_SECONDS:
+                stale.unlink(missing_ok=True)
 
     def path(self, sha256: str) -> Path:
         """Returns where an artifact lies or would lie.
@@ -36,9 +104,7 @@ class ArtifactStore:
         Raises:
             RequestError: Not a SHA-256.
         """
-        if not _NAME.match(sha256):
-            raise RequestError("that is no SHA-256", "write 64 hexadecimal digits, lower case")
-        return self._root / sha256[:2] / sha256
+        return self._root / check(sha256)[:2] / sha256
 
     def has(self, sha256: str) -> bool:
         """Says whether an artifact is there."""
@@ -109,6 +175,15 @@ class ArtifactStore:
             raise
         finally:
             scratch.unlink(missing_ok=True)
+
+    def answer(self, sha256: str, headers: Mapping[str, str]) -> Response:
+        """Sends the file; Starlette sees to ranges (206, 416; If-Range holds the hash)."""
+        self.length(sha256)  # 404 when it is not here
+        return FileResponse(
+            self.path(sha256),
+            media_type="application/octet-stream",
+            headers=immutable_headers(sha256),
+        )
 
     def _settle(self, scratch: Path, target: Path) -> None:
         target.parent.mkdir(exist_ok=True)

@@ -7,11 +7,14 @@ import time
 from sqlmodel import Session, col, select
 
 from kedge_server.audit.tables import AuditRow
+from kedge_server.database import exclusive
 from kedge_shared.audit import FIRST, AuditEntry, chain
 
 
 def record(session: Session, actor: str, action: str, subject: str, detail: str = "") -> None:
     """Appends an entry within the transaction of what it tells of."""
+    # The chain has one end: who appends waits for who is at it.
+    exclusive(session, "audit")
     last = session.exec(select(AuditRow).order_by(col(AuditRow.id).desc()).limit(1)).first()
     previous = last.hash if last else FIRST
     at = time.time()

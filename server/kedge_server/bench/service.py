@@ -13,7 +13,7 @@ from typing import Any, cast
 from sqlalchemy import CursorResult, Update
 from sqlmodel import Session, col, select, update
 
-from kedge_server.artifacts.store import ArtifactStore
+from kedge_server.artifacts.store import Store
 from kedge_server.audit.service import record
 from kedge_server.bench.standing import standing
 from kedge_server.bench.tables import BenchJobRow
@@ -33,9 +33,7 @@ from kedge_shared.bench import (
 from kedge_shared.errors import TrustError
 
 
-def post(
-    session: Session, store: ArtifactStore, envelope: dict[str, Any], who: str
-) -> BenchJobInfo:
+def post(session: Session, store: Store, envelope: dict[str, Any], who: str) -> BenchJobInfo:
     """Takes a job; the same job again is the same job.
 
     Raises:

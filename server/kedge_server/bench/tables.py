@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from sqlmodel import Field, SQLModel
 
+from kedge_server.types import Long
+
 
 class BenchJobRow(SQLModel, table=True):
     """A signed job; ``envelope`` and ``result`` are its and its answer's text.
@@ -17,7 +19,7 @@ class BenchJobRow(SQLModel, table=True):
     device_class: str = Field(index=True)
     envelope: str
     posted: float
-    expires: int
+    expires: int = Field(sa_type=Long)
     device: str = ""
     lease_until: float = 0.0
     attempts: int = 0

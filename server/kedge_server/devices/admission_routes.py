@@ -52,16 +52,19 @@ async def enrol(
     body = await read_signed(request, REPORT_LIMIT_BYTES)
 
     def work() -> Admitted | Waiting:
+        found: Admitted | Waiting
         with transaction(services.engine) as session:
             if credentials is not None:
-                return enrolment.with_token(session, credentials.credentials, body)
-            return enrolment.without_token(session, body, address, _limits(services))
+                found = enrolment.with_token(session, credentials.credentials, body)
+            else:
+                found = enrolment.without_token(session, body, address, _limits(services))
+        services.follower.follow()
+        return found
 
     found = await run_in_threadpool(work)
     if isinstance(found, Waiting):
         response.status_code = 202
         return found
-    _let_in(services, found)
     return found.answer
 
 
@@ -78,7 +81,7 @@ def approve(fingerprint: str, services: Services, who: MayEnrol) -> Enrolled:
     with transaction(services.engine) as session:
         asked = pending.take(session, fingerprint)
         found = enrolment.admit(session, asked, str(who))
-    _let_in(services, found)
+    services.follower.follow()
     return found.answer
 
 
@@ -108,11 +111,6 @@ def withdraw(fingerprint: str, services: Services, who: MayEnrol) -> AnnouncedKe
     """Takes an announcement back; a board that came in by it stays (`kedge device revoke`)."""
     with transaction(services.engine) as session:
         return pending.withdraw(session, fingerprint, str(who))
-
-
-def _let_in(services: Context, found: Admitted) -> None:
-    services.index.add_device(found.answer.device, found.token_hash, found.fingerprint)
-    services.index.forget([found.answer.device])
 
 
 def _limits(services: Context) -> pending.Limits:

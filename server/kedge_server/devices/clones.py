@@ -14,6 +14,7 @@ from sqlmodel import Session, col, delete, select
 
 from kedge_server.audit.service import record
 from kedge_server.devices.tables import DeviceRow, DeviceRunRow
+from kedge_server.replicas import changes
 from kedge_shared import wire
 from kedge_shared.protocol import Report
 
@@ -54,4 +55,5 @@ def suspect(session: Session, device: DeviceRow, why: str) -> None:
         return
     device.suspected_clone, device.suspicion = time.time(), why
     session.add(device)
+    changes.note(session, "device", device.id)
     record(session, "server", "suspected clone", device.id, why)

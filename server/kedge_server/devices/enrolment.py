@@ -20,6 +20,7 @@ from kedge_server.devices.tables import (
     EnrolmentTokenRow,
 )
 from kedge_server.errors import ConflictError, ForbiddenError, RequestError, UnauthorizedError
+from kedge_server.replicas import changes
 from kedge_server.rollouts import reports
 from kedge_server.tokens import token_hash
 from kedge_shared import signing, wire
@@ -149,6 +150,7 @@ def admit(session: Session, enrolment: Enrolment, who: str) -> Admitted:
     device.facts = wire.encode(enrolment.facts).decode()
     session.add(device)
     session.flush()
+    changes.note(session, "device", device.id)
     record(session, who, "enrol", device.id, f"{device.device_class}, key {fingerprint[:12]}")
     if device.serves:
         reports.late_device(session, device, time.time())

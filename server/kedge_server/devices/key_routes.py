@@ -27,14 +27,14 @@ async def token(request: Request, services: Services) -> AccessToken:
     """Returns a short-lived token to a board that signed a nonce with its key."""
     body = await read_signed(request, ACCESS_LIMIT_BYTES)
 
-    def work() -> tuple[AccessToken, str | None]:
+    def work() -> AccessToken:
         with transaction(services.engine) as session:
-            return keys.access(session, services.access, services.throttle, body)
+            made, suspected = keys.access(session, services.access, services.throttle, body)
+        if suspected is not None:
+            services.follower.follow()
+        return made
 
-    made, suspected = await run_in_threadpool(work)
-    if suspected is not None:
-        services.index.forget([suspected])
-    return made
+    return await run_in_threadpool(work)
 
 
 @router.post("/api/v1/device/key", summary="Change a board's key", openapi_extra=SIGNED_BODY)
@@ -44,12 +44,11 @@ async def change(request: Request, services: Services) -> KeyChanged:
 
     def work() -> KeyChanged:
         with transaction(services.engine) as session:
-            return keys.change_key(session, services.access, body)
+            changed = keys.change_key(session, services.access, body)
+        services.follower.follow()
+        return changed
 
-    changed = await run_in_threadpool(work)
-    services.index.add_device(changed.device, None, changed.fingerprint)
-    services.index.forget([changed.device])
-    return changed
+    return await run_in_threadpool(work)
 
 
 @router.post("/api/v1/devices/{device}/revoke", summary="Refuse a board from now on")
@@ -59,7 +58,7 @@ def revoke(device: str, services: Services, who: MayManage) -> DeviceInfo:
         row = service.find(session, device)
         keys.revoke(session, row, str(who))
         found = service.info(row)
-    services.index.remove_device(device)
+    services.follower.follow()
     return found
 
 
@@ -70,5 +69,5 @@ def clear(device: str, services: Services, who: MayManage) -> DeviceInfo:
         row = service.find(session, device)
         keys.clear(session, row, str(who))
         found = service.info(row)
-    services.index.forget([device])
+    services.follower.follow()
     return found

@@ -15,6 +15,7 @@ from kedge_server.devices.access import Access
 from kedge_server.devices.enrolment import check_key, sign_anew
 from kedge_server.devices.tables import DeadKeyRow, DeviceRow, UsedNonceRow
 from kedge_server.errors import BusyError, ForbiddenError, RequestError, UnauthorizedError
+from kedge_server.replicas import changes
 from kedge_server.throttle import Rate, Throttle
 from kedge_shared import signing
 from kedge_shared.access import (
@@ -83,6 +84,7 @@ def change_key(session: Session, tokens: Access, envelope: dict[str, Any]) -> Ke
     check_key(session, device.id, fresh.keyid)
     session.add(device)
     sign_anew(session, device.id)
+    changes.note(session, "device", device.id)
     record(session, device.id, "key change", device.id, f"{old[:12]} to {fresh.keyid[:12]}")
     return KeyChanged(device=device.id, fingerprint=fresh.keyid)
 
@@ -94,6 +96,7 @@ def revoke(session: Session, device: DeviceRow, who: str) -> None:
     device.revoked, device.token_hash = time.time(), None
     _bury(session, device, "revoked")
     session.add(device)
+    changes.note(session, "device", device.id)
     record(session, who, "device revoke", device.id, f"key {device.key_id[:12]}")
 
 
@@ -103,6 +106,7 @@ def clear(session: Session, device: DeviceRow, who: str) -> None:
         return
     why, device.suspected_clone, device.suspicion = device.suspicion, None, ""
     session.add(device)
+    changes.note(session, "device", device.id)
     record(session, who, "device clear", device.id, why)
 
 

@@ -3,86 +3,21 @@
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping
 
+from sqlalchemy import Table, bindparam, func, update
 from sqlmodel import Session, col, select
 
 from kedge_server.accounts.principal import WHOLE_FLEET, Reach
-from kedge_server.devices import clones
-from kedge_server.devices.tables import DeviceRow, ReportRow
-from kedge_server.errors import NotFoundError, RequestError
-from kedge_server.rollouts import reports
-from kedge_server.rollouts.membership import facts_of_device
-from kedge_shared import signing, wire
+from kedge_server.devices.facts import facts_of_device
+from kedge_server.devices.tables import DeviceRow
+from kedge_server.errors import NotFoundError
+from kedge_shared import wire
 from kedge_shared.api import DeviceInfo
-from kedge_shared.errors import InputError, TrustError
 from kedge_shared.phases import Phase
-from kedge_shared.protocol import (
-    REPORT_LIMIT_BYTES,
-    REPORT_TYPE,
-    DeviceFacts,
-    Report,
-)
+from kedge_shared.protocol import DeviceFacts
 
-
-def take_reports(
-    session: Session, device_id: str, envelopes: Sequence[dict[str, Any]]
-) -> tuple[int, int]:
-    """Takes signed reports, each once.
-
-    Returns:
-        How many were new, how many were known.
-
-    Raises:
-        RequestError: One is malformed, not this device's or not signed by its key; none is taken.
-    """
-    device = find(session, device_id)
-    key = signing.key_from_dict(json.loads(device.public_key))
-    reports = [_open(at, each, device, key) for at, each in enumerate(envelopes)]
-    fresh = 0
-    for report in reports:
-        taken = session.get(ReportRow, (device.id, report.boot_id, report.seq))
-        if taken is None:
-            _apply(session, device, report)
-            fresh += 1
-        else:
-            clones.told_twice(session, device, taken.body, report)
-    return fresh, len(reports) - fresh
-
-
-def _open(at: int, envelope: dict[str, Any], device: DeviceRow, key: Any) -> Report:
-    try:
-        report = signing.unseal(envelope, REPORT_TYPE, Report, key, limit_bytes=REPORT_LIMIT_BYTES)
-    except (TrustError, InputError) as error:
-        raise RequestError(f"report {at} is not to be trusted: {error}") from None
-    if report.device != device.id:
-        raise RequestError(f"report {at} is of {report.device}, not of {device.id}")
-    return report
-
-
-def _apply(session: Session, device: DeviceRow, report: Report) -> None:
-    now = time.time()
-    session.add(
-        ReportRow(
-            device=device.id, boot_id=report.boot_id, seq=report.seq, received=now,
-            deployment=report.deployment, phase=report.phase.value,
-            body=wire.encode(report).decode(),
-        )
-    )  # fmt: skip
-    device.last_seen = now
-    device.engine, device.release = report.engine, report.release
-    device.phase = report.phase.value
-    if report.window is not None:
-        device.frames += report.window.frames
-        device.latency_p95_ms = report.window.latency_ms.quantile(0.95)
-    session.add(device)
-    session.flush()
-    if report.deployment:
-        reports.reported(session, report, device.id, now)
-    if report.window is not None:
-        reports.measured(session, report, report.window)
+_TABLE: Table = DeviceRow.__table__  # type: ignore[attr-defined]
 
 
 def find(session: Session, device: str) -> DeviceRow:
@@ -124,10 +59,16 @@ def info(row: DeviceRow) -> DeviceInfo:
     )  # fmt: skip
 
 
-def flush_seen(session: Session, seen: dict[str, float]) -> None:
+_SEEN = (
+    update(_TABLE)
+    .where(_TABLE.c.id == bindparam("key"))
+    .where(func.coalesce(_TABLE.c.last_seen, 0.0) < bindparam("at"))
+    .values(last_seen=bindparam("at"))
+)
+
+
+def write_seen(session: Session, seen: Mapping[str, float]) -> None:
     """Writes when devices were last seen."""
-    for device, at in seen.items():
-        row = session.get(DeviceRow, device)
-        if row is not None and (row.last_seen or 0) < at:
-            row.last_seen = at
-            session.add(row)
+    # In one order everywhere, or two servers would wait for each other.
+    rows = [{"key": device, "at": seen[device]} for device in sorted(seen)]
+    session.connection().execute(_SEEN, rows)

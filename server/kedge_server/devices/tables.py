@@ -5,6 +5,8 @@ from __future__ import annotations
 from sqlalchemy import true
 from sqlmodel import Field, SQLModel
 
+from kedge_server.types import Long
+
 
 class DeviceRow(SQLModel, table=True):
     """An enrolled board. JSON columns hold the dataclasses of kedge_shared.
@@ -28,7 +30,7 @@ class DeviceRow(SQLModel, table=True):
     engine: str = ""
     phase: str = "idle"
     latency_p95_ms: float | None = None
-    frames: int = 0
+    frames: int = Field(default=0, sa_type=Long)
     serves: bool = Field(default=True, sa_column_kwargs={"server_default": true()})
     revoked: float | None = None
     suspected_clone: float | None = None
@@ -110,21 +112,36 @@ class AssignmentRow(SQLModel, table=True):
     device: str = Field(primary_key=True, foreign_key="device.id")
     deployment: str
     intent: str
-    counter: int
-    issued: int
-    expires: int
+    counter: int = Field(sa_type=Long)
+    issued: int = Field(sa_type=Long)
+    expires: int = Field(sa_type=Long)
     envelope: str
 
 
+class LedgerRow(SQLModel, table=True):
+    """Which reports of one start of a board were taken, ``"0-288,290"``.
+
+    ``telemetry`` is the number of the newest window of telemetry, the only one that is kept.
+    """
+
+    __tablename__ = "report_ledger"
+
+    device: str = Field(primary_key=True, foreign_key="device.id")
+    boot_id: str = Field(primary_key=True)
+    taken: str
+    telemetry: int | None = Field(default=None, sa_type=Long)
+    received: float = Field(index=True)
+
+
 class ReportRow(SQLModel, table=True):
-    """A report that was taken, once."""
+    """A report that was taken: those of phases, and the newest window of telemetry."""
 
     __tablename__ = "report"
 
     device: str = Field(primary_key=True, foreign_key="device.id")
     boot_id: str = Field(primary_key=True)
-    seq: int = Field(primary_key=True)
+    seq: int = Field(primary_key=True, sa_type=Long)
     received: float
-    deployment: str = Field(index=True)
+    deployment: str
     phase: str
     body: str

@@ -8,7 +8,7 @@ from collections.abc import Container, Mapping, Sequence
 from sqlmodel import Session, col, select
 from tuf.api.metadata import TargetFile
 
-from kedge_server.artifacts.store import ArtifactStore
+from kedge_server.artifacts.store import Store
 from kedge_server.audit.service import record
 from kedge_server.errors import ConflictError, NotFoundError, RequestError
 from kedge_server.releases.tables import BuildRow, ReleaseRow
@@ -20,7 +20,7 @@ from kedge_shared.policy import POLICY_LIMIT_BYTES, ModelPolicy, policy_path, re
 
 def index(
     session: Session,
-    store: ArtifactStore,
+    store: Store,
     listed: Mapping[str, str],
     targets: Mapping[str, TargetFile],
     who: str,
@@ -48,7 +48,7 @@ def index(
 
 
 def _index_build(
-    session: Session, store: ArtifactStore, listed: Mapping[str, str], path: str, digest: str,
+    session: Session, store: Store, listed: Mapping[str, str], path: str, digest: str,
     who: str,
 ) -> None:  # fmt: skip
     body = store.read(digest, MANIFEST_LIMIT_BYTES)
@@ -85,16 +85,14 @@ def _index_build(
     record(session, who, "publish", path, f"overridden: {accepted}" if accepted else "")
 
 
-def _policy_of(manifest: Manifest, store: ArtifactStore, listed: Mapping[str, str]) -> ModelPolicy:
+def _policy_of(manifest: Manifest, store: Store, listed: Mapping[str, str]) -> ModelPolicy:
     digest = listed.get(policy_path(manifest.model))
     if digest is None:
         raise InputError(f"model {manifest.model} has no policy among the targets")
     return read_policy(store.read(digest, POLICY_LIMIT_BYTES))
 
 
-def _check_complete(
-    manifest: Manifest, policy: ModelPolicy, store: ArtifactStore, path: str
-) -> None:
+def _check_complete(manifest: Manifest, policy: ModelPolicy, store: Store, path: str) -> None:
     needed = [(each.sha256, each.length) for each in manifest.files]
     needed += [(each.sha256, each.length) for each in policy.golden]
     for digest, length in needed:

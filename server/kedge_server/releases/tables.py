@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from sqlmodel import Field, SQLModel
 
+from kedge_server.types import Long
+
 
 class ReleaseRow(SQLModel, table=True):
     """One version of one model."""
@@ -12,7 +14,7 @@ class ReleaseRow(SQLModel, table=True):
 
     model: str = Field(primary_key=True)
     release: str = Field(primary_key=True)
-    release_counter: int
+    release_counter: int = Field(sa_type=Long)
     published: float
 
 

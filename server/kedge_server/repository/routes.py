@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from fastapi import APIRouter, Request, Response
+from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import FileResponse
 from sqlmodel import Session
 
-from kedge_server.artifacts.routes import immutable_headers
+from kedge_server.artifacts.downloads import download
 from kedge_server.audit.service import record
 from kedge_server.auth import AnyToken, MayPublish, MayRead
 from kedge_server.bodies import read_bytes
@@ -34,7 +35,7 @@ def metadata(name: str, services: Services, _: AnyToken) -> Response:
 
 
 @router.get("/tuf/targets/{path:path}", response_class=FileResponse, summary="TUF target file")
-def target(path: str, services: Services, _: AnyToken) -> Response:
+def target(path: str, request: Request, services: Services, _: AnyToken) -> Response:
     """Sends a listed target; the last segment is prefixed with its hash."""
     folder, _slash, last = path.rpartition("/")
     digest, _dot, name = last.partition(".")
@@ -43,7 +44,7 @@ def target(path: str, services: Services, _: AnyToken) -> Response:
         listed = services.repository.targets(session).get(plain)
     if listed is None or listed.hashes.get("sha256") != digest:
         raise NotFoundError(f"{plain} is not listed")
-    return FileResponse(services.store.path(digest), headers=immutable_headers(digest))
+    return download(services, digest, request.headers)
 
 
 @router.get("/api/v1/repository", summary="Versions of the image repository")
@@ -68,10 +69,14 @@ async def publish_metadata(
     except InputError as error:
         raise RequestError(error.what, "send a JSON object of role and metadata") from None
     offered = {role: text.encode() for role, text in texts.items()}
-    with transaction(services.engine) as session:
-        found = _publish(session, services, offered, str(who))
-    services.index.forget_all()
-    return found
+
+    def work() -> RepositoryState:
+        with transaction(services.engine) as session:
+            found = _publish(session, services, offered, str(who))
+        services.follower.follow()
+        return found
+
+    return await run_in_threadpool(work)
 
 
 def _publish(
@@ -85,5 +90,6 @@ def _publish(
             record(session, who, "sign", role, "")
     halt_withdrawn(session, listed, who)
     found = services.repository.accept(session, offered, after)
+    # Refused before it is stored if this server does not hold the key that it names.
     services.director.adopt(services.repository.director(session))
     return found

@@ -19,8 +19,10 @@ from tuf.api.metadata import (
     Timestamp,
 )
 
-from kedge_server.artifacts.store import ArtifactStore
+from kedge_server.artifacts.store import Store
+from kedge_server.database import exclusive
 from kedge_server.errors import NotFoundError, RequestError
+from kedge_server.replicas import changes
 from kedge_server.repository.publication import TOP_ROLES, Offline, follow, role_of
 from kedge_server.repository.signers import OnlineKeys
 from kedge_server.repository.tables import MetadataRow
@@ -37,6 +39,8 @@ from kedge_shared.trust import (
 TARGETS_LIMIT_BYTES = 5_000_000
 #: Versions of online roles are Unix times.
 _LONGEST_VERSION = 12
+#: One server at a time signs.
+_LOCK = "repository"
 
 
 class ImageRepository:
@@ -50,7 +54,7 @@ class ImageRepository:
     """
 
     def __init__(
-        self, keys: OnlineKeys, store: ArtifactStore, timestamp_life: timedelta,
+        self, keys: OnlineKeys, store: Store, timestamp_life: timedelta,
         snapshot_life: timedelta,
     ) -> None:  # fmt: skip
         self._keys, self._store = keys, store
@@ -75,16 +79,27 @@ class ImageRepository:
                 f"{error.filename} cannot be read: {error.strerror}",
                 "name the folder that `kedge keys init` wrote",
             ) from None
+        exclusive(session, _LOCK)
         stored = session.get(MetadataRow, ("root", 1))
         if stored is None:
             self._store.add(director)
             self._import(session, root, targets)
         elif stored.body != root:
             raise InputError(f"{first} is of another repository than the database")
-        else:
-            # A database restored from a backup holds versions that boards have gone beyond.
-            self._sign_snapshot(session)
+        self.refresh(session)
+
+    def refresh(self, session: Session) -> None:
+        """Learns what other servers have signed."""
         self.timestamp_version = self._newest(session, "timestamp")
+
+    def take_up(self, session: Session) -> None:
+        """Signs snapshot and timestamp anew, as the first thing that a leader does.
+
+        A database restored from a backup holds versions that boards have gone beyond.
+        """
+        exclusive(session, _LOCK)
+        self._sign_snapshot(session)
+        changes.note(session, "metadata")
 
     def state(self, session: Session) -> RepositoryState:
         """Returns the newest version of every role."""
@@ -137,6 +152,8 @@ class ImageRepository:
 
     def follow(self, session: Session, offered: Mapping[str, bytes]) -> Offline:
         """Checks metadata that somebody offers; errors as :func:`publication.follow`."""
+        # Of two servers that are offered the next version, the second sees the first's.
+        exclusive(session, _LOCK)
         online = {role: {each.public_key.keyid for each in keys}
                   for role, keys in self._keys.signers.items()}  # fmt: skip
         return follow(self.offline(session), offered, online, _now())
@@ -153,17 +170,21 @@ class ImageRepository:
             version = versions[role].signed.version if role == name else int(name.split(".")[0])
             self._put(session, role, version, body)
         self._sign_snapshot(session)
+        changes.note(session, "metadata", "published")
         return self.state(session)
 
     def renew(self, session: Session, now: datetime) -> bool:
         """Signs snapshot and timestamp anew when half of their life is over; says whether."""
+        exclusive(session, _LOCK)
         snapshot = self._role(session, "snapshot").signed
         timestamp = self._role(session, "timestamp").signed
         if snapshot.expires - now < self._snapshot_life / 2:
             self._sign_snapshot(session)
+            changes.note(session, "metadata")
             return True
         if timestamp.expires - now < self._timestamp_life / 2:
             self._sign_timestamp(session, self._newest(session, "snapshot"))
+            changes.note(session, "metadata")
             return True
         return False
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from sqlmodel import Field, SQLModel
 
+from kedge_server.types import Long
+
 
 class MetadataRow(SQLModel, table=True):
     """One version of one role's metadata."""
@@ -11,5 +13,5 @@ class MetadataRow(SQLModel, table=True):
     __tablename__ = "metadata"
 
     role: str = Field(primary_key=True)
-    version: int = Field(primary_key=True)
+    version: int = Field(primary_key=True, sa_type=Long)
     body: bytes

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
-from typing import Any, Protocol
 
 from sqlalchemy import delete
 from sqlalchemy import select as select_columns
 from sqlmodel import Session, col, func, select
 
+from kedge_server.devices.facts import COLUMNS, AnyDevice, facts_of, facts_of_device, tags_of
 from kedge_server.devices.selectors import Facts, Selector, matches, parse
 from kedge_server.devices.tables import DeviceRow
 from kedge_server.releases.tables import BuildRow
@@ -20,24 +18,11 @@ from kedge_server.rollouts.tables import DeploymentRow, RolloutRow
 from kedge_shared import wire
 from kedge_shared.manifest import Manifest, read_manifest
 from kedge_shared.phases import TERMINAL, Phase
-from kedge_shared.protocol import DeviceFacts, Verdict
+from kedge_shared.protocol import Verdict
 from kedge_shared.resolver import resolve
 from kedge_shared.rollouts import RolloutSpec
 
 OPEN_ROLLOUTS = ("proposed", "running", "paused")
-#: Columns instead of entities: the whole fleet is read.
-_COLUMNS = (DeviceRow.id, DeviceRow.device_class, DeviceRow.facts, DeviceRow.tags,
-            DeviceRow.release)  # fmt: skip
-
-
-class AnyDevice(Protocol):
-    """A device's row, or its columns that are asked for here."""
-
-    id: Any
-    device_class: Any
-    facts: Any
-    tags: Any
-    release: Any
 
 
 @dataclass
@@ -64,33 +49,6 @@ def salt(spec: RolloutSpec) -> str:
     return f"{spec.model} {spec.release}"
 
 
-@lru_cache(maxsize=1024)
-def _facts(text: str) -> DeviceFacts:
-    """Returns a board's facts; boards of a kind have the same text."""
-    return wire.decode(text.encode(), DeviceFacts, "stored facts")
-
-
-@lru_cache(maxsize=1024)
-def _tags(text: str) -> Mapping[str, str]:
-    found: dict[str, str] = json.loads(text)
-    return found
-
-
-def facts_of_device(row: AnyDevice) -> Facts:
-    """Returns what selectors ask about."""
-    facts = _facts(row.facts)
-    found: dict[str, str | float | tuple[str, ...]] = {
-        "name": row.id, "class": row.device_class, "arch": facts.arch,
-        "memory_mb": float(facts.memory_mb), "agent": facts.agent, "cpu_flags": facts.cpu_flags,
-        "release": row.release,
-    }  # fmt: skip
-    if facts.sm is not None:
-        found["sm"] = float(facts.sm)
-    found |= {f"runtime.{name}": version for name, version in facts.runtimes.items()}
-    found |= {f"tag.{key}": value for key, value in _tags(row.tags).items()}
-    return found
-
-
 def members(session: Session, spec: RolloutSpec, builds: Mapping[str, BuildRow]) -> Members:
     """Returns who would get a release, and why the others would not."""
     manifests = {name: read_manifest(build.manifest) for name, build in builds.items()}
@@ -98,7 +56,7 @@ def members(session: Session, spec: RolloutSpec, builds: Mapping[str, BuildRow])
     held = _held(session, spec.model)
     found = Members()
     fits: dict[tuple[str, str], str] = {}
-    for device in session.execute(select_columns(*_COLUMNS).where(col(DeviceRow.serves))):  # type: ignore[call-overload]
+    for device in session.execute(select_columns(*COLUMNS).where(col(DeviceRow.serves))):  # type: ignore[call-overload]
         facts = facts_of_device(device)
         why = _unselected(spec, wanted, device, facts)
         if why:
@@ -121,7 +79,7 @@ def members(session: Session, spec: RolloutSpec, builds: Mapping[str, BuildRow])
 
 
 def _unselected(spec: RolloutSpec, wanted: Selector | None, device: AnyDevice, facts: Facts) -> str:
-    tags = _tags(device.tags)
+    tags = tags_of(device.tags)
     for key, value in spec.tags.items():
         if tags.get(key) != value:
             return f"tag {key} is {tags.get(key, 'missing')}, not {value}"
@@ -133,7 +91,7 @@ def _unselected(spec: RolloutSpec, wanted: Selector | None, device: AnyDevice, f
 def _unfit(spec: RolloutSpec, device: AnyDevice, manifest: Manifest | None) -> str:
     if manifest is None:
         return f"{spec.release} has no build for {device.device_class}"
-    fit = resolve(manifest, _facts(device.facts))
+    fit = resolve(manifest, facts_of(device.facts))
     return "" if fit.fits else fit.reason
 
 

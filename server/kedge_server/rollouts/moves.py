@@ -8,6 +8,7 @@ from sqlalchemy import CursorResult, update
 from sqlmodel import Session, col
 
 from kedge_server.audit.service import record
+from kedge_server.replicas import changes
 from kedge_server.rollouts import approvals
 from kedge_server.rollouts.stages import RolloutEvent, StageEvent, advance, advance_stage
 from kedge_server.rollouts.tables import RolloutRow, StageRow
@@ -38,6 +39,7 @@ def move(
     if changed.rowcount != 1:
         return False
     session.refresh(rollout)
+    changes.note(session, "rollout", rollout.id)
     record(session, who, f"rollout {event.value}", rollout.id, reason)
     return True
 

@@ -10,6 +10,7 @@ from sqlalchemy import select as select_columns
 from sqlmodel import Session, col, func, select
 
 from kedge_server.devices.tables import DeviceRow
+from kedge_server.replicas import changes
 from kedge_server.rollouts import evidence, retries
 from kedge_server.rollouts.decision import Decision
 from kedge_server.rollouts.evidence import Evidence
@@ -144,6 +145,8 @@ def fill(session: Session, rollout: RolloutRow, spec: RolloutSpec, upto: int, no
         .execution_options(synchronize_session=False)
     )
     session.expire_all()
+    if done.rowcount:
+        changes.note(session, "rollout", rollout.id)
     return done.rowcount
 
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
+from sqlalchemy import Row, bindparam, update
+from sqlalchemy import select as select_columns
 from sqlmodel import Session, col, select
 
 from kedge_server.devices.tables import DeviceRow
@@ -16,11 +20,11 @@ from kedge_server.rollouts.membership import OPEN_ROLLOUTS, stage_for, takes
 from kedge_server.rollouts.moves import move
 from kedge_server.rollouts.progress import SCHEDULER
 from kedge_server.rollouts.stages import RolloutEvent
-from kedge_server.rollouts.tables import DeploymentRow, RolloutRow
+from kedge_server.rollouts.tables import DEPLOYMENTS, DeploymentRow, RolloutRow
 from kedge_shared import wire
 from kedge_shared.ids import fresh_id
 from kedge_shared.phases import TERMINAL, Phase
-from kedge_shared.protocol import Report, Verdict, Window
+from kedge_shared.protocol import Report, Verdict
 
 _UNTOUCHED = wire.encode(Verdict(code="ok")).decode()
 
@@ -49,27 +53,105 @@ def reported(session: Session, report: Report, device: str, now: float) -> None:
         _late_failure(session, row, now)
 
 
-def measured(session: Session, report: Report, window: Window) -> None:
-    """Takes a window of frame times into the rollouts that the board is part of.
+def take(session: Session, reports: Sequence[Report], now: float) -> None:
+    """Takes what a batch of reports says of deployments: most say that nothing has changed.
+
+    Those go past the ORM, which would make an object of each.
+    """
+    about = [each for each in reports if each.deployment]
+    known = {each.id: each for each in _rows(session, {each.deployment for each in about})}
+    last = {name: _Last(row.boot_id, row.seq, row.phase, row.verdict)
+            for name, row in known.items()}  # fmt: skip
+    unchanged: dict[str, dict[str, Any]] = {}
+    for report in about:
+        name, found = report.deployment, last.get(report.deployment)
+        if found is None or known[name].device != report.device:
+            continue
+        if found.boot_id == report.boot_id and report.seq <= found.seq:
+            continue
+        verdict = wire.encode(report.verdict).decode()
+        if (found.phase, found.verdict) == (report.phase.value, verdict) and known[name].begun:
+            last[name] = replace(found, boot_id=report.boot_id, seq=report.seq)
+            unchanged[name] = {"key": name, "boot_id": report.boot_id, "seq": report.seq,
+                               "updated": now}  # fmt: skip
+            continue
+        unchanged.pop(name, None)
+        reported(session, report, report.device, now)
+        row = session.get_one(DeploymentRow, name)
+        last[name] = _Last(row.boot_id, row.seq, row.phase, row.verdict)
+    if unchanged:
+        session.flush()
+        session.connection().execute(_UNCHANGED, list(unchanged.values()))
+    measured(session, [each for each in reports if each.window is not None])
+
+
+@dataclass(frozen=True)
+class _Last:
+    """The newest that was heard of a deployment."""
+
+    boot_id: str
+    seq: int
+    phase: str
+    verdict: str
+
+
+_UNCHANGED = update(DEPLOYMENTS).where(DEPLOYMENTS.c.id == bindparam("key"))
+_MEASURED = update(DEPLOYMENTS).where(DEPLOYMENTS.c.id == bindparam("key"))
+
+
+def _rows(session: Session, names: Collection[str]) -> Sequence[Row[Any]]:
+    if not names:
+        return []
+    columns = ("id", "device", "boot_id", "seq", "phase", "verdict", "begun")
+    query = select_columns(*(DEPLOYMENTS.c[each] for each in columns))
+    return session.execute(query.where(DEPLOYMENTS.c.id.in_(names))).all()
+
+
+def measured(session: Session, reports: Sequence[Report]) -> None:
+    """Takes windows of frame times into the rollouts that their boards are part of.
 
     A board that has the release is measured by it, one that was not reached is what those are
     compared with. The first figure after the proof of health stands.
     """
-    p95 = window.latency_ms.quantile(0.95)
+    if not reports:
+        return
+    session.flush()
+    columns = ("id", "device", "assigned", "after_p95_ms", "latency_p95_ms", "error_share")
     query = (
-        select(DeploymentRow)
-        .join(RolloutRow, col(RolloutRow.id) == col(DeploymentRow.rollout))
-        .where(DeploymentRow.device == report.device)
+        select_columns(*(DEPLOYMENTS.c[each] for each in columns))
+        .join(RolloutRow, col(RolloutRow.id) == DEPLOYMENTS.c.rollout)
+        .where(DEPLOYMENTS.c.device.in_({each.device for each in reports}))
         .where(col(RolloutRow.state).in_(OPEN_ROLLOUTS))
     )
-    for row in session.exec(query):
-        if row.assigned is None:
-            row.after_p95_ms = row.after_p95_ms or p95
-        elif row.id == report.deployment and report.phase is Phase.CONFIRMED:
-            row.after_p95_ms = row.after_p95_ms or p95
-            row.latency_p95_ms = p95
-            row.error_share = window.errors / window.frames if window.frames else None
-        session.add(row)
+    found: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for row in session.execute(query):
+        found[row.device].append({**row._mapping, "key": row.id})
+    changed: dict[str, dict[str, Any]] = {}
+    for report in reports:
+        for each in found[report.device]:
+            if _measure(each, report):
+                changed[each["key"]] = each
+    if changed:
+        kept = ("key", "after_p95_ms", "latency_p95_ms", "error_share")
+        values = [{name: each[name] for name in kept} for each in changed.values()]
+        session.connection().execute(_MEASURED, values)
+        session.expire_all()
+
+
+def _measure(row: dict[str, Any], report: Report) -> bool:
+    """Takes a report's window into a deployment's columns; says whether they changed."""
+    window = report.window
+    if window is None:
+        return False
+    p95 = window.latency_ms.quantile(0.95)
+    if row["assigned"] is None:
+        row["after_p95_ms"] = row["after_p95_ms"] or p95
+        return True
+    if row["id"] != report.deployment or report.phase is not Phase.CONFIRMED:
+        return False
+    row["after_p95_ms"], row["latency_p95_ms"] = row["after_p95_ms"] or p95, p95
+    row["error_share"] = window.errors / window.frames if window.frames else None
+    return True
 
 
 def _late_failure(session: Session, row: DeploymentRow, now: float) -> None:

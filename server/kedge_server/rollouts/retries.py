@@ -8,6 +8,7 @@ from typing import Any
 from sqlalchemy import CursorResult, update
 from sqlmodel import Session, col, select
 
+from kedge_server.replicas import changes
 from kedge_server.rollouts.facts import Standing, standing
 from kedge_server.rollouts.knowledge import facts_from, verdict_of
 from kedge_server.rollouts.tables import DeploymentRow, RolloutRow
@@ -61,6 +62,7 @@ def again(session: Session, rows: Iterable[DeploymentRow], now: float) -> int:
         )
         if taken.rowcount == 1:
             session.add(fresh)
+            changes.note(session, "rollout", row.rollout)
             count += 1
     session.flush()
     return count

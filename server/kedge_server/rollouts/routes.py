@@ -38,7 +38,7 @@ def create(spec: RolloutSpec, services: Services, who: MayRun) -> RolloutInfo:
         listed = services.repository.targets(session)
         require_listed(session, listed, spec.model, spec.release)
         made = service.create(session, spec, str(who), time.time())
-    services.index.forget_all()
+    services.follower.follow()
     return made
 
 
@@ -86,7 +86,7 @@ def approve(rollout: str, services: Services, who: MayApprove) -> RolloutInfo:
     """Lets a stage go on that its gate leaves to a person."""
     with transaction(services.engine) as session:
         changed = service.approve(session, rollout, str(who), time.time())
-    services.index.forget_all()
+    services.follower.follow()
     return changed
 
 
@@ -95,7 +95,7 @@ def retry(rollout: str, services: Services, who: MayRun) -> RolloutInfo:
     """Gives boards that failed or could not decide the release again, despite quarantine."""
     with transaction(services.engine) as session:
         changed = service.retry(session, rollout, str(who), time.time())
-    services.index.forget_all()
+    services.follower.follow()
     return changed
 
 
@@ -116,7 +116,7 @@ def change(
 def _change(services: Context, rollout: str, event: RolloutEvent, who: str) -> RolloutInfo:
     with transaction(services.engine) as session:
         changed = service.change(session, rollout, event, who, time.time())
-    services.index.forget_all()
+    services.follower.follow()
     return changed
 
 

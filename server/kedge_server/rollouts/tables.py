@@ -5,6 +5,8 @@ from __future__ import annotations
 from sqlalchemy import Table
 from sqlmodel import Field, SQLModel
 
+from kedge_server.types import Long
+
 
 class RolloutRow(SQLModel, table=True):
     """A rollout; ``spec`` is what the operator asked for."""
@@ -76,7 +78,7 @@ class DeploymentRow(SQLModel, table=True):
     updated: float
     confirmed: float | None = None
     boot_id: str = ""
-    seq: int = -1
+    seq: int = Field(default=-1, sa_type=Long)
     begun: float | None = None
     baseline_p95_ms: float | None = None
     after_p95_ms: float | None = None

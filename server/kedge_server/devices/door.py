@@ -1,0 +1,112 @@
+"""What boards ask most is answered before FastAPI: polls and reports, as plain ASGI.
+
+Routing, dependencies and validation by FastAPI cost several times what the answer itself does.
+``devices/routes.py`` declares both for ``/docs``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from kedge_server.answers import SECURITY_HEADERS, problem_of
+from kedge_server.errors import TooLargeError
+
+_JSON = (b"content-type", b"application/json")
+
+Header = tuple[bytes, bytes]
+
+
+class GoneError(Exception):
+    """Whoever asked went away before the request was whole."""
+
+
+@dataclass
+class Asked:
+    """A request.
+
+    Attributes:
+        headers: Lower-case name → value.
+        receive: For the body.
+    """
+
+    headers: dict[bytes, bytes]
+    receive: Receive
+
+    async def body(self, limit_bytes: int) -> bytes:
+        """Reads the body.
+
+        Raises:
+            TooLargeError: It is longer than ``limit_bytes``.
+            GoneError: It ended in the midst.
+        """
+        found = b""
+        while True:
+            message: Message = await self.receive()
+            if message["type"] == "http.disconnect":
+                raise GoneError
+            found += message.get("body", b"")
+            if len(found) > limit_bytes:
+                raise TooLargeError(f"body is longer than {limit_bytes} bytes")
+            if not message.get("more_body", False):
+                return found
+
+
+@dataclass
+class Answer:
+    """An answer.
+
+    Attributes:
+        status: HTTP status.
+        headers: Beside those that every answer bears.
+        body: JSON, or empty.
+    """
+
+    status: int
+    headers: list[Header] = field(default_factory=list)
+    body: bytes = b""
+
+
+Handler = Callable[[Asked], Awaitable[Answer]]
+
+
+class Door:
+    """The whole application: answers some requests, and hands all others on.
+
+    Args:
+        app: What is behind it.
+        handlers: (method, path) → who answers.
+    """
+
+    def __init__(self, app: ASGIApp, handlers: dict[tuple[str, str], Handler]) -> None:
+        self._app, self._handlers = app, handlers
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        handler = (
+            self._handlers.get((scope["method"], scope["path"]))
+            if scope["type"] == "http"
+            else None
+        )
+        if handler is None:
+            await self._app(scope, receive, send)
+            return
+        try:
+            answer = await handler(Asked(dict(scope["headers"]), receive))
+        except GoneError:
+            return
+        # Boundary: what is no bug becomes an answer; a bug goes on to the server's last resort.
+        except Exception as error:  # noqa: BLE001
+            status, body, more = problem_of(error)
+            headers = [(name.lower().encode(), value.encode()) for name, value in more.items()]
+            answer = Answer(status, headers, body)
+        await _send(send, answer)
+
+
+async def _send(send: Send, answer: Answer) -> None:
+    headers = [*answer.headers, *SECURITY_HEADERS]
+    if answer.body:
+        headers += [_JSON, (b"content-length", b"%d" % len(answer.body))]
+    await send({"type": "http.response.start", "status": answer.status, "headers": headers})
+    await send({"type": "http.response.body", "body": answer.body})

@@ -1,0 +1,104 @@
+"""The scheduler's lease: one server at a time does what happens by itself.
+
+A row with holder, token and expiry by the database's clock, so that servers whose clocks differ
+agree on who leads. The token fences: each transaction of the holder's locks the row and looks that
+its token still stands, so that a holder that slept through its expiry changes nothing any more,
+and nobody takes the lease over in the midst of it.
+"""
+
+from __future__ import annotations
+
+import secrets
+import socket
+from typing import Any
+
+from sqlalchemy import CursorResult, insert, select, update
+from sqlalchemy.exc import IntegrityError
+from sqlmodel import Session, col
+
+from kedge_server.database import clock
+from kedge_server.replicas.tables import LeaseRow
+
+_NAME = "scheduler"
+
+
+class Lease:
+    """This server's hold on the lease, or none.
+
+    Args:
+        seconds: How long it lasts without being renewed.
+
+    Attributes:
+        holder: What this server is called there.
+        token: Of the hold; ``None`` while another server leads.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self.holder = f"{socket.gethostname()}-{secrets.token_hex(4)}"
+        self.token: int | None = None
+
+    def take(self, session: Session) -> bool:
+        """Takes the lease, or renews it.
+
+        Returns:
+            Whether this server has just become the holder.
+        """
+        _make(session)
+        until = clock(session) + self._seconds
+        mine = (col(LeaseRow.name) == _NAME, col(LeaseRow.holder) == self.holder)
+        if self.token is not None and _hits(
+            session,
+            update(LeaseRow).where(*mine, col(LeaseRow.token) == self.token).values(expires=until),
+        ):
+            return False
+        self.token = None
+        over = col(LeaseRow.expires) < clock(session)
+        taken = update(LeaseRow).where(col(LeaseRow.name) == _NAME, over)
+        values = {"holder": self.holder, "token": LeaseRow.token + 1, "expires": until}
+        if not _hits(session, taken.values(**values)):
+            return False
+        self.token = session.execute(select(col(LeaseRow.token)).where(*mine)).scalar_one()
+        return True
+
+    def holds(self, session: Session) -> bool:
+        """Says whether this server leads, and keeps it so until the transaction ends."""
+        if self.token is None:
+            return False
+        row = session.execute(
+            select(col(LeaseRow.token), col(LeaseRow.holder))
+            .where(col(LeaseRow.name) == _NAME)
+            .with_for_update()
+        ).first()
+        if row is None or tuple(row) != (self.token, self.holder):
+            self.token = None
+        return self.token is not None
+
+    def lose(self) -> None:
+        """Stops leading: whether the lease is still held is not known."""
+        self.token = None
+
+    def give_up(self, session: Session) -> None:
+        """Lets another server lead at once, at an orderly end."""
+        if self.holds(session):
+            row = update(LeaseRow).where(col(LeaseRow.name) == _NAME)
+            session.execute(row.values(holder="", expires=0.0))
+        self.token = None
+
+
+def _make(session: Session) -> None:
+    """Makes the row at the first start ever; several servers may try at once."""
+    if session.execute(select(col(LeaseRow.name)).where(col(LeaseRow.name) == _NAME)).first():
+        return
+    try:
+        with session.begin_nested():
+            session.execute(insert(LeaseRow).values(name=_NAME, holder="", token=0, expires=0.0))
+    except IntegrityError:
+        pass
+
+
+def _hits(session: Session, statement: Any) -> bool:
+    done: CursorResult[Any] = session.execute(  # type: ignore[assignment]
+        statement, execution_options={"synchronize_session": False}
+    )
+    return done.rowcount == 1
