@@ -256,13 +256,13 @@ def test_a_factory_learns_the_fingerprint_that_the_board_will_have(board: AgentS
 def test_a_model_that_is_not_on_the_boards_list_is_refused(
     models: tuple[str, ...], taken: bool
 ) -> None:
-    manifest = samples.manifest()
+    manifest, policy = samples.manifest(), samples.policy()
     pinned = Pinned(
         device="cam-1", key_id="k", device_class=manifest.device_class, models=models,
         workload="main",
     )  # fmt: skip
     if taken:
-        check_manifest(manifest, samples.policy(), pinned)
+        check_manifest(manifest, policy, manifest.target_path, pinned)
         return
-    with pytest.raises(TrustError, match="shapes"):
-        check_manifest(manifest, samples.policy(), pinned)
+    with pytest.raises(TrustError, match="not on this device's list"):
+        check_manifest(manifest, policy, manifest.target_path, pinned)

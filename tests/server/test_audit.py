@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -50,8 +51,6 @@ def kedge(*arguments: str, url: str = "http://127.0.0.1:1") -> tuple[str, KedgeE
     "field", ["at", "actor", "action", "subject", "detail", "previous", "hash"]
 )
 def test_an_entry_that_was_altered_in_any_field_is_named(field: str) -> None:
-    from dataclasses import replace
-
     rows = made(5)
     value: object = 7.0 if field == "at" else FIRST
     rows[2] = replace(rows[2], **{field: value})  # type: ignore[arg-type]
@@ -96,7 +95,7 @@ def test_the_first_entry_that_does_not_hold_is_named(fleet: World, tmp_path: Pat
     assert head in said
     lines = out.read_bytes().splitlines(keepends=True)
     for altered, ident in (
-        (lines[:2] + [lines[2].replace(b'"actor":"', b'"actor":"x')] + lines[3:], 3),
+        ([*lines[:2], lines[2].replace(b'"actor":"', b'"actor":"x'), *lines[3:]], 3),
         (lines[:1] + lines[2:], 3),
     ):
         out.write_bytes(b"".join(altered))
