@@ -101,7 +101,7 @@ class ServerClient:
 
     def bearer(self) -> str:
         """Returns the token that counts now."""
-        return self.http.headers.get("Authorization", "").removeprefix("Bearer ")
+        return str(self.http.headers.get("Authorization", "")).removeprefix("Bearer ")
 
     async def __aenter__(self) -> ServerClient:
         return self

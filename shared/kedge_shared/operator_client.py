@@ -31,6 +31,9 @@ _PAGE = 1000
 class OperatorClient(Client):
     """Talks to one server with an operator's token, or with a session after :meth:`log_in`."""
 
+    def __enter__(self) -> OperatorClient:
+        return self
+
     def whoami(self) -> Whoami:
         """Returns who asks, and what may be done."""
         return self._get("/api/v1/session", Whoami)

@@ -12,7 +12,10 @@ from alembic.config import Config
 from alembic.migration import MigrationContext
 from sqlmodel import Session
 
+from kedge_server.accounts import logins
+from kedge_server.accounts.service import first_admin
 from kedge_server.database import connect, migrations, upgrade
+from kedge_server.devices.tables import DeviceRow
 from kedge_server.rollouts import progress, service
 from kedge_server.tables import METADATA
 from kedge_shared import wire
@@ -108,3 +111,42 @@ def test_the_newest_revision_can_be_gone_back_on_with_its_data(tmp_path: Path) -
         assert base.execute("SELECT percent FROM stage").fetchall() == [(50.0,), (100.0,)]
         assert base.execute("SELECT count(*) FROM deployment").fetchone() == (2,)
     base.close()
+
+
+def test_a_server_of_one_operator_becomes_one_of_many_and_back(tmp_path: Path) -> None:
+    """0003 to 0004 with data: rollouts learn who made them, boards keep their token."""
+    path = tmp_path / "kedge.db"
+    command.upgrade(config(path), "0003")
+    fill(path)
+    with sqlite3.connect(path) as base:
+        base.execute(
+            "INSERT INTO audit (at, actor, action, subject, detail, previous, hash)"
+            " VALUES (1, 'operator', 'rollout create', 'ro-1', '', '', '')"
+        )
+    base.close()
+    engine = connect(path)
+    upgrade(engine)
+    with engine.connect() as connection:
+        assert compare_metadata(MigrationContext.configure(connection), METADATA) == []
+    with Session(engine) as session, session.begin():
+        first_admin(session, "the token of the file")
+        first_admin(session, "the token of the file")
+        rollout = service.find(session, "ro-1")
+        assert (rollout.created_by, rollout.state) == ("operator", "running")
+        assert logins.of_token(session, "the token of the file").user == "admin"
+        device = session.get_one(DeviceRow, "cam-0")
+        assert (device.token_hash, device.revoked, device.suspected_clone) == ("cam-0", None, None)
+        # What only the new server knows.
+        renewing = session.get_one(DeviceRow, "cam-1")
+        renewing.token_hash = None
+        rollout.state = "proposed"
+        session.add_all([renewing, rollout])
+    engine.dispose()
+    command.downgrade(config(path), "0003")
+    with sqlite3.connect(path) as base:
+        hashes = dict(base.execute("SELECT id, token_hash FROM device").fetchall())
+        assert hashes == {"cam-0": "cam-0", "cam-1": "-cam-1"}, "no token has that hash"
+        assert base.execute("SELECT state FROM rollout").fetchall() == [("stopped",)]
+        assert base.execute("SELECT count(*) FROM deployment").fetchone() == (2,)
+    base.close()
+    upgrade(connect(path))

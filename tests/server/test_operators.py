@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 from collections.abc import Iterator
@@ -48,6 +49,16 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
                 UserRequest(name="sita", roles=("operator", "approver"), scope="tag.site==a")
             )
         yield found
+        for each in _clients:
+            each.http.close()
+
+
+_clients: list[OperatorClient] = []
+
+
+def client_of(fleet: World, token: str) -> OperatorClient:
+    _clients.append(OperatorClient(fleet.url, token))
+    return _clients[-1]
 
 
 def acting(fleet: World, user: str, *roles: str, scope: str = "") -> OperatorClient:
@@ -55,7 +66,7 @@ def acting(fleet: World, user: str, *roles: str, scope: str = "") -> OperatorCli
     with OperatorClient(fleet.url, TOKEN) as desk:
         held = {each.name: each.roles for each in desk.users()}[user]
         asked = ApiTokenRequest(name="t", roles=roles or held, user=user, scope=scope)  # type: ignore[arg-type]
-        return OperatorClient(fleet.url, desk.make_api_token(asked).token)
+        return client_of(fleet, desk.make_api_token(asked).token)
 
 
 def status_of(refused: pytest.ExceptionInfo[ServiceError]) -> int | None:
@@ -227,13 +238,15 @@ def test_two_people_say_yes_and_neither_is_who_made_it(fleet: World) -> None:
     fleet.tick()
     for mine in (both, acting(fleet, "both", "approver")):
         with pytest.raises(ServiceError, match="both made rollout") as refused:
-            mine.approve_rollout(made.id)
+            mine.change_rollout(made.id, "approve")
         assert status_of(refused) == 403
-    assert anna.approve_rollout(made.id).approvals == ("anna",)
+    assert anna.change_rollout(made.id, "approve").approvals == ("anna",)
     # Another token of one person is not another person.
-    assert acting(fleet, "anna", "approver").approve_rollout(made.id).approvals == ("anna",)
+    assert acting(fleet, "anna", "approver").change_rollout(made.id, "approve").approvals == (
+        "anna",
+    )
     assert both.rollout(made.id).state == "proposed"
-    begun = ben.approve_rollout(made.id)
+    begun = ben.change_rollout(made.id, "approve")
     assert (begun.state, begun.reason) == ("running", "started: anna and ben said yes")
     assert len(both.rollout_deployments(made.id)) == 2
     said = [each for each in desk_audit(fleet) if each[1] == "rollout approval"]
@@ -246,14 +259,14 @@ def test_a_stage_that_asks_wants_two_people_too(fleet: World) -> None:
     stage = api.StageSpec(percent=100, gate=api.GateSpec(soak_seconds=0), approval=True)
     made = otto.create_rollout(spec(two_person=True, selector="name==cam-2", stages=(stage,)))
     for each in (anna, ben):
-        each.approve_rollout(made.id)
+        each.change_rollout(made.id, "approve")
     device = next(each for each in fleet.devices if each.name == "cam-2")
     device.runs = ""
     device.live()
     fleet.tick()
     assert otto.rollout(made.id).stages[0].state == "asking"
-    assert anna.approve_rollout(made.id).stages[0].state == "asking"
-    assert ben.approve_rollout(made.id).state == "completed"
+    assert anna.change_rollout(made.id, "approve").stages[0].state == "asking"
+    assert ben.change_rollout(made.id, "approve").state == "completed"
 
 
 def test_a_proposed_rollout_can_be_dropped(fleet: World) -> None:
@@ -261,7 +274,7 @@ def test_a_proposed_rollout_can_be_dropped(fleet: World) -> None:
     made = otto.create_rollout(spec(two_person=True, selector="name==cam-0"))
     assert anna.http.post(f"/api/v1/rollouts/{made.id}/halt").json()["state"] == "stopped"
     with pytest.raises(ServiceError, match="asks for nothing"):
-        anna.approve_rollout(made.id)
+        anna.change_rollout(made.id, "approve")
 
 
 def desk_audit(fleet: World) -> list[tuple[str, str]]:
@@ -273,7 +286,7 @@ def desk_audit(fleet: World) -> list[tuple[str, str]]:
 
 
 def logged_in(fleet: World, name: str, password: str = PASSWORD) -> OperatorClient:
-    client = OperatorClient(fleet.url, "")
+    client = client_of(fleet, "")
     client.log_in(Login(name=name, password=password))
     return client
 
@@ -291,7 +304,7 @@ def test_a_session_is_a_cookie_that_scripts_cannot_read_and_changes_want_more(
     with httpx.Client(base_url=fleet.url, cookies=answer.cookies) as browser:
         assert browser.get("/api/v1/devices").status_code == 200
         wanted = {"count": 1}
-        for headers in ({}, {HEADER_CSRF: "0" * 64}, {HEADER_CSRF: "é".encode().decode("latin1")}):
+        for headers in ({}, {HEADER_CSRF: "0" * 64}, {HEADER_CSRF: b"\xc3\xa9"}):
             forged = browser.post("/api/v1/enrolment-tokens", json=wanted, headers=headers)
             assert (forged.status_code, HEADER_CSRF in forged.json()["error"]) == (403, True)
         good = {HEADER_CSRF: browser.get("/api/v1/session").json()["csrf"]}
@@ -302,19 +315,23 @@ def test_a_session_is_a_cookie_that_scripts_cannot_read_and_changes_want_more(
 
 
 def test_behind_tls_the_cookie_is_bound_to_it(fleet: World) -> None:
-    from starlette.testclient import TestClient
+    async def work() -> None:
+        transport = httpx.ASGITransport(create_app(fleet.context))
+        base = "https://kedge.example"
+        async with httpx.AsyncClient(transport=transport, base_url=base) as browser:
+            login = {"name": "otto", "password": PASSWORD}
+            answer = await browser.post("/api/v1/session", json=login)
+            cookie = answer.headers["set-cookie"]
+            assert cookie.startswith("__Host-kedge-session=")
+            assert "Secure" in cookie
+            assert (await browser.get("/api/v1/session")).json()["user"] == "otto"
+            # The unbound name is not looked at there: whoever can set it is not let in by it.
+            secret = cookie.partition("=")[2].partition(";")[0]
+            browser.cookies.clear()
+            browser.cookies.set("kedge-session", secret)
+            assert (await browser.get("/api/v1/session")).status_code == 401
 
-    browser = TestClient(create_app(fleet.context), base_url="https://kedge.example")
-    answer = browser.post("/api/v1/session", json={"name": "otto", "password": PASSWORD})
-    cookie = answer.headers["set-cookie"]
-    assert cookie.startswith("__Host-kedge-session=")
-    assert "Secure" in cookie
-    assert browser.get("/api/v1/session").json()["user"] == "otto"
-    # The unbound name is not looked at there: whoever can set it is not let in by it.
-    secret = cookie.partition("=")[2].partition(";")[0]
-    browser.cookies.clear()
-    browser.cookies.set("kedge-session", secret)
-    assert browser.get("/api/v1/session").status_code == 401
+    asyncio.run(work())
 
 
 def test_a_session_ends_with_its_time_and_with_the_password(fleet: World) -> None:

@@ -22,9 +22,9 @@ from kedge_server.app import create_app, open_context
 from kedge_server.context import Context
 from kedge_server.settings import ServerSettings
 from kedge_shared import api, wire
-from kedge_shared.client import Client
 from kedge_shared.ids import sha256_hex
 from kedge_shared.manifest import FileRef, Golden, Override
+from kedge_shared.operator_client import OperatorClient
 from kedge_shared.policy import ModelPolicy
 from tests.shared import samples
 from tests.sim.device import SimDevice
@@ -94,7 +94,7 @@ class World:
     trust: keys.KeySet
     context: Context
     url: str
-    operator: Client
+    operator: OperatorClient
     devices: list[SimDevice] = field(default_factory=list)
 
     def publish(self, release: str, counter: int, **options: object) -> Path:
@@ -141,7 +141,7 @@ class World:
 def world(home: Path, **settings: object) -> Iterator[World]:
     """Runs a server on a free port of this machine."""
     trust = keys.create(home / "trust")
-    with serve(home, trust, **settings) as (context, url), Client(url, TOKEN) as operator:
+    with serve(home, trust, **settings) as (context, url), OperatorClient(url, TOKEN) as operator:
         found = World(home, trust, context, url, operator)
         yield found
         for each in found.devices:
