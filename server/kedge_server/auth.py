@@ -7,6 +7,7 @@ import hmac
 from typing import Annotated
 
 from fastapi import Depends, Security
+from fastapi.concurrency import run_in_threadpool
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from kedge_server.context import Context, Services
@@ -51,13 +52,30 @@ def device_of(services: Context, authorization: bytes) -> str:
     return found
 
 
+async def device_of_soon(services: Context, authorization: bytes) -> str:
+    """Returns which device asks, also if another server enrolled it a moment ago.
+
+    Raises:
+        UnauthorizedError: No token, or no device's.
+    """
+    try:
+        return device_of(services, authorization)
+    except UnauthorizedError:
+        if not await run_in_threadpool(services.follower.hurry):
+            raise
+    return device_of(services, authorization)
+
+
 def device(credentials: Credentials, services: Services) -> str:
     """Returns which device asks.
 
     Raises:
         UnauthorizedError: No or an unknown token.
     """
-    found = services.index.device_of(_hash_of(credentials))
+    hashed = _hash_of(credentials)
+    found = services.index.device_of(hashed)
+    if found is None and services.follower.hurry():
+        found = services.index.device_of(hashed)
     if found is None:
         raise UnauthorizedError("this token is no device's")
     return found

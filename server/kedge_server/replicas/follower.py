@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 
 from sqlalchemy import Engine, select
 from sqlmodel import Session, col
@@ -18,6 +19,7 @@ from kedge_server.rollouts.tables import DeploymentRow
 #: Subject of a change of metadata that others than the scheduler signed.
 PUBLISHED = "published"
 _AT_ONCE = 1000
+_HURRY_SECONDS = 0.1
 
 
 class Follower:
@@ -35,7 +37,7 @@ class Follower:
     ) -> None:
         self._engine, self._index = engine, index
         self._repository, self._director = repository, director
-        self._lock, self._last = threading.Lock(), 0
+        self._lock, self._last, self._looked = threading.Lock(), 0, 0.0
 
     def open(self, session: Session) -> None:
         """Reads everything, at the start."""
@@ -43,9 +45,21 @@ class Follower:
         self._last = changes.newest(session)
         self._read_all(session)
 
+    def hurry(self) -> bool:
+        """Hears of changes now, because somebody asks who may have come a moment ago.
+
+        Returns:
+            Whether it was looked: strangers must not make it look without end.
+        """
+        if time.monotonic() - self._looked < _HURRY_SECONDS:
+            return False
+        self.follow()
+        return True
+
     def follow(self) -> None:
         """Hears of what has changed since the last time."""
         with self._lock, transaction(self._engine) as session:
+            self._looked = time.monotonic()
             found = changes.since(session, self._last)
             if found.known is None:
                 self._read_all(session)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import Literal
 
 from fastapi import APIRouter
@@ -10,7 +9,7 @@ from fastapi import APIRouter
 from kedge_server.auth import Operator
 from kedge_server.bodies import BoundedRoute
 from kedge_server.context import Services
-from kedge_server.database import transaction
+from kedge_server.database import now, transaction
 from kedge_server.repository.withdrawal import require_listed
 from kedge_server.rollouts import service
 from kedge_server.rollouts.stages import RolloutEvent
@@ -25,7 +24,7 @@ def create(spec: RolloutSpec, services: Services, who: Operator) -> RolloutInfo:
     with transaction(services.engine) as session:
         listed = services.repository.targets(session)
         require_listed(session, listed, spec.model, spec.release)
-        made = service.create(session, spec, who, time.time())
+        made = service.create(session, spec, who, now(session))
     services.follower.follow()
     return made
 
@@ -41,14 +40,14 @@ def plan(spec: RolloutSpec, services: Services, _: Operator) -> PlanInfo:
 def list_rollouts(services: Services, _: Operator) -> list[RolloutInfo]:
     """Returns every rollout, newest first."""
     with transaction(services.engine) as session:
-        return service.all_rollouts(session, time.time())
+        return service.all_rollouts(session, now(session))
 
 
 @router.get("/{rollout}", summary="One rollout")
 def show(rollout: str, services: Services, _: Operator) -> RolloutInfo:
     """Returns one rollout with its stages and gates."""
     with transaction(services.engine) as session:
-        return service.info(session, service.find(session, rollout), time.time())
+        return service.info(session, service.find(session, rollout), now(session))
 
 
 @router.get("/{rollout}/deployments", summary="A rollout's deployments")
@@ -70,7 +69,7 @@ def replay(rollout: str, services: Services, _: Operator) -> list[DecisionInfo]:
 def approve(rollout: str, services: Services, who: Operator) -> RolloutInfo:
     """Lets a stage go on that its gate leaves to a person."""
     with transaction(services.engine) as session:
-        changed = service.approve(session, rollout, who, time.time())
+        changed = service.approve(session, rollout, who, now(session))
     services.follower.follow()
     return changed
 
@@ -79,7 +78,7 @@ def approve(rollout: str, services: Services, who: Operator) -> RolloutInfo:
 def retry(rollout: str, services: Services, who: Operator) -> RolloutInfo:
     """Gives boards that failed or could not decide the release again, despite quarantine."""
     with transaction(services.engine) as session:
-        changed = service.retry(session, rollout, who, time.time())
+        changed = service.retry(session, rollout, who, now(session))
     services.follower.follow()
     return changed
 
@@ -93,6 +92,6 @@ def change(
 ) -> RolloutInfo:
     """Halting sends the rollout's devices back to what they had; stopping leaves them."""
     with transaction(services.engine) as session:
-        changed = service.change(session, rollout, RolloutEvent(action), who, time.time())
+        changed = service.change(session, rollout, RolloutEvent(action), who, now(session))
     services.follower.follow()
     return changed
