@@ -19,12 +19,12 @@ from sqlmodel import Session
 
 from kedge_builder.publishing import keys
 from kedge_server.app import open_context
-from kedge_server.tokens import token_hash
 from kedge_server.context import Context
 from kedge_server.database import transaction
 from kedge_server.devices.tables import DeviceRow
 from kedge_server.releases.tables import BuildRow, ReleaseRow
 from kedge_server.settings import ServerSettings
+from kedge_server.tokens import token_hash
 from kedge_shared import signing, wire
 from tests.shared import samples
 

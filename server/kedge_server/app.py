@@ -7,6 +7,7 @@ import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
+from pathlib import Path
 
 from fastapi import FastAPI, Request, Response
 from fastapi.concurrency import run_in_threadpool
@@ -85,9 +86,10 @@ def open_context(settings: ServerSettings) -> Context:
 
 def _store(settings: ServerSettings) -> Store:
     limit = settings.artifact_limit_mb * 2**20
-    if settings.store is not None:
+    if settings.store is not None and settings.store.startswith("s3://"):
         return BucketStore(settings.store, limit)
-    return ArtifactStore(settings.data / "artifacts", limit, alone=settings.database is None)
+    folder = Path(settings.store) if settings.store else settings.data / "artifacts"
+    return ArtifactStore(folder, limit, alone=settings.store is None)
 
 
 def operator_token(settings: ServerSettings) -> str:

@@ -6,6 +6,7 @@ and whose clock counts.
 
 from __future__ import annotations
 
+import time
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -27,6 +28,7 @@ from sqlalchemy import (
     func,
     literal_column,
     make_url,
+    select,
     text,
 )
 from sqlalchemy.dialects import postgresql, sqlite
@@ -201,6 +203,13 @@ def clock(session: Session) -> ColumnElement[float]:
     if session.get_bind().dialect.name == "postgresql":
         return func.extract("epoch", func.clock_timestamp()).cast(Float)
     return literal_column("(julianday('now') - 2440587.5) * 86400.0", Float())
+
+
+def now(session: Session) -> float:
+    """Returns what time it is, Unix seconds, for what several servers write and compare."""
+    if session.get_bind().dialect.name == "postgresql":
+        return float(session.execute(select(clock(session))).scalar_one())
+    return time.time()
 
 
 def upsert(

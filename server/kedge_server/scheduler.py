@@ -1,13 +1,13 @@
-"""What happens by itself. Of several servers over one database one leads, and it alone looks at
+"""What happens by itself.
 
-gates and renews metadata; each hears of what others changed, and writes whom it has seen.
+Of several servers over one database one leads, and it alone looks at gates and renews metadata;
+each hears of what others changed, and writes whom it has seen.
 """
 
 from __future__ import annotations
 
 import itertools
 import logging
-import time
 from collections.abc import Callable
 from datetime import datetime, timezone
 
@@ -16,7 +16,7 @@ from apscheduler.schedulers.background import BackgroundScheduler
 from kedge_server.accounts.logins import forget_old
 from kedge_server.audit.service import record
 from kedge_server.context import Context
-from kedge_server.database import transaction
+from kedge_server.database import now, transaction
 from kedge_server.devices import intake
 from kedge_server.devices.keys import forget_nonces
 from kedge_server.devices.service import write_seen
@@ -85,7 +85,7 @@ def tick(context: Context) -> None:
         with transaction(context.engine) as session:
             if not context.lease.holds(session):
                 return
-            changed = progress.tick(session, time.time())
+            changed = progress.tick(session, now(session))
         if changed:
             context.follower.follow()
     # Boundary: as in lead.
@@ -122,10 +122,10 @@ def prune(context: Context) -> None:
         with transaction(context.engine) as session:
             if context.lease.holds(session):
                 changes.forget_old(session)
-                now = time.time()
-                intake.prune(session, now - context.settings.report_days * _DAY)
-                forget_nonces(session, now)
-                forget_old(session, now)
+                at = now(session)
+                intake.prune(session, at - context.settings.report_days * _DAY)
+                forget_nonces(session, at)
+                forget_old(session, at)
     # Boundary: as in lead.
     except Exception:  # noqa: BLE001
         _log.exception("what is old could not be removed")

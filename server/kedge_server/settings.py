@@ -38,7 +38,7 @@ class ServerSettings(BaseSettings):
         bench_poll_seconds: What bench workers are told to wait.
         database: PostgreSQL URL, instead of SQLite in ``data``.
         connections: To PostgreSQL, at most.
-        store: ``s3://BUCKET[/PREFIX]``, instead of a folder in ``data``.
+        store: ``s3://BUCKET[/PREFIX]`` or a folder that servers share, instead of one in ``data``.
         poll_rules: Selector → seconds, for devices that are told something else than
             ``poll_seconds``; the first that names a device holds.
         lease_seconds: How long a server leads without renewing its lease.
@@ -74,7 +74,7 @@ class ServerSettings(BaseSettings):
     bench_poll_seconds: float = Field(default=5.0, ge=0.1, le=3600)
     database: SecretStr | None = None
     connections: int = Field(default=10, ge=4, le=1000)
-    store: str | None = Field(default=None, pattern=r"^s3://[^/]+(/.*)?$")
+    store: str | None = Field(default=None, pattern=r"^(s3://[^/]+(/.*)?|/.*)$")
     poll_rules: dict[str, Annotated[float, Field(ge=0.2, le=86400)]] = Field(default_factory=dict)
     lease_seconds: float = Field(default=15.0, ge=1, le=600)
     change_seconds: float = Field(default=1.0, ge=0.1, le=60)

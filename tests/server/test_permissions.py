@@ -168,7 +168,7 @@ def asks_for(dependant: Dependant) -> set[str]:
 
 def test_every_route_names_who_may_ask(fleet: World) -> None:
     found = {}
-    for method, path, route in routes(create_app(fleet.context)):
+    for method, path, route in routes(create_app(fleet.context).app):
         asked = asks_for(route.dependant) if isinstance(route, APIRoute) else set()
         assert len(asked) <= 1, path
         # The poll looks its board up without FastAPI's dependencies, which would cost more than it.

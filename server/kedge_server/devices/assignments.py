@@ -14,6 +14,7 @@ from sqlalchemy import Row, Table, select, update
 from sqlmodel import Session, col
 
 from kedge_server.database import exclusive, upsert
+from kedge_server.database import now as clock_now
 from kedge_server.devices.tables import AssignmentRow, DeviceRow
 from kedge_server.errors import RequestError
 from kedge_server.releases.tables import BuildRow
@@ -189,7 +190,7 @@ class Director:
         """Signs and stores; the devices are locked."""
         if not wanted:
             return {}
-        now = int(time.time())
+        now = int(clock_now(session))
         devices = _keyed(session, DeviceRow.id, _DEVICE, wanted)
         named = [each.deployment for each in wanted.values() if each.deployment]
         rows = _keyed(session, DeploymentRow.id, _DEPLOYMENT, named)

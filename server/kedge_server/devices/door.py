@@ -78,10 +78,13 @@ class Door:
     Args:
         app: What is behind it.
         handlers: (method, path) → who answers.
+
+    Attributes:
+        app: What is behind it.
     """
 
     def __init__(self, app: ASGIApp, handlers: dict[tuple[str, str], Handler]) -> None:
-        self._app, self._handlers = app, handlers
+        self.app, self._handlers = app, handlers
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         handler = (
@@ -90,7 +93,7 @@ class Door:
             else None
         )
         if handler is None:
-            await self._app(scope, receive, send)
+            await self.app(scope, receive, send)
             return
         try:
             answer = await handler(Asked(dict(scope["headers"]), receive))

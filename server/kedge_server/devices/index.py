@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from kedge_server.devices.pace import phase
 
@@ -70,6 +70,11 @@ class PollIndex:
         with self._lock:
             self._drop(device)
             self._generation += 1
+
+    def keep_only(self, devices: Collection[str]) -> None:
+        """Forgets all other devices."""
+        for each in [name for name in self._by_device if name not in devices]:
+            self.remove_device(each)
 
     def _drop(self, device: str) -> None:
         old = self._by_device.pop(device, None)

@@ -9,7 +9,6 @@ of device and rollout.
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -20,7 +19,7 @@ from sqlalchemy import Row, Table, bindparam, delete, insert, select, tuple_, up
 from sqlmodel import Session
 
 from kedge_server import auth
-from kedge_server.database import transaction, upsert
+from kedge_server.database import now, transaction, upsert
 from kedge_server.devices import clones, ledger
 from kedge_server.devices.assignments import lock_devices
 from kedge_server.devices.batches import Batches
@@ -84,17 +83,18 @@ class Intake:
 
     async def answer(self, asked: Asked) -> Answer:
         """Takes up to ``REPORT_BATCH`` reports."""
-        device = auth.device_asking(self._services, asked.headers.get(b"authorization", b""))
+        device = await auth.device_asking_soon(
+            self._services, asked.headers.get(b"authorization", b"")
+        )
         body = await asked.body(REPORT_LIMIT_BYTES * 8)
         taken = await self._batches.do(Sent(device, _envelopes(body)))
         return Answer(200, [], wire.encode(taken))
 
     def _take(self, sent: Sequence[Sent]) -> Sequence[Taken | Exception]:
         with transaction(self._services.engine) as session:
-            taken = take(session, sent, time.time())
-        if any(isinstance(each, Taken) and each.duplicates for each in taken):
-            # They may have shown that a board is two.
-            self._services.follower.follow()
+            taken = take(session, sent, now(session))
+        # What they changed (a rollout halted, a board that seems two) counts at the next poll.
+        self._services.follower.follow()
         return taken
 
     def close(self) -> None:
@@ -135,13 +135,13 @@ class _Page:
     telemetry: int | None = None
 
 
-def take(session: Session, sent: Sequence[Sent], now: float) -> list[Taken | Exception]:
+def take(session: Session, sent: Sequence[Sent], at: float) -> list[Taken | Exception]:
     """Takes reports of several requests; one that is not to be trusted takes its request with it.
 
     Args:
         session: Of the batch.
         sent: The requests.
-        now: Unix seconds.
+        at: Unix seconds.
     """
     # Two servers may be sent the same report: what was taken is read when the other is done.
     lock_devices(session, {each.device for each in sent})
@@ -154,9 +154,9 @@ def take(session: Session, sent: Sequence[Sent], now: float) -> list[Taken | Exc
         if isinstance(each, Exception):
             results.append(each)
             continue
-        fresh = sum(_enter(desk, report, now) for report in each)
+        fresh = sum(_enter(desk, report, at) for report in each)
         results.append(Taken(fresh, len(each) - fresh))
-    _write(session, desk, now)
+    _write(session, desk, at)
     _look_twice(session, desk.repeated)
     return results
 
@@ -208,7 +208,7 @@ def _open(at: int, envelope: dict[str, Any], device: str, key: Any) -> Report:
     return report
 
 
-def _enter(desk: _Desk, report: Report, now: float) -> bool:
+def _enter(desk: _Desk, report: Report, received: float) -> bool:
     """Enters a report; says whether it is new."""
     at = (report.device, report.boot_id)
     page = desk.ledgers.get(at, _Page())
@@ -225,11 +225,11 @@ def _enter(desk: _Desk, report: Report, now: float) -> bool:
         kept = report.seq
     desk.ledgers[at] = _Page(page.taken.with_(report.seq), kept)
     desk.reports[(*at, report.seq)] = {
-        "device": report.device, "boot_id": report.boot_id, "seq": report.seq, "received": now,
+        "device": report.device, "boot_id": report.boot_id, "seq": report.seq, "received": received,
         "deployment": report.deployment, "phase": report.phase.value,
         "body": wire.encode(report).decode(),
     }  # fmt: skip
-    figures |= {"last_seen": now, "engine": report.engine, "release": report.release,
+    figures |= {"last_seen": received, "engine": report.engine, "release": report.release,
                 "phase": report.phase.value}  # fmt: skip
     if report.window is not None:
         figures["frames"] = min(figures["frames"] + report.window.frames, _LARGEST - 1)
@@ -248,7 +248,7 @@ def _figures(row: Row[Any]) -> dict[str, Any]:
 _FIGURES = update(_DEVICES).where(_DEVICES.c.id == bindparam("key"))
 
 
-def _write(session: Session, desk: _Desk, now: float) -> None:
+def _write(session: Session, desk: _Desk, received: float) -> None:
     if not desk.fresh:
         return
     connection = session.connection()
@@ -256,7 +256,7 @@ def _write(session: Session, desk: _Desk, now: float) -> None:
     pages = {(each.device, each.boot_id) for each in desk.fresh}
     upsert(session, _LEDGERS, [
         {"device": device, "boot_id": boot, "taken": ledger.write(page.taken),
-         "telemetry": page.telemetry, "received": now}
+         "telemetry": page.telemetry, "received": received}
         for (device, boot), page in ((each, desk.ledgers[each]) for each in pages)
     ], ("taken", "telemetry", "received"))  # fmt: skip
     stored = []
@@ -270,7 +270,7 @@ def _write(session: Session, desk: _Desk, now: float) -> None:
         connection.execute(delete(_REPORTS).where(*same), stored)
     if desk.reports:
         connection.execute(insert(_REPORTS), list(desk.reports.values()))
-    rollouts.take(session, desk.fresh, now)
+    rollouts.take(session, desk.fresh, received)
 
 
 def _look_twice(session: Session, repeated: Sequence[Report]) -> None:

@@ -67,7 +67,7 @@ class Polls:
     async def answer(self, asked: Asked) -> Answer:
         """Answers 304 where the board knows everything, else the assignment."""
         headers = asked.headers
-        device = auth.device_asking(self._services, headers.get(b"authorization", b""))
+        device = await auth.device_asking_soon(self._services, headers.get(b"authorization", b""))
         self._index.saw(device)
         place, now = self._index.place(device), time.time()
         seen, known = _counter(headers.get(_COUNTER, b"")), headers.get(b"if-none-match")

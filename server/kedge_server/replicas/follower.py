@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 
 from sqlalchemy import Engine, select
 from sqlmodel import Session, col
@@ -21,6 +22,7 @@ _AT_ONCE = 1000
 _LET_IN = select(col(DeviceRow.id), col(DeviceRow.token_hash), col(DeviceRow.key_id)).where(
     col(DeviceRow.revoked).is_(None)
 )
+_HURRY_SECONDS = 0.1
 
 
 class Follower:
@@ -38,7 +40,7 @@ class Follower:
     ) -> None:
         self._engine, self._index = engine, index
         self._repository, self._director = repository, director
-        self._lock, self._last = threading.Lock(), 0
+        self._lock, self._last, self._looked = threading.Lock(), 0, 0.0
 
     def open(self, session: Session) -> None:
         """Reads everything, at the start."""
@@ -46,9 +48,21 @@ class Follower:
         self._last = changes.newest(session)
         self._read_all(session)
 
+    def hurry(self) -> bool:
+        """Hears of changes now, because somebody asks who may have come a moment ago.
+
+        Returns:
+            Whether it was looked: strangers must not make it look without end.
+        """
+        if time.monotonic() - self._looked < _HURRY_SECONDS:
+            return False
+        self.follow()
+        return True
+
     def follow(self) -> None:
         """Hears of what has changed since the last time."""
         with self._lock, transaction(self._engine) as session:
+            self._looked = time.monotonic()
             found = changes.since(session, self._last)
             if found.known is None:
                 self._read_all(session)
@@ -58,8 +72,11 @@ class Follower:
             self._last = found.upto
 
     def _read_all(self, session: Session) -> None:
-        for row in session.execute(_LET_IN):
+        rows = session.execute(_LET_IN).all()
+        for row in rows:
             self._index.add_device(row.id, row.token_hash, row.key_id)
+        # Whoever was shut out since then.
+        self._index.keep_only({row.id for row in rows})
         self._repository.refresh(session)
         self._director.adopt(self._repository.director(session))
 

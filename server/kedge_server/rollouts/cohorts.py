@@ -59,7 +59,10 @@ def assign_stages(
         groups[device_class].append(device)
     stages: dict[str, int] = {}
     for devices in groups.values():
-        ordered = sorted(devices, key=lambda each: ((risks or {}).get(each, 0), rank(salt, each)))
+        ordered = sorted(devices, key=lambda each: rank(salt, each))
+        if risks:
+            # Sorting keeps the order of equals.
+            ordered.sort(key=lambda each: risks.get(each, 0))
         _fill(ordered, sizes, stages)
     return stages
 

@@ -56,8 +56,9 @@ def members(session: Session, spec: RolloutSpec, builds: Mapping[str, BuildRow])
     held = _held(session, spec.model)
     found = Members()
     fits: dict[tuple[str, str], str] = {}
+    asked = _asks(spec)
     for device in session.execute(select_columns(*COLUMNS).where(col(DeviceRow.serves))):  # type: ignore[call-overload]
-        facts = facts_of_device(device)
+        facts = facts_of_device(device) if asked else {}
         why = _unselected(spec, wanted, device, facts)
         if why:
             found.unselected[device.id] = why
@@ -76,6 +77,11 @@ def members(session: Session, spec: RolloutSpec, builds: Mapping[str, BuildRow])
             found.taken_over[device.id] = holder.id
         found.classes[device.id], found.facts[device.id] = device.device_class, facts
     return found
+
+
+def _asks(spec: RolloutSpec) -> bool:
+    """Says whether anything is selected by facts; to gather a fleet's takes a second."""
+    return bool(spec.selector or spec.order or any(each.selector for each in spec.stages))
 
 
 def _unselected(spec: RolloutSpec, wanted: Selector | None, device: AnyDevice, facts: Facts) -> str:
@@ -111,7 +117,7 @@ def draw(spec: RolloutSpec, found: Members) -> dict[str, int]:
     order = [parse(each) for each in spec.order]
     risks = {
         device: next((at for at, each in enumerate(order) if matches(each, facts)), len(order))
-        for device, facts in found.facts.items()
+        for device, facts in (found.facts.items() if order else ())
     }
     return assign_stages(salt(spec), found.classes, sizes(spec, found.facts), risks)
 

@@ -133,14 +133,16 @@ def fill(session: Session, rollout: RolloutRow, spec: RolloutSpec, upto: int, no
         col(DeploymentRow.assigned).is_(None),
         col(DeploymentRow.stage) <= upto,
     )
-    chosen = select_columns(col(DeploymentRow.id)).where(*mine).order_by(
-        col(DeploymentRow.stage), col(DeploymentRow.id)
-    )  # fmt: skip
+    which: tuple[Any, ...] = mine
     if spec.blast_radius is not None:
-        chosen = chosen.limit(max(0, spec.blast_radius - _unproven(session, rollout.id)))
+        most = max(0, spec.blast_radius - _unproven(session, rollout.id))
+        chosen = select_columns(col(DeploymentRow.id)).where(*mine).order_by(
+            col(DeploymentRow.stage), col(DeploymentRow.id)
+        ).limit(most)  # fmt: skip
+        which = (col(DeploymentRow.assigned).is_(None), col(DeploymentRow.id).in_(chosen))
     done: CursorResult[Any] = session.execute(  # type: ignore[assignment]
         update(DeploymentRow)
-        .where(col(DeploymentRow.assigned).is_(None), col(DeploymentRow.id).in_(chosen))
+        .where(*which)
         .values(assigned=now, updated=now)
         .execution_options(synchronize_session=False)
     )

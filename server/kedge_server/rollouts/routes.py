@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import replace
 from typing import Literal
 
@@ -14,7 +13,7 @@ from kedge_server.accounts.principal import Reach
 from kedge_server.auth import MayApprove, MayRead, MayRun, MayStop
 from kedge_server.bodies import BoundedRoute
 from kedge_server.context import Context, Services
-from kedge_server.database import transaction
+from kedge_server.database import now, transaction
 from kedge_server.devices import service as devices
 from kedge_server.devices.selectors import SelectorError
 from kedge_server.errors import MalformedError
@@ -37,7 +36,7 @@ def create(spec: RolloutSpec, services: Services, who: MayRun) -> RolloutInfo:
     with transaction(services.engine) as session:
         listed = services.repository.targets(session)
         require_listed(session, listed, spec.model, spec.release)
-        made = service.create(session, spec, str(who), time.time())
+        made = service.create(session, spec, str(who), now(session))
     services.follower.follow()
     return made
 
@@ -56,14 +55,14 @@ def list_rollouts(services: Services, who: MayRead) -> list[RolloutInfo]:
     """Returns every rollout within one's scope, newest first."""
     with transaction(services.engine) as session:
         only = None if who.reach.whole else reach.rollouts_within(session, who.reach)
-        return service.all_rollouts(session, time.time(), only)
+        return service.all_rollouts(session, now(session), only)
 
 
 @router.get("/{rollout}", summary="One rollout")
 def show(rollout: str, services: Services, _: MayRead) -> RolloutInfo:
     """Returns one rollout with its stages and gates."""
     with transaction(services.engine) as session:
-        return service.info(session, service.find(session, rollout), time.time())
+        return service.info(session, service.find(session, rollout), now(session))
 
 
 @router.get("/{rollout}/deployments", summary="A rollout's deployments")
@@ -85,7 +84,7 @@ def replay(rollout: str, services: Services, _: MayRead) -> list[DecisionInfo]:
 def approve(rollout: str, services: Services, who: MayApprove) -> RolloutInfo:
     """Lets a stage go on that its gate leaves to a person."""
     with transaction(services.engine) as session:
-        changed = service.approve(session, rollout, str(who), time.time())
+        changed = service.approve(session, rollout, str(who), now(session))
     services.follower.follow()
     return changed
 
@@ -94,7 +93,7 @@ def approve(rollout: str, services: Services, who: MayApprove) -> RolloutInfo:
 def retry(rollout: str, services: Services, who: MayRun) -> RolloutInfo:
     """Gives boards that failed or could not decide the release again, despite quarantine."""
     with transaction(services.engine) as session:
-        changed = service.retry(session, rollout, str(who), time.time())
+        changed = service.retry(session, rollout, str(who), now(session))
     services.follower.follow()
     return changed
 
@@ -115,7 +114,7 @@ def change(
 
 def _change(services: Context, rollout: str, event: RolloutEvent, who: str) -> RolloutInfo:
     with transaction(services.engine) as session:
-        changed = service.change(session, rollout, event, who, time.time())
+        changed = service.change(session, rollout, event, who, now(session))
     services.follower.follow()
     return changed
 

@@ -24,7 +24,7 @@ from kedge_server.rollouts import (
     retries,
 )
 from kedge_server.rollouts import plan as plans
-from kedge_server.rollouts.facts import DeploymentFacts, Standing, count, is_silent
+from kedge_server.rollouts.facts import DeploymentFacts, Standing, is_silent, standing
 from kedge_server.rollouts.faults import faults
 from kedge_server.rollouts.membership import Members
 from kedge_server.rollouts.stages import RolloutEvent, StageEvent
@@ -280,14 +280,17 @@ def _said_yes(
 
 
 def _stage(
-    stage: StageRow, known: tuple[Sequence[DeploymentFacts], Mapping[int, int]],
+    stage: StageRow, known: tuple[Sequence[tuple[DeploymentFacts, int]], Mapping[int, int]],
     spec: RolloutSpec, now: float,
 ) -> StageInfo:  # fmt: skip
     reached, waiting = known
     gate, at = spec.stages[stage.index].gate, stage.finished or now
-    counts = dict(count((each for each in reached if each.stage <= stage.index), gate, at))
+    counts = dict.fromkeys(Standing, 0)
+    for each, devices in reached:
+        if each.stage <= stage.index:
+            counts[standing(each, gate, at)] += devices
     counts[Standing.PENDING] += sum(
-        devices for index, devices in waiting.items() if index <= stage.index
+        count for index, count in waiting.items() if index <= stage.index
     )
     state: object = stage.state
     verdict: object = stage.verdict
