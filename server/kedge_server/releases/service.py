@@ -40,7 +40,7 @@ def index(
         ConflictError: A published build would change.
     """
     for path, digest in listed.items():
-        if not store.has(digest) or store.length(digest) != targets[path].length:
+        if not store.claim(digest, targets[path].length):
             raise RequestError(f"target {path} was not uploaded", "upload its bytes first")
     for path, digest in listed.items():
         if path.endswith("/manifest.json"):
@@ -98,7 +98,7 @@ def _check_complete(
     needed = [(each.sha256, each.length) for each in manifest.files]
     needed += [(each.sha256, each.length) for each in policy.golden]
     for digest, length in needed:
-        if not store.has(digest) or store.length(digest) != length:
+        if not store.claim(digest, length):
             raise RequestError(f"{path} needs artifact {digest[:12]}, which was not uploaded")
     if manifest.verdict == "undecided" and not policy.publish_undecided:
         raise RequestError(f"{path} is undecided and its policy does not take that")
