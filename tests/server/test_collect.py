@@ -44,7 +44,11 @@ devices = st.sampled_from(DEVICES)
 
 
 def manifest_of(release: str, engine: int, other: int) -> bytes:
-    names = {"engine": BLOBS[engine], "engine-weights": BLOBS[other], "golden-references": b"golden"}
+    names = {
+        "engine": BLOBS[engine],
+        "engine-weights": BLOBS[other],
+        "golden-references": b"golden",
+    }
     files = tuple(
         FileRef(role=role, name=f"{role}.bin", sha256=sha256_hex(body), length=len(body))  # type: ignore[arg-type]
         for role, body in names.items()
