@@ -27,6 +27,8 @@ from kedge_server.devices.assignments import Director
 from kedge_server.devices.index import PollIndex
 from kedge_server.devices.tables import DeviceRow
 from kedge_server.errors import RequestError
+from kedge_server.metrics.service import Metrics
+from kedge_server.metrics.traffic import TrafficLayer
 from kedge_server.repository.service import ImageRepository
 from kedge_server.repository.signers import load_keys
 from kedge_server.settings import ServerSettings
@@ -95,6 +97,7 @@ def create_app(context: Context) -> FastAPI:
     @asynccontextmanager
     async def life(app: FastAPI) -> AsyncIterator[None]:
         running = scheduler.start(context)
+        app.state.metrics.jobs.watch(running)
         yield
         running.shutdown(wait=True)
         context.engine.dispose()
@@ -108,8 +111,11 @@ def create_app(context: Context) -> FastAPI:
         responses={400: problem, 401: problem, 404: problem, 409: problem, 422: problem},
     )
     app.state.context = context
+    app.state.metrics = Metrics(context)
     _add_routes(app)
     _add_errors(app)
+    # Outermost: what any other layer answers is counted too.
+    app.add_middleware(TrafficLayer, traffic=app.state.metrics.traffic)
     return app
 
 
@@ -118,12 +124,14 @@ def _add_routes(app: FastAPI) -> None:
     from kedge_server.audit import routes as audit_routes
     from kedge_server.bench import routes as bench_routes
     from kedge_server.devices import routes as device_routes
+    from kedge_server.metrics import routes as metrics_routes
     from kedge_server.releases import routes as release_routes
     from kedge_server.repository import routes as repository_routes
     from kedge_server.rollouts import routes as rollout_routes
+    from kedge_server.telemetry import routes as telemetry_routes
 
-    for each in (artifact_routes, audit_routes, bench_routes, device_routes, release_routes,
-                 repository_routes, rollout_routes):  # fmt: skip
+    for each in (artifact_routes, audit_routes, bench_routes, device_routes, metrics_routes,
+                 release_routes, repository_routes, rollout_routes, telemetry_routes):  # fmt: skip
         app.include_router(each.router)
 
     @app.get("/healthz", tags=["health"], summary="Is the server up?")

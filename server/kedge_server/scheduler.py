@@ -13,9 +13,11 @@ from kedge_server.context import Context
 from kedge_server.database import transaction
 from kedge_server.devices.service import flush_seen
 from kedge_server.rollouts import progress
+from kedge_server.telemetry import jobs as telemetry
 
 _log = logging.getLogger("kedge.scheduler")
 _RENEW_SECONDS = 60
+_ROLL_UP_SECONDS = 60
 
 
 def start(context: Context) -> BackgroundScheduler:
@@ -26,6 +28,9 @@ def start(context: Context) -> BackgroundScheduler:
         tick, "interval", args=[context], seconds=context.settings.tick_seconds, **options
     )
     scheduler.add_job(renew, "interval", args=[context], seconds=_RENEW_SECONDS, **options)
+    scheduler.add_job(
+        telemetry.roll_up, "interval", args=[context], seconds=_ROLL_UP_SECONDS, **options
+    )
     scheduler.start()
     return scheduler
 

@@ -25,6 +25,13 @@ class ServerSettings(BaseSettings):
         artifact_limit_mb: Largest upload, MiB.
         bench_lease_seconds: How long a bench worker holds a job without a word.
         bench_poll_seconds: What bench workers are told to wait.
+        telemetry_hours_days: How long telemetry is kept by the hour.
+        telemetry_days: How long it is kept by the day.
+        metrics_token: Who reads ``/metrics``; without one only this machine does.
+        event_rows: Newest events that are kept for those who come back for them.
+        webhook_private: Webhooks may go to this machine and to private networks.
+        webhook_attempts: Of a delivery, about a day's worth.
+        webhook_failures: Deliveries given up in a row; then the webhook is disabled.
     """
 
     model_config = SettingsConfigDict(env_prefix="KEDGE_SERVER_", extra="ignore")
@@ -42,3 +49,10 @@ class ServerSettings(BaseSettings):
     artifact_limit_mb: int = Field(default=4096, ge=1, le=65536)
     bench_lease_seconds: float = Field(default=60.0, ge=1, le=3600)
     bench_poll_seconds: float = Field(default=5.0, ge=0.1, le=3600)
+    telemetry_hours_days: float = Field(default=14.0, ge=1, le=366)
+    telemetry_days: float = Field(default=400.0, ge=1, le=3660)
+    metrics_token: SecretStr | None = Field(default=None, min_length=16)
+    event_rows: int = Field(default=50_000, ge=100, le=10_000_000)
+    webhook_private: bool = False
+    webhook_attempts: int = Field(default=12, ge=1, le=30)
+    webhook_failures: int = Field(default=5, ge=1, le=1000)

@@ -14,6 +14,7 @@ from kedge_server.audit.service import record
 from kedge_server.devices.tables import DeviceRow, EnrolmentTokenRow, ReportRow
 from kedge_server.errors import ConflictError, NotFoundError, RequestError, UnauthorizedError
 from kedge_server.rollouts import reports
+from kedge_server.telemetry import service as telemetry
 from kedge_shared import signing, wire
 from kedge_shared.api import DeviceInfo, EnrolmentToken, TokenRequest
 from kedge_shared.errors import InputError, TrustError
@@ -145,6 +146,7 @@ def _apply(session: Session, device: DeviceRow, report: Report) -> None:
         reports.reported(session, report, device.id, now)
     if report.window is not None:
         reports.measured(session, report, report.window)
+        telemetry.take(session, device.device_class, report.release, report.window, now)
 
 
 def find(session: Session, device: str) -> DeviceRow:
