@@ -27,6 +27,7 @@ from kedge_server.devices.assignments import Director
 from kedge_server.devices.index import PollIndex
 from kedge_server.devices.tables import DeviceRow
 from kedge_server.errors import RequestError
+from kedge_server.events.stream import Feed
 from kedge_server.metrics.service import Metrics
 from kedge_server.metrics.traffic import TrafficLayer
 from kedge_server.repository.service import ImageRepository
@@ -111,7 +112,7 @@ def create_app(context: Context) -> FastAPI:
         responses={400: problem, 401: problem, 404: problem, 409: problem, 422: problem},
     )
     app.state.context = context
-    app.state.metrics = Metrics(context)
+    app.state.metrics, app.state.feed = Metrics(context), Feed(context)
     _add_routes(app)
     _add_errors(app)
     # Outermost: what any other layer answers is counted too.
@@ -124,14 +125,17 @@ def _add_routes(app: FastAPI) -> None:
     from kedge_server.audit import routes as audit_routes
     from kedge_server.bench import routes as bench_routes
     from kedge_server.devices import routes as device_routes
+    from kedge_server.events import routes as event_routes
     from kedge_server.metrics import routes as metrics_routes
     from kedge_server.releases import routes as release_routes
     from kedge_server.repository import routes as repository_routes
     from kedge_server.rollouts import routes as rollout_routes
     from kedge_server.telemetry import routes as telemetry_routes
+    from kedge_server.webhooks import routes as webhook_routes
 
-    for each in (artifact_routes, audit_routes, bench_routes, device_routes, metrics_routes,
-                 release_routes, repository_routes, rollout_routes, telemetry_routes):  # fmt: skip
+    for each in (artifact_routes, audit_routes, bench_routes, device_routes, event_routes,
+                 metrics_routes, release_routes, repository_routes, rollout_routes,
+                 telemetry_routes, webhook_routes):  # fmt: skip
         app.include_router(each.router)
 
     @app.get("/healthz", tags=["health"], summary="Is the server up?")

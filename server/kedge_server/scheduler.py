@@ -12,12 +12,15 @@ from kedge_server.audit.service import record
 from kedge_server.context import Context
 from kedge_server.database import transaction
 from kedge_server.devices.service import flush_seen
+from kedge_server.events import kinds
+from kedge_server.events.service import emit
 from kedge_server.rollouts import progress
 from kedge_server.telemetry import jobs as telemetry
+from kedge_server.webhooks import delivery as webhooks
 
 _log = logging.getLogger("kedge.scheduler")
 _RENEW_SECONDS = 60
-_ROLL_UP_SECONDS = 60
+_ROLL_UP_SECONDS, _DELIVER_SECONDS, _TRIM_SECONDS = 60, 2, 600
 
 
 def start(context: Context) -> BackgroundScheduler:
@@ -28,9 +31,10 @@ def start(context: Context) -> BackgroundScheduler:
         tick, "interval", args=[context], seconds=context.settings.tick_seconds, **options
     )
     scheduler.add_job(renew, "interval", args=[context], seconds=_RENEW_SECONDS, **options)
-    scheduler.add_job(
-        telemetry.roll_up, "interval", args=[context], seconds=_ROLL_UP_SECONDS, **options
-    )
+    more = ((telemetry.roll_up, _ROLL_UP_SECONDS), (webhooks.deliver, _DELIVER_SECONDS),
+            (webhooks.trim, _TRIM_SECONDS))  # fmt: skip
+    for job, seconds in more:
+        scheduler.add_job(job, "interval", args=[context], seconds=seconds, **options)
     scheduler.start()
     return scheduler
 
@@ -72,6 +76,7 @@ def _alarm(context: Context, alarm: str) -> None:
     try:
         with transaction(context.engine) as session:
             record(session, "scheduler", "alarm", "metadata", alarm)
+            emit(session, kinds.SERVER_ALARM, "metadata", {"reason": alarm}, time.time())
     # Boundary: the disk that keeps metadata from being renewed keeps this from being written.
     except Exception:  # noqa: BLE001
         _log.exception("the alarm could not be written")

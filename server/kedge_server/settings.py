@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 
 from pydantic import Field, SecretStr
@@ -29,7 +30,9 @@ class ServerSettings(BaseSettings):
         telemetry_days: How long it is kept by the day.
         metrics_token: Who reads ``/metrics``; without one only this machine does.
         event_rows: Newest events that are kept for those who come back for them.
-        webhook_private: Webhooks may go to this machine and to private networks.
+        event_streams: Followers of events at a time.
+        egress_networks: Networks, as ``["10.0.0.0/8"]``, that webhooks may call although nobody
+            outside could, and in the clear.
         webhook_attempts: Of a delivery, about a day's worth.
         webhook_failures: Deliveries given up in a row; then the webhook is disabled.
     """
@@ -53,6 +56,7 @@ class ServerSettings(BaseSettings):
     telemetry_days: float = Field(default=400.0, ge=1, le=3660)
     metrics_token: SecretStr | None = Field(default=None, min_length=16)
     event_rows: int = Field(default=50_000, ge=100, le=10_000_000)
-    webhook_private: bool = False
+    event_streams: int = Field(default=100, ge=1, le=10_000)
+    egress_networks: tuple[IPv4Network | IPv6Network, ...] = ()
     webhook_attempts: int = Field(default=12, ge=1, le=30)
     webhook_failures: int = Field(default=5, ge=1, le=1000)

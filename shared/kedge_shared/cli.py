@@ -18,6 +18,7 @@ EXTRA_OF = {
     "bench-worker": "agent",
     "build": "builder",
     "device": "operator",
+    "events": "operator",
     "explain": "builder",
     "inspect": "builder",
     "keys": "builder",
@@ -26,6 +27,7 @@ EXTRA_OF = {
     "release": "operator",
     "rollout": "operator",
     "server": "server",
+    "webhook": "operator",
 }
 
 

@@ -13,6 +13,8 @@ from sqlmodel import Session, col, select
 from kedge_server.audit.service import record
 from kedge_server.devices.tables import DeviceRow, EnrolmentTokenRow, ReportRow
 from kedge_server.errors import ConflictError, NotFoundError, RequestError, UnauthorizedError
+from kedge_server.events import kinds
+from kedge_server.events.service import emit
 from kedge_server.rollouts import reports
 from kedge_server.telemetry import service as telemetry
 from kedge_shared import signing, wire
@@ -88,6 +90,8 @@ def enrol(session: Session, token: str, envelope: dict[str, Any]) -> tuple[Enrol
     session.add(row)
     session.flush()
     record(session, device.id, "enrol", device.id, f"{device.device_class}, key {key.keyid[:12]}")
+    data = {"device_class": device.device_class, "serves": device.serves}
+    emit(session, kinds.DEVICE_ENROLLED, device.id, data, time.time())
     if device.serves:
         reports.late_device(session, device, time.time())
     return Enrolled(device=device.id, token=secret), device.token_hash

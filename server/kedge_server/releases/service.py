@@ -11,6 +11,8 @@ from tuf.api.metadata import TargetFile
 from kedge_server.artifacts.store import ArtifactStore
 from kedge_server.audit.service import record
 from kedge_server.errors import ConflictError, NotFoundError, RequestError
+from kedge_server.events import kinds
+from kedge_server.events.service import emit
 from kedge_server.releases.tables import BuildRow, ReleaseRow
 from kedge_shared.api import BuildInfo, ReleaseInfo
 from kedge_shared.errors import InputError
@@ -83,6 +85,10 @@ def _index_build(
     )  # fmt: skip
     accepted = ", ".join(each.budget for each in manifest.overrides)
     record(session, who, "publish", path, f"overridden: {accepted}" if accepted else "")
+    subject = f"{manifest.model} {manifest.release}"
+    data = {"model": manifest.model, "release": manifest.release, "who": who,
+            "device_class": manifest.device_class, "verdict": manifest.verdict}  # fmt: skip
+    emit(session, kinds.RELEASE_PUBLISHED, subject, data, time.time())
 
 
 def _policy_of(manifest: Manifest, store: ArtifactStore, listed: Mapping[str, str]) -> ModelPolicy:

@@ -8,6 +8,8 @@ from sqlalchemy import CursorResult, update
 from sqlmodel import Session, col
 
 from kedge_server.audit.service import record
+from kedge_server.events import kinds
+from kedge_server.events.service import emit
 from kedge_server.rollouts.stages import RolloutEvent, StageEvent, advance, advance_stage
 from kedge_server.rollouts.tables import RolloutRow, StageRow
 from kedge_shared.api import RolloutState, StageState
@@ -38,6 +40,9 @@ def move(
         return False
     session.refresh(rollout)
     record(session, who, f"rollout {event.value}", rollout.id, reason)
+    data = {"model": rollout.model, "release": rollout.release, "state": after, "who": who,
+            "reason": reason}  # fmt: skip
+    emit(session, kinds.ROLLOUT[event], rollout.id, data, now)
     return True
 
 
@@ -73,4 +78,7 @@ def move_stage(
     if changed.rowcount != 1:
         return False
     session.refresh(stage)
+    data = {"stage": stage.index, "state": after, "verdict": stage.verdict, "who": who,
+            "reason": stage.reason}  # fmt: skip
+    emit(session, kinds.GATE[event], stage.rollout, data, now)
     return True
