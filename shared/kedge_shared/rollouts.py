@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 from msgspec import Meta
 
 from kedge_shared.ids import Name, Share
+from kedge_shared.windows import WindowSpec
 
 #: What happens when every device of a stage has spoken and the test still cannot say.
 OnExhausted = Literal["hold", "ask", "widen"]
@@ -153,6 +154,8 @@ class RolloutSpec:
         blast_radius: So many boards at most have the release and have not proven healthy.
         deadline_hours: After it the rollout stops; boards keep what they have.
         retry: Boards that could not decide are tried again; ``None`` is once only.
+        window: When boards may be worked on, in their own time; ``None`` is always. What takes
+            harm back waits for no window.
     """
 
     model: Name
@@ -166,3 +169,4 @@ class RolloutSpec:
     blast_radius: Annotated[int, Meta(ge=1)] | None = None
     deadline_hours: Annotated[float, Meta(gt=0, le=24 * 365)] | None = None
     retry: RetrySpec | None = None
+    window: WindowSpec | None = None

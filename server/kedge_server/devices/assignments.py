@@ -15,6 +15,7 @@ from sqlmodel import Session, col, select
 from kedge_server.devices.tables import AssignmentRow, DeviceRow
 from kedge_server.errors import RequestError
 from kedge_server.releases.tables import BuildRow
+from kedge_server.rollouts.knowledge import window_of
 from kedge_server.rollouts.tables import DeploymentRow, RolloutRow
 from kedge_shared import signing
 from kedge_shared.protocol import ASSIGNMENT_TYPE, Assignment, Intent, ManifestRef
@@ -146,6 +147,7 @@ class Director:
             issued=now,
             expires=now + int(self._life),
             retry_of=row.retry_of if row else None,
+            window=window_of(session, row.rollout) if row else None,
         )
         return signing.seal(assignment, ASSIGNMENT_TYPE, self._signer)
 
