@@ -24,6 +24,7 @@ from kedge_agent.tuf_client import ImageRepository
 from kedge_shared.phases import Phase
 from kedge_shared.protocol import DeviceFacts
 from kedge_shared.trust import Pinned
+from kedge_shared.windows import WindowSpec
 
 #: Where an update stops and waits for the maintenance window. Trial and shadow take the loop's
 #: time: they belong to the work that the window is for.
@@ -87,15 +88,21 @@ class Board:
     def held(self, phase: Phase) -> str:
         """Says why a phase may not begin now; empty if it may.
 
-        What takes harm back, and a board that has no engine yet, wait for no window.
+        What takes harm back, and a board that has no engine yet, wait for no window. Of the
+        board's own and the rollout's both must be open.
         """
-        window, state = self.settings.maintenance, self.journal.state
-        if window is None or state.active is None or phase not in _HELD[window.holds]:
+        deployment = self.journal.state.deployment
+        if self.journal.state.active is None:
             return ""
-        if state.deployment is not None and state.deployment.intent == "revert":
+        if deployment is not None and deployment.intent == "revert":
             return ""
-        past = lower_bound(state.newest_time)
-        opening = window_open(window, self.clock(), past, zone_of(window))
+        windows = (self.settings.maintenance, deployment.window if deployment else None)
+        shut = (self._shut(each) for each in windows if each and phase in _HELD[each.holds])
+        return next((reason for reason in shut if reason), "")
+
+    def _shut(self, window: WindowSpec) -> str:
+        past = lower_bound(self.journal.state.newest_time)
+        opening = window_open(window, self.clock(), past, zone_of(self.settings.maintenance))
         return "" if opening.open else opening.reason
 
     def log(self, line: str) -> None:

@@ -74,6 +74,7 @@ class Intake:
             manifest=assignment.manifest,
             counter=assignment.counter,
             retry=assignment.retry_of is not None,
+            window=assignment.window,
         )
         return self.begin(deployment, accepted)
 

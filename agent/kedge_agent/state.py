@@ -9,6 +9,7 @@ import msgspec
 from kedge_agent.local_protocol import Proof, Slot, Slots
 from kedge_shared.phases import Phase
 from kedge_shared.protocol import ManifestRef, Verdict
+from kedge_shared.windows import WindowSpec
 
 
 class Deployment(msgspec.Struct, frozen=True, kw_only=True):
@@ -29,6 +30,7 @@ class Deployment(msgspec.Struct, frozen=True, kw_only=True):
         tracks: Its distinct objects.
         attempts: Starts of a step that a crash or the environment ended.
         probation_began: Unix seconds.
+        window: When its rollout lets boards be worked on, or ``None`` for any time.
     """
 
     id: str
@@ -45,6 +47,7 @@ class Deployment(msgspec.Struct, frozen=True, kw_only=True):
     tracks: int = 0
     attempts: int = 0
     probation_began: float = 0.0
+    window: WindowSpec | None = None
 
 
 class State(msgspec.Struct, frozen=True, kw_only=True):

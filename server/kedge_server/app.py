@@ -30,6 +30,9 @@ from kedge_server.devices.door import Door
 from kedge_server.devices.index import PollIndex
 from kedge_server.devices.intake import Intake
 from kedge_server.devices.polling import Polls
+from kedge_server.events.stream import Feed
+from kedge_server.metrics.service import Metrics
+from kedge_server.metrics.traffic import TrafficLayer
 from kedge_server.replicas.follower import Follower
 from kedge_server.replicas.lease import Lease
 from kedge_server.repository.service import ImageRepository
@@ -108,13 +111,14 @@ def operator_token(settings: ServerSettings) -> str:
     return path.read_text().strip()
 
 
-def create_app(context: Context) -> Door:
+def create_app(context: Context) -> TrafficLayer:
     """Returns the application over an open context; the scheduler runs while it does."""
     polls, reports = Polls(context), Intake(context)
 
     @asynccontextmanager
     async def life(app: FastAPI) -> AsyncIterator[None]:
         running = await run_in_threadpool(scheduler.start, context)
+        app.state.metrics.jobs.watch(running)
         yield
         await run_in_threadpool(scheduler.stop, context, running)
         polls.close()
@@ -137,11 +141,14 @@ def create_app(context: Context) -> Door:
         },
     )
     app.state.context = context
+    app.state.metrics, app.state.feed = Metrics(context), Feed(context)
     _add_routes(app)
     _add_errors(app)
     app.add_middleware(SecurityHeaders)
     # Before FastAPI's own middleware too: it costs as much as the answer to a poll.
-    return Door(app, {("GET", polling.PATH): polls.answer, ("POST", intake.PATH): reports.answer})
+    door = Door(app, {("GET", polling.PATH): polls.answer, ("POST", intake.PATH): reports.answer})
+    # Outermost: what any other layer answers is counted too.
+    return TrafficLayer(door, app.state.metrics.traffic)
 
 
 def _add_routes(app: FastAPI) -> None:
@@ -151,13 +158,17 @@ def _add_routes(app: FastAPI) -> None:
     from kedge_server.bench import routes as bench_routes
     from kedge_server.devices import admission_routes, key_routes
     from kedge_server.devices import routes as device_routes
+    from kedge_server.events import routes as event_routes
+    from kedge_server.metrics import routes as metrics_routes
     from kedge_server.releases import routes as release_routes
     from kedge_server.repository import routes as repository_routes
     from kedge_server.rollouts import routes as rollout_routes
+    from kedge_server.telemetry import routes as telemetry_routes
+    from kedge_server.webhooks import routes as webhook_routes
 
     for each in (account_routes, admission_routes, artifact_routes, audit_routes, bench_routes,
-                 device_routes, key_routes, release_routes, repository_routes,
-                 rollout_routes):  # fmt: skip
+                 device_routes, event_routes, key_routes, metrics_routes, release_routes,
+                 repository_routes, rollout_routes, telemetry_routes, webhook_routes):  # fmt: skip
         app.include_router(each.router)
 
     @app.get("/healthz", tags=["health"], summary="Is the server up?")

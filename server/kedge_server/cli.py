@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from kedge_server.operation import cli as operation
+
 app = typer.Typer(no_args_is_help=True, help="The server: artifacts, devices, rollouts.")
 
 
@@ -44,3 +46,7 @@ def run(
         first = error.errors()[0]
         raise InputError(f"setting {first['loc'][0]}: {first['msg']}") from None
     serve(settings)
+
+
+for _command in (operation.backup, operation.restore, operation.check, operation.collect):
+    app.command()(_command)

@@ -20,11 +20,16 @@ from kedge_server.database import now, transaction
 from kedge_server.devices import intake
 from kedge_server.devices.keys import forget_nonces
 from kedge_server.devices.service import write_seen
+from kedge_server.events import kinds
+from kedge_server.events.service import emit
 from kedge_server.replicas import changes
 from kedge_server.rollouts import progress
+from kedge_server.telemetry import jobs as telemetry
+from kedge_server.webhooks import delivery as webhooks
 
 _log = logging.getLogger("kedge.scheduler")
 _RENEW_SECONDS, _PRUNE_SECONDS = 60, 3600
+_ROLL_UP_SECONDS, _DELIVER_SECONDS, _TRIM_SECONDS = 60, 2, 600
 #: Renewed so often in its life that a slow database does not cost it.
 _LEASE_SHARE = 1 / 3
 #: Whom it has seen is written in so many short transactions: reports wait for each.
@@ -38,7 +43,8 @@ def start(context: Context) -> BackgroundScheduler:
     every: dict[Callable[[Context], None], float] = {
         lead: settings.lease_seconds * _LEASE_SHARE, tick: settings.tick_seconds,
         follow: settings.change_seconds, seen: settings.seen_seconds, renew: _RENEW_SECONDS,
-        prune: _PRUNE_SECONDS,
+        prune: _PRUNE_SECONDS, telemetry.roll_up: _ROLL_UP_SECONDS,
+        webhooks.deliver: _DELIVER_SECONDS, webhooks.trim: _TRIM_SECONDS,
     }  # fmt: skip
     scheduler = BackgroundScheduler(timezone=timezone.utc)
     for job, seconds in every.items():
@@ -154,6 +160,7 @@ def _alarm(context: Context, alarm: str) -> None:
     try:
         with transaction(context.engine) as session:
             record(session, "scheduler", "alarm", "metadata", alarm)
+            emit(session, kinds.SERVER_ALARM, "metadata", {"reason": alarm}, now(session))
     # Boundary: the disk that keeps metadata from being renewed keeps this from being written.
     except Exception:  # noqa: BLE001
         _log.exception("the alarm could not be written")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -46,6 +47,15 @@ class ServerSettings(BaseSettings):
         seen_seconds: Between two writings of when devices were last seen.
         download_slots: Downloads at once; 0 is without limit.
         report_days: How long it is known which reports were taken.
+        telemetry_hours_days: How long telemetry is kept by the hour.
+        telemetry_days: How long it is kept by the day.
+        metrics_token: Who reads ``/metrics``; without one only this machine does.
+        event_rows: Newest events that are kept for those who come back for them.
+        event_streams: Followers of events at a time.
+        egress_networks: Networks, as ``["10.0.0.0/8"]``, that webhooks may call although nobody
+            outside could, and in the clear.
+        webhook_attempts: Of a delivery, about a day's worth.
+        webhook_failures: Deliveries given up in a row; then the webhook is disabled.
     """
 
     model_config = SettingsConfigDict(env_prefix="KEDGE_SERVER_", extra="ignore")
@@ -81,3 +91,11 @@ class ServerSettings(BaseSettings):
     seen_seconds: float = Field(default=30.0, ge=1, le=3600)
     download_slots: int = Field(default=64, ge=0, le=100_000)
     report_days: float = Field(default=90.0, ge=1, le=3650)
+    telemetry_hours_days: float = Field(default=14.0, ge=1, le=366)
+    telemetry_days: float = Field(default=400.0, ge=1, le=3660)
+    metrics_token: SecretStr | None = Field(default=None, min_length=16)
+    event_rows: int = Field(default=50_000, ge=100, le=10_000_000)
+    event_streams: int = Field(default=100, ge=1, le=10_000)
+    egress_networks: tuple[IPv4Network | IPv6Network, ...] = ()
+    webhook_attempts: int = Field(default=12, ge=1, le=30)
+    webhook_failures: int = Field(default=5, ge=1, le=1000)

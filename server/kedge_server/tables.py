@@ -19,6 +19,7 @@ from kedge_server.devices.tables import (
     ReportRow,
     UsedNonceRow,
 )
+from kedge_server.events.tables import EventRow
 from kedge_server.releases.tables import BuildRow, ReleaseRow
 from kedge_server.replicas.tables import ChangeRow, LeaseRow
 from kedge_server.repository.tables import MetadataRow
@@ -29,9 +30,12 @@ from kedge_server.rollouts.tables import (
     RolloutRow,
     StageRow,
 )
+from kedge_server.telemetry.tables import TelemetryRow, WindowRow
+from kedge_server.webhooks.tables import DeliveryRow, WebhookRow
 
 METADATA = SQLModel.metadata
 TABLES = (AnnouncedKeyRow, ApiTokenRow, ApprovalRow, AssignmentRow, AuditRow, BenchJobRow,
-          BuildRow, ChangeRow, DeadKeyRow, DecisionRow, DeploymentRow, DeviceRow, DeviceRunRow,
-          EnrolmentTokenRow, LeaseRow, LedgerRow, LoginSessionRow, MetadataRow, PendingDeviceRow,
-          ReleaseRow, ReportRow, RolloutRow, StageRow, UsedNonceRow, UserRow)  # fmt: skip
+          BuildRow, ChangeRow, DeadKeyRow, DecisionRow, DeliveryRow, DeploymentRow, DeviceRow,
+          DeviceRunRow, EnrolmentTokenRow, EventRow, LeaseRow, LedgerRow, LoginSessionRow,
+          MetadataRow, PendingDeviceRow, ReleaseRow, ReportRow, RolloutRow, StageRow,
+          TelemetryRow, UsedNonceRow, UserRow, WebhookRow, WindowRow)  # fmt: skip

@@ -91,6 +91,11 @@ def verify(entries: Iterable[AuditEntry], head: tuple[int, str] | None = None) -
     )  # fmt: skip
 
 
+def broken_at(entries: Iterable[AuditEntry]) -> int | None:
+    """Returns the first entry that does not hold, or ``None``."""
+    return verify(entries).broken_id
+
+
 def _fault(entry: AuditEntry, last: int, previous: str) -> str:
     if entry.id <= last:
         return f"it stands after {last}"

@@ -19,6 +19,7 @@ EXTRA_OF = {
     "bench-worker": "agent",
     "build": "builder",
     "device": "operator",
+    "events": "operator",
     "explain": "builder",
     "inspect": "builder",
     "keys": "builder",
@@ -30,6 +31,7 @@ EXTRA_OF = {
     "server": "server",
     "token": "operator",
     "user": "operator",
+    "webhook": "operator",
 }
 
 

@@ -15,6 +15,7 @@ from kedge_shared.histogram import Histogram
 from kedge_shared.ids import Count, Name, Sha256
 from kedge_shared.manifest import MANIFEST_LIMIT_BYTES
 from kedge_shared.phases import Phase
+from kedge_shared.windows import WindowSpec
 
 ASSIGNMENT_TYPE = "application/vnd.kedge.assignment+json"
 REPORT_TYPE = "application/vnd.kedge.report+json"
@@ -132,6 +133,8 @@ class Assignment:
         issued: Unix seconds.
         expires: Unix seconds; nothing new is accepted after it.
         retry_of: Deployment that an operator wants tried again despite quarantine.
+        window: When the rollout lets boards be worked on, in their own time; ``None`` is always.
+            An older agent does not read it and goes by its own window alone.
     """
 
     device: Name
@@ -147,6 +150,7 @@ class Assignment:
     issued: Unix
     expires: Unix
     retry_of: str | None = None
+    window: WindowSpec | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 from msgspec import Meta
 
 from kedge_shared.ids import Name, Share
+from kedge_shared.windows import WindowSpec
 
 #: What happens when every device of a stage has spoken and the test still cannot say.
 OnExhausted = Literal["hold", "ask", "widen"]
@@ -156,6 +157,8 @@ class RolloutSpec:
         retry: Boards that could not decide are tried again; ``None`` is once only.
         two_person: Nothing begins, and no stage that asks goes on, before two people other than
             its creator said yes (``kedge rollout approve``).
+        window: When boards may be worked on, in their own time; ``None`` is always. What takes
+            harm back waits for no window.
     """
 
     model: Name
@@ -170,3 +173,4 @@ class RolloutSpec:
     deadline_hours: Annotated[float, Meta(gt=0, le=24 * 365)] | None = None
     retry: RetrySpec | None = None
     two_person: bool = False
+    window: WindowSpec | None = None

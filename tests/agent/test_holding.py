@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timezone
+
 import pytest
 
 from kedge_agent import board as boards
 from kedge_agent.network.window import Opening, WindowSettings
 from kedge_agent.state import State
+from kedge_shared.api import GateSpec, RolloutSpec, StageSpec
 from kedge_shared.phases import Phase
+from kedge_shared.windows import DAYS, Day, WindowSpec
 from tests.agent.test_update import follow, serves, told
 from tests.sim.board import SimBoard, settled
 from tests.sim.world import World
@@ -120,3 +124,34 @@ def test_the_active_engine_is_never_room_for_another(running: World, board: SimB
     assert state.deployment is not None
     assert state.deployment.verdict.code == "disk"
     assert before <= {each.name for each in (board.folder / "state" / "blobs").iterdir()}
+
+
+def test_a_rollouts_window_travels_signed_and_holds_its_boards(
+    running: World, board: SimBoard
+) -> None:
+    """The board's own setting names no window; the rollout's is shut, then the next one's open."""
+    board.install()
+    running.publish("1.1", 11)
+    shut = WindowSpec(begins="03:00", ends="02:59", days=(_far_day(),))
+    gate = GateSpec(soak_seconds=0, silence_seconds=10 * 86400)
+    stages = (StageSpec(percent=100, gate=gate),)
+    first = running.operator.create_rollout(
+        RolloutSpec(model="shapes", release="1.1", stages=stages, window=shut)
+    )
+    state = board.run(waiting_for_window)
+    assert state.deployment is not None
+    assert state.deployment.window == shut
+    board.run_for(0.6)
+    assert serves(board) == "1.0"
+    running.operator.change_rollout(first.id, "halt")
+    running.operator.create_rollout(
+        RolloutSpec(model="shapes", release="1.1", stages=stages,
+                    window=WindowSpec(begins="00:00", ends="00:00"))
+    )  # fmt: skip
+    board.run(lambda s: settled(s) and s.active is not None and s.active.release == "1.1")
+    assert serves(board) == "1.1"
+
+
+def _far_day() -> Day:
+    """Returns a day of the week that neither is nor borders on today, wherever the board is."""
+    return DAYS[(datetime.now(timezone.utc).weekday() + 3) % 7]

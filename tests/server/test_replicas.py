@@ -23,12 +23,12 @@ import pytest
 from sqlalchemy import select
 
 from kedge_builder.publishing import keys
-from kedge_server.audit.service import broken_at
 from kedge_server.audit.tables import AuditRow
 from kedge_server.database import connect, transaction
 from kedge_server.devices import ledger
 from kedge_server.devices.tables import DeviceRow, LedgerRow
 from kedge_shared import histogram
+from kedge_shared.audit import broken_at
 from kedge_shared.client import Client
 from kedge_shared.phases import Phase
 from kedge_shared.protocol import Window

@@ -6,38 +6,24 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta, timezone, tzinfo
 from pathlib import Path
-from typing import Annotated, Literal
-
-from msgspec import Meta
 
 from kedge_shared.errors import InputError
+from kedge_shared.windows import DAYS, WindowSpec
 
-Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
-_DAYS: tuple[Day, ...] = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
-Clock = Annotated[str, Meta(pattern=r"^([01]\d|2[0-3]):[0-5]\d$")]
 _LOCALTIME = Path("/etc/localtime")
 #: A window on one day of the week is found within a week from yesterday.
 _AHEAD_DAYS = 9
 
 
 @dataclass(frozen=True, kw_only=True)
-class WindowSettings:
-    """When this board may be worked on.
+class WindowSettings(WindowSpec):
+    """When this board may be worked on, whatever a rollout says.
 
     Attributes:
-        begins: Local time, HH:MM.
-        ends: Local time, HH:MM; not after ``begins`` is the next day.
-        days: On which it begins.
         zone: Name in the tz database; empty is the system's zone.
-        holds: ``swap`` holds trial and swap back, files are fetched at any time; ``download``
-            holds the files back too.
     """
 
-    begins: Clock
-    ends: Clock
-    days: tuple[Day, ...] = _DAYS
     zone: str = ""
-    holds: Literal["swap", "download"] = "swap"
 
 
 @dataclass(frozen=True)
@@ -55,7 +41,7 @@ class Opening:
     reason: str
 
 
-def window_open(window: WindowSettings, now: float, earliest: float, zone: tzinfo) -> Opening:
+def window_open(window: WindowSpec, now: float, earliest: float, zone: tzinfo) -> Opening:
     """Says whether a window is open, and until when that holds. Pure.
 
     It opens once for each of its days, at the moment at which the local clock shows ``begins``
@@ -64,7 +50,7 @@ def window_open(window: WindowSettings, now: float, earliest: float, zone: tzinf
     (PEP 495, fold 0): a window that lies in the skipped hour opens all the same.
 
     Args:
-        window: The setting.
+        window: The setting, or a rollout's.
         now: Unix seconds by this board's clock.
         earliest: A time that is past for certain, Unix seconds.
         zone: Of the board.
@@ -84,14 +70,12 @@ def window_open(window: WindowSettings, now: float, earliest: float, zone: tzinf
     return Opening(False, None, "the maintenance window names no day")
 
 
-def _spans(
-    window: WindowSettings, today: date, zone: tzinfo
-) -> Iterator[tuple[datetime, datetime]]:
+def _spans(window: WindowSpec, today: date, zone: tzinfo) -> Iterator[tuple[datetime, datetime]]:
     begins, ends = time.fromisoformat(window.begins), time.fromisoformat(window.ends)
     over = timedelta(days=0 if ends > begins else 1)
     for ahead in range(-1, _AHEAD_DAYS):
         day = today + timedelta(days=ahead)
-        if _DAYS[day.weekday()] in window.days:
+        if DAYS[day.weekday()] in window.days:
             yield _moment(day, begins, zone), _moment(day + over, ends, zone)
 
 
@@ -103,15 +87,15 @@ def _said(moment: datetime, zone: tzinfo) -> str:
     return f"{moment.astimezone(zone):%a %H:%M %Z}"
 
 
-def zone_of(window: WindowSettings, localtime: Path = _LOCALTIME) -> tzinfo:
-    """Returns the zone a window is meant in.
+def zone_of(window: WindowSettings | None, localtime: Path = _LOCALTIME) -> tzinfo:
+    """Returns the zone a window is meant in; a rollout's is meant in the board's own.
 
     Raises:
         InputError: There is no such zone.
     """
     from zoneinfo import ZoneInfo
 
-    if window.zone:
+    if window is not None and window.zone:
         try:
             return ZoneInfo(window.zone)
         # A name with slashes may be a folder of the tz database, or lead out of it.

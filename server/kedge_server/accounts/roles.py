@@ -24,11 +24,13 @@ class Permission(str, Enum):
     APPROVE = "rollouts.approve"
     BENCH = "bench.run"
     AUDIT = "audit.read"
+    WATCH = "fleet.watch"  # events and telemetry, which are of the whole fleet
+    HOOKS = "webhooks.manage"
     ACCOUNTS = "accounts.manage"  # users, and everybody's tokens
     SELF = "accounts.self"  # one's own password, tokens and session
 
 
-_EVERYBODY = frozenset({Permission.READ, Permission.SELF})
+_EVERYBODY = frozenset({Permission.READ, Permission.SELF, Permission.WATCH})
 GRANTS: Mapping[Role, frozenset[Permission]] = MappingProxyType(
     {
         "viewer": _EVERYBODY,

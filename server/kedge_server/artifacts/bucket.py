@@ -70,6 +70,10 @@ class BucketStore:
             return False
         return True
 
+    def claim(self, sha256: str, length: int | None = None) -> bool:
+        """Says whether an artifact is there (and so long); a bucket is not collected."""
+        return self.has(sha256) and length in {None, self.length(sha256)}
+
     def length(self, sha256: str) -> int:
         """Returns an artifact's length, bytes."""
         found = self._ask(sha256, lambda path: self._obstore.head(self._store, path))

@@ -23,6 +23,7 @@ async def upload(sha256: str, request: Request, services: Services, _: MayPublis
 @router.head("/{sha256}", response_class=Response, summary="Is an artifact there?")
 def head(sha256: str, services: Services, _: AnyToken) -> Response:
     """Answers 200 with its length, or 404."""
+    services.store.claim(sha256)  # a publisher that is told "yes" will not upload it
     return Response(
         headers={**immutable_headers(sha256), "Content-Length": str(services.store.length(sha256))}
     )

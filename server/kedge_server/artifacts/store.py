@@ -28,6 +28,9 @@ class Store(Protocol):
     def has(self, sha256: str) -> bool:
         """Says whether an artifact is there."""
 
+    def claim(self, sha256: str, length: int | None = None) -> bool:
+        """Says whether an artifact is there (and so long), and keeps collection off it."""
+
     def length(self, sha256: str) -> int:
         """Returns an artifact's length, bytes.
 
@@ -109,6 +112,19 @@ class ArtifactStore:
     def has(self, sha256: str) -> bool:
         """Says whether an artifact is there."""
         return self.path(sha256).is_file()
+
+    def claim(self, sha256: str, length: int | None = None) -> bool:
+        """Says whether an artifact is there (and so long), and keeps collection off it for a while.
+
+        Whoever is about to need one asks by this, so that nothing is collected between the answer
+        and the publication that rests on it (kedge_server.operation.collect).
+        """
+        path = self.path(sha256)
+        try:
+            os.utime(path)
+            return length is None or path.stat().st_size == length
+        except FileNotFoundError:
+            return False
 
     def length(self, sha256: str) -> int:
         """Returns an artifact's length, bytes.

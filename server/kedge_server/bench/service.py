@@ -48,7 +48,7 @@ def post(session: Session, store: Store, envelope: dict[str, Any], who: str) -> 
     if not now < job.expires <= now + JOB_LIFE_SECONDS:
         raise RequestError(f"bench job {job.id} has expired or holds for more than a day")
     for sha256, length in job.lengths.items():
-        if not store.has(sha256) or store.length(sha256) != length:
+        if not store.claim(sha256, length):
             raise RequestError(f"bench job needs artifact {sha256[:12]}, which was not uploaded")
     text = json.dumps(envelope, sort_keys=True)
     known = session.get(BenchJobRow, job.id)

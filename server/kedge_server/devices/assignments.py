@@ -18,10 +18,12 @@ from kedge_server.database import now as clock_now
 from kedge_server.devices.tables import AssignmentRow, DeviceRow
 from kedge_server.errors import RequestError
 from kedge_server.releases.tables import BuildRow
+from kedge_server.rollouts.knowledge import window_of
 from kedge_server.rollouts.tables import DeploymentRow, RolloutRow
 from kedge_shared import signing
 from kedge_shared.protocol import ASSIGNMENT_TYPE, Assignment, Intent, ManifestRef
 from kedge_shared.trust import DirectorKey
+from kedge_shared.windows import WindowSpec
 
 WORKLOAD = "main"
 
@@ -195,20 +197,25 @@ class Director:
         named = [each.deployment for each in wanted.values() if each.deployment]
         rows = _keyed(session, DeploymentRow.id, _DEPLOYMENT, named)
         builds = _builds(session, rows.values())
+        rollouts = {each.rollout for each in rows.values()}
+        windows = {each: window_of(session, each) for each in rollouts}
         signed = {}
         for device, each in wanted.items():
             row = rows[each.deployment] if each.deployment else None
             kind = devices[device].device_class
             build = builds.get((row.model, row.release, kind)) if row else None
             counter = max(each.counter + 1, seen[device] + 1, now)
-            signed[device] = self._sign(devices[device], row, build, each.intent, counter, now)
+            window = windows[row.rollout] if row else None
+            signed[device] = self._sign(
+                devices[device], row, build, window, each.intent, counter, now
+            )
         upsert(session, _TABLE, [vars(each) for each in signed.values()], _CHANGED)
         _told(session, [each.id for each in rows.values() if each.begun is None], now)
         return dict(signed)
 
     def _sign(
-        self, device: Row[Any], row: Row[Any] | None, build: ManifestRef | None, intent: Intent,
-        counter: int, now: int,
+        self, device: Row[Any], row: Row[Any] | None, build: ManifestRef | None,
+        window: WindowSpec | None, intent: Intent, counter: int, now: int,
     ) -> Signed:  # fmt: skip
         assignment = Assignment(
             device=device.id,
@@ -224,6 +231,7 @@ class Director:
             issued=now,
             expires=now + int(self._life),
             retry_of=row.retry_of if row else None,
+            window=window,
         )
         envelope = signing.seal(assignment, ASSIGNMENT_TYPE, self._signer)
         return Signed(

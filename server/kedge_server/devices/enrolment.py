@@ -20,6 +20,8 @@ from kedge_server.devices.tables import (
     EnrolmentTokenRow,
 )
 from kedge_server.errors import ConflictError, ForbiddenError, RequestError, UnauthorizedError
+from kedge_server.events import kinds
+from kedge_server.events.service import emit
 from kedge_server.replicas import changes
 from kedge_server.rollouts import reports
 from kedge_server.tokens import token_hash
@@ -152,6 +154,8 @@ def admit(session: Session, enrolment: Enrolment, who: str) -> Admitted:
     session.flush()
     changes.note(session, "device", device.id)
     record(session, who, "enrol", device.id, f"{device.device_class}, key {fingerprint[:12]}")
+    data = {"device_class": device.device_class, "serves": device.serves}
+    emit(session, kinds.DEVICE_ENROLLED, device.id, data, time.time())
     if device.serves:
         reports.late_device(session, device, time.time())
     return Admitted(Enrolled(device=device.id, token=secret), device.token_hash, fingerprint)

@@ -28,6 +28,7 @@ from kedge_server.devices.ledger import Ledger
 from kedge_server.devices.tables import DeviceRow, LedgerRow, ReportRow
 from kedge_server.errors import RequestError
 from kedge_server.rollouts import reports as rollouts
+from kedge_server.telemetry import service as telemetry
 from kedge_shared import signing, wire
 from kedge_shared.errors import InputError, TrustError
 from kedge_shared.protocol import REPORT_BATCH, REPORT_LIMIT_BYTES, REPORT_TYPE, Report
@@ -162,7 +163,16 @@ def take(session: Session, sent: Sequence[Sent], at: float) -> list[Taken | Exce
 
 
 def _devices(session: Session, sent: Sequence[Sent]) -> dict[str, Row[Any]]:
-    columns = ("id", "public_key", "release", "engine", "phase", "frames", "latency_p95_ms")
+    columns = (
+        "id",
+        "device_class",
+        "public_key",
+        "release",
+        "engine",
+        "phase",
+        "frames",
+        "latency_p95_ms",
+    )
     query = select(*(_DEVICES.c[each] for each in columns))
     rows = session.execute(query.where(_DEVICES.c.id.in_({each.device for each in sent})))
     return {each.id: each for each in rows}
@@ -271,6 +281,10 @@ def _write(session: Session, desk: _Desk, received: float) -> None:
     if desk.reports:
         connection.execute(insert(_REPORTS), list(desk.reports.values()))
     rollouts.take(session, desk.fresh, received)
+    for each in desk.fresh:
+        if each.window is not None:
+            kind = desk.devices[each.device].device_class
+            telemetry.take(session, kind, each.release, each.window, received)
 
 
 def _look_twice(session: Session, repeated: Sequence[Report]) -> None:

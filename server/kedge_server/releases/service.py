@@ -11,6 +11,8 @@ from tuf.api.metadata import TargetFile
 from kedge_server.artifacts.store import Store
 from kedge_server.audit.service import record
 from kedge_server.errors import ConflictError, NotFoundError, RequestError
+from kedge_server.events import kinds
+from kedge_server.events.service import emit
 from kedge_server.releases.tables import BuildRow, ReleaseRow
 from kedge_shared.api import BuildInfo, ReleaseInfo
 from kedge_shared.errors import InputError
@@ -40,7 +42,7 @@ def index(
         ConflictError: A published build would change.
     """
     for path, digest in listed.items():
-        if not store.has(digest) or store.length(digest) != targets[path].length:
+        if not store.claim(digest, targets[path].length):
             raise RequestError(f"target {path} was not uploaded", "upload its bytes first")
     for path, digest in listed.items():
         if path.endswith("/manifest.json"):
@@ -83,6 +85,10 @@ def _index_build(
     )  # fmt: skip
     accepted = ", ".join(each.budget for each in manifest.overrides)
     record(session, who, "publish", path, f"overridden: {accepted}" if accepted else "")
+    subject = f"{manifest.model} {manifest.release}"
+    data = {"model": manifest.model, "release": manifest.release, "who": who,
+            "device_class": manifest.device_class, "verdict": manifest.verdict}  # fmt: skip
+    emit(session, kinds.RELEASE_PUBLISHED, subject, data, time.time())
 
 
 def _policy_of(manifest: Manifest, store: Store, listed: Mapping[str, str]) -> ModelPolicy:
@@ -96,7 +102,7 @@ def _check_complete(manifest: Manifest, policy: ModelPolicy, store: Store, path:
     needed = [(each.sha256, each.length) for each in manifest.files]
     needed += [(each.sha256, each.length) for each in policy.golden]
     for digest, length in needed:
-        if not store.has(digest) or store.length(digest) != length:
+        if not store.claim(digest, length):
             raise RequestError(f"{path} needs artifact {digest[:12]}, which was not uploaded")
     if manifest.verdict == "undecided" and not policy.publish_undecided:
         raise RequestError(f"{path} is undecided and its policy does not take that")

@@ -6,11 +6,32 @@ from collections.abc import Iterator
 
 from kedge_server.devices.selectors import SelectorError, parse
 from kedge_shared.rollouts import RolloutSpec, StageSpec
+from kedge_shared.windows import longest_shut
+
+#: What a board needs beside waiting: fetching, trial, shadow, probation.
+WORK_SECONDS = 1800
 
 
 def faults(spec: RolloutSpec) -> list[str]:
     """Returns every fault of a specification, ``field: what is wrong``; empty if it is sound."""
-    return [*_sizes(spec.stages), *_selectors(spec), *_gates(spec.stages)]
+    return [*_sizes(spec.stages), *_selectors(spec), *_gates(spec.stages), *_window(spec)]
+
+
+def _window(spec: RolloutSpec) -> Iterator[str]:
+    if spec.window is None:
+        return
+    shut = longest_shut(spec.window)
+    if shut is None:
+        yield "window.days: it never opens, name a day"
+        return
+    needed = shut + WORK_SECONDS
+    for index, stage in enumerate(spec.stages):
+        # A board that waits for its window says nothing final, and silence is failure.
+        if shut and stage.gate.silence_seconds < needed:
+            yield (
+                f"stages[{index}].gate.silence_seconds: the window is shut for up to "
+                f"{shut / 3600:g} h, so boards may be silent for {needed:.0f}"
+            )
 
 
 def _sizes(stages: tuple[StageSpec, ...]) -> Iterator[str]:

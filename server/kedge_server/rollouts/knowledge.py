@@ -20,6 +20,7 @@ from kedge_shared import wire
 from kedge_shared.phases import Phase
 from kedge_shared.protocol import Verdict
 from kedge_shared.rollouts import RolloutSpec
+from kedge_shared.windows import WindowSpec
 
 #: Columns instead of entities: a stage may hold the whole fleet, and is read at every look.
 _COLUMNS = (
@@ -141,6 +142,12 @@ def verdict_of(row: DeploymentRow) -> Verdict:
 def spec_of(rollout: RolloutRow) -> RolloutSpec:
     """Returns what the operator asked for."""
     return wire.decode(rollout.spec.encode(), RolloutSpec, "stored rollout")
+
+
+def window_of(session: Session, rollout: str) -> WindowSpec | None:
+    """Returns when a rollout lets boards be worked on; ``None`` is always."""
+    found = find_row(session, rollout)
+    return spec_of(found).window if found else None
 
 
 def stages_of(session: Session, rollout: str) -> list[StageRow]:

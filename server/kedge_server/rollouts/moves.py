@@ -8,6 +8,8 @@ from sqlalchemy import CursorResult, update
 from sqlmodel import Session, col
 
 from kedge_server.audit.service import record
+from kedge_server.events import kinds
+from kedge_server.events.service import emit
 from kedge_server.replicas import changes
 from kedge_server.rollouts import approvals
 from kedge_server.rollouts.stages import RolloutEvent, StageEvent, advance, advance_stage
@@ -41,6 +43,9 @@ def move(
     session.refresh(rollout)
     changes.note(session, "rollout", rollout.id)
     record(session, who, f"rollout {event.value}", rollout.id, reason)
+    data = {"model": rollout.model, "release": rollout.release, "state": after, "who": who,
+            "reason": reason}  # fmt: skip
+    emit(session, kinds.ROLLOUT[event], rollout.id, data, now)
     return True
 
 
@@ -78,4 +83,7 @@ def move_stage(
     if event is StageEvent.REOPEN:
         approvals.forget(session, stage.rollout, stage.index)
     session.refresh(stage)
+    data = {"stage": stage.index, "state": after, "verdict": stage.verdict, "who": who,
+            "reason": stage.reason}  # fmt: skip
+    emit(session, kinds.GATE[event], stage.rollout, data, now)
     return True

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from kedge_server.rollouts.sequential import clean_needed
 from kedge_shared.api import PlanInfo, PlanStage
 from kedge_shared.rollouts import RolloutSpec, StageSpec
+from kedge_shared.windows import DAYS
 
 
 def plan(
@@ -28,12 +29,20 @@ def plan(
         counts = dict(sorted(Counter(classes[each] for each in names).items()))
         planned.append(
             PlanStage(title=stage.title, classes=counts, devices=tuple(names),
-                      notes=tuple(_notes(stage, counts)), earliest_seconds=earliest)
+                      notes=(*_notes(stage, counts), *_window(spec)), earliest_seconds=earliest)
         )  # fmt: skip
         earliest += stage.gate.soak_seconds
     left = {each: "beyond the last stage" for each in classes if each not in stages}
     return PlanInfo(model=spec.model, release=spec.release, stages=tuple(planned),
                     skipped={**skipped, **left})  # fmt: skip
+
+
+def _window(spec: RolloutSpec) -> list[str]:
+    window = spec.window
+    if window is None:
+        return []
+    days = "" if window.days == DAYS else f" on {', '.join(window.days)}"
+    return [f"boards take it from {window.begins} to {window.ends}{days}, each by its own clock"]
 
 
 def _notes(stage: StageSpec, counts: Mapping[str, int]) -> list[str]:

@@ -12,6 +12,8 @@ from sqlalchemy import select as select_columns
 from sqlmodel import Session, col, select
 
 from kedge_server.devices.tables import DeviceRow
+from kedge_server.events import kinds
+from kedge_server.events.service import emit
 from kedge_server.rollouts import evidence
 from kedge_server.rollouts.evidence import Evidence
 from kedge_server.rollouts.gates import judge
@@ -49,6 +51,12 @@ def reported(session: Session, report: Report, device: str, now: float) -> None:
         row.confirmed = row.confirmed or now
     session.add(row)
     session.flush()
+    if report.phase in kinds.DEVICE:
+        said = report.verdict
+        data = {"deployment": row.id, "rollout": row.rollout, "model": row.model,
+                "release": row.release, "code": said.code, "cause": said.cause,
+                "reason": said.reason}  # fmt: skip
+        emit(session, kinds.DEVICE[report.phase], device, data, now)
     if report.phase in {Phase.ROLLED_BACK, Phase.REFUSED}:
         _late_failure(session, row, now)
 

@@ -11,6 +11,8 @@ from sqlmodel import Session, col, select
 from kedge_server.audit.service import record
 from kedge_server.devices.tables import DeviceRow
 from kedge_server.errors import ConflictError, MalformedError, NotFoundError
+from kedge_server.events.kinds import ROLLOUT_CREATED
+from kedge_server.events.service import emit
 from kedge_server.releases.service import builds
 from kedge_server.releases.tables import ReleaseRow
 from kedge_server.rollouts import (
@@ -81,6 +83,9 @@ def create(session: Session, spec: RolloutSpec, who: str, now: float) -> Rollout
         progress.begin_stage(session, rollout, spec, rows[0], now)
     detail = f"{spec.model} {spec.release} to {len(stages)} devices"
     record(session, who, "rollout create", rollout.id, detail)
+    data = {"model": spec.model, "release": spec.release, "recall": spec.recall, "who": who,
+            "devices": len(stages)}  # fmt: skip
+    emit(session, ROLLOUT_CREATED, rollout.id, data, now)
     return info(session, rollout, now)
 
 

@@ -1,0 +1,1 @@
+"""Events: what happened, for people and programs that wait for it."""

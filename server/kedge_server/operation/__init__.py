@@ -1,0 +1,1 @@
+"""Operation: backup, restore, check and collection, beside a server that runs."""

@@ -1,0 +1,1 @@
+"""Telemetry: what boards measure, summed by device class and release."""

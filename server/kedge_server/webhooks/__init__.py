@@ -1,0 +1,1 @@
+"""Webhooks: events sent to where somebody wants them, signed, and until they arrive."""

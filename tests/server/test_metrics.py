@@ -1,0 +1,135 @@
+"""``/metrics``: what Prometheus reads, who may, and that no label grows without end."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from kedge_server.database import transaction
+from kedge_server.metrics import fleet
+from kedge_server.metrics.fleet import bounded
+from kedge_server.metrics.traffic import kind_of
+from kedge_server.telemetry import service
+from tests.server.test_telemetry import window
+from tests.sim.world import World, world
+
+Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
+
+
+@pytest.fixture(autouse=True)
+def _fresh(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fleet, "_KEPT_SECONDS", 0.0)
+
+
+def read(running: World) -> Samples:
+    answer = httpx.get(f"{running.url}/metrics")
+    assert answer.status_code == 200, answer.text
+    return {
+        (sample.name, tuple(sorted(sample.labels.items()))): sample.value
+        for family in text_string_to_metric_families(answer.text)
+        for sample in family.samples
+    }
+
+
+def value(samples: Samples, name: str, **labels: str) -> float:
+    return samples[name, tuple(sorted(labels.items()))]
+
+
+def test_the_fleet_is_told(running: World) -> None:
+    running.publish("1.0", 10)
+    for at in range(3):
+        running.enrol(f"cam-{at}").poll()
+    running.tick()
+    running.roll_out("1.0", 50, 100)
+    running.devices[0].live()
+    found = read(running)
+    assert value(found, "kedge_rollouts", state="running") == 1
+    assert value(found, "kedge_rollouts", state="halted") == 0
+    idle = value(found, "kedge_devices", device_class="x86-onnxruntime", phase="idle")
+    assert idle + found.get(
+        ("kedge_devices", (("device_class", "x86-onnxruntime"), ("phase", "confirmed"))), 0
+    ) == 3  # fmt: skip
+    assert value(found, "kedge_devices_seen", within="5m") == 3
+    assert value(found, "kedge_alarm") == 0
+    polls = [each for key, each in found.items()
+             if key[0] == "kedge_http_requests_total" and ("kind", "poll") in key[1]]  # fmt: skip
+    assert sum(polls) == 4
+
+
+def test_metadata_is_told_in_seconds_and_renewals_that_are_late(running: World) -> None:
+    found = read(running)
+    left = value(found, "kedge_metadata_expires_seconds", role="timestamp")
+    assert 86400 - 60 < left <= 86400
+    assert value(found, "kedge_metadata_renewal_lag_seconds", role="timestamp") == 0
+    running.context.settings.timestamp_hours = 24 * 4
+    lag = value(read(running), "kedge_metadata_renewal_lag_seconds", role="timestamp")
+    assert 86400 <= lag < 86400 + 60, "signed for a day, of which four were to be"
+
+
+def test_frame_times_of_the_last_full_hour(running: World) -> None:
+    running.publish("1.0", 10)
+    before = time.time() - 3600
+    with transaction(running.context.engine) as session:
+        service.take(session, "x86-onnxruntime", "1.0", window([10.0] * 99, dropped=7), before)
+        service.take(session, "x86-onnxruntime", "1.0", window([99.0]), time.time())
+    with transaction(running.context.engine) as session:
+        service.roll_up(session)
+    found = read(running)
+    labels = {"device_class": "x86-onnxruntime", "release": "1.0"}
+    assert 9 < value(found, "kedge_frame_time_ms", quantile="0.99", **labels) < 11
+    assert value(found, "kedge_frames_dropped", **labels) == 7
+
+
+def test_the_scheduler_is_told(tmp_path: Path) -> None:
+    with world(tmp_path, tick_seconds=0.1) as running:
+        for _ in range(100):
+            found = read(running)
+            done = found.get(("kedge_scheduler_runs_total", (("job", "tick"), ("outcome", "done"))))
+            if done:
+                break
+            time.sleep(0.05)
+        assert done
+        last = value(found, "kedge_scheduler_last_run_timestamp_seconds", job="tick")
+        assert abs(last - time.time()) < 60
+
+
+def test_elsewhere_needs_a_token_of_its_own(tmp_path: Path) -> None:
+    token = "a-token-for-prometheus"
+    with world(tmp_path, metrics_token=token) as running:
+
+        def ask(**options: Any) -> int:
+            return httpx.get(f"{running.url}/metrics", **options).status_code
+
+        assert ask() == 401
+        assert ask(headers={"Authorization": f"Bearer {token}"}) == 200
+        assert running.operator.http.get("/metrics").status_code == 401
+        asked = running.operator.http.get(
+            "/api/v1/releases", headers={"Authorization": f"Bearer {token}"}
+        )
+        assert asked.status_code == 401, "who reads metrics reads nothing else"
+
+
+def test_a_proxy_on_this_machine_is_not_this_machine(running: World) -> None:
+    for name in ("X-Forwarded-For", "Forwarded", "X-Real-IP", "Via"):
+        assert httpx.get(f"{running.url}/metrics", headers={name: "203.0.113.9"}).status_code == 401
+
+
+def test_paths_and_classes_are_no_labels_without_end(running: World) -> None:
+    before = len(read(running))
+    for at in range(30):
+        httpx.get(f"{running.url}/api/v1/nothing/{at}")
+        httpx.get(f"{running.url}/{at}")
+    assert len(read(running)) == before
+    assert {kind_of(f"/{each}") for each in ("x", "y/z", "tuf/metadata/1.root.json")} == {
+        "other", "metadata",
+    }  # fmt: skip
+    counts = {(f"class-{at:03}", "idle"): at + 1 for at in range(200)}
+    held = bounded(counts)
+    assert len(held) == 51
+    assert sum(held.values()) == sum(counts.values())
+    assert held["class-199", "idle"] == 200
