@@ -24,6 +24,7 @@ from tests.sim.world import TOKEN, World, world
 #: or nothing ("public": it looks for itself). Written down here a second time, on purpose.
 ROUTES = {
     "DELETE /api/v1/session": "accounts.self",
+    "DELETE /api/v1/webhooks/{webhook}": "webhooks.manage",
     "GET /api/v1/announced-keys": "devices.enrol",
     "GET /api/v1/artifacts/{sha256}": "device or fleet.read",
     "GET /api/v1/audit": "audit.read",
@@ -35,6 +36,8 @@ ROUTES = {
     "GET /api/v1/devices/{device}": "fleet.read",
     "GET /api/v1/devices/{device}/assignment": "fleet.read",
     "GET /api/v1/devices/{device}/deployments": "fleet.read",
+    "GET /api/v1/events": "fleet.watch",
+    "GET /api/v1/events/recent": "fleet.watch",
     "GET /api/v1/pending-devices": "devices.enrol",
     "GET /api/v1/releases": "fleet.read",
     "GET /api/v1/releases/{model}/{release}": "fleet.read",
@@ -44,9 +47,13 @@ ROUTES = {
     "GET /api/v1/rollouts/{rollout}/deployments": "fleet.read",
     "GET /api/v1/rollouts/{rollout}/replay": "fleet.read",
     "GET /api/v1/session": "accounts.self",
+    "GET /api/v1/telemetry": "fleet.watch",
     "GET /api/v1/tokens": "accounts.self",
     "GET /api/v1/users": "accounts.manage",
+    "GET /api/v1/webhooks": "webhooks.manage",
+    "GET /api/v1/webhooks/{webhook}/deliveries": "webhooks.manage",
     "GET /healthz": "public",
+    "GET /metrics": "public",
     "GET /tuf/metadata/{name}": "device or fleet.read",
     "GET /tuf/targets/{path:path}": "device or fleet.read",
     "HEAD /api/v1/artifacts/{sha256}": "device or fleet.read",
@@ -81,23 +88,27 @@ ROUTES = {
     "POST /api/v1/users/{user}/disable": "accounts.manage",
     "POST /api/v1/users/{user}/enable": "accounts.manage",
     "POST /api/v1/users/{user}/password": "accounts.self",
+    "POST /api/v1/webhooks": "webhooks.manage",
+    "POST /api/v1/webhooks/deliveries/{delivery}/redeliver": "webhooks.manage",
+    "POST /api/v1/webhooks/{webhook}/enable": "webhooks.manage",
     "PUT /api/v1/artifacts/{sha256}": "releases.publish",
 }
 
 #: The roles, a second time too.
 MAY = {
-    "viewer": {"accounts.self", "fleet.read"},
+    "viewer": {"accounts.self", "fleet.read", "fleet.watch"},
     "operator": {
         "accounts.self", "bench.run", "devices.enrol", "devices.manage", "fleet.read",
-        "releases.publish", "rollouts.run", "rollouts.stop",
+        "fleet.watch", "releases.publish", "rollouts.run", "rollouts.stop",
     },
     "approver": {
-        "accounts.self", "audit.read", "fleet.read", "rollouts.approve", "rollouts.stop",
+        "accounts.self", "audit.read", "fleet.read", "fleet.watch", "rollouts.approve",
+        "rollouts.stop",
     },
     "admin": {
         "accounts.manage", "accounts.self", "audit.read", "bench.run", "devices.enrol",
-        "devices.manage", "fleet.read", "releases.publish", "rollouts.approve", "rollouts.run",
-        "rollouts.stop",
+        "devices.manage", "fleet.read", "fleet.watch", "releases.publish", "rollouts.approve",
+        "rollouts.run", "rollouts.stop", "webhooks.manage",
     },
 }  # fmt: skip
 #: Confined to a part of the fleet, an administrator may do no more than this.
@@ -168,7 +179,7 @@ def asks_for(dependant: Dependant) -> set[str]:
 
 def test_every_route_names_who_may_ask(fleet: World) -> None:
     found = {}
-    for method, path, route in routes(create_app(fleet.context).app):
+    for method, path, route in routes(create_app(fleet.context).app.app):
         asked = asks_for(route.dependant) if isinstance(route, APIRoute) else set()
         assert len(asked) <= 1, path
         # The poll looks its board up without FastAPI's dependencies, which would cost more than it.
@@ -193,7 +204,8 @@ def test_who_may_what(fleet: World, tokens: dict[str, str], bearer: str) -> None
             path = re.sub(r"\{[^}]*\}", "0", path.replace("{action}", "halt"))
             if wanted == "public" or route == "DELETE /api/v1/session":
                 continue
-            status = client.request(method, path).status_code
+            with client.stream(method, path) as answer:  # events have no end
+                status = answer.status_code
             refused = status == 401 if bearer in {"nobody", "device"} else status in {401, 403}
             if refused is may(bearer, wanted):
                 wrong.append(f"{route} {wanted}: {status}")
@@ -208,13 +220,16 @@ def test_the_description_says_which_token_is_wanted(fleet: World) -> None:
     assert {(name, each["type"], each.get("in")) for name, each in schemes.items()} == {
         ("operatorToken", "http", None), ("deviceToken", "http", None),
         ("enrolmentToken", "http", None), ("session", "apiKey", "cookie"),
+        ("metricsToken", "http", None),
     }  # fmt: skip
     for route, wanted in ROUTES.items():
         method, path = route.split()
         operation = body["paths"][path.replace(":path", "")][method.lower()]
         named = {name for each in operation.get("security", []) for name in each}
         if wanted == "public":
-            expected = {"enrolmentToken"} if path == "/api/v1/enrol" else set()
+            expected = {"/api/v1/enrol": {"enrolmentToken"}, "/metrics": {"metricsToken"}}.get(
+                path, set()
+            )
         elif wanted == "device":
             expected = {"deviceToken"}
         else:
