@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 
 from pydantic import Field, SecretStr
@@ -23,6 +24,8 @@ class ServerSettings(BaseSettings):
         timestamp_hours: How long the timestamp holds.
         snapshot_days: How long the snapshot holds.
         artifact_limit_mb: Largest upload, MiB.
+        egress_networks: Networks, such as ``["10.0.0.0/8"]``, that webhooks may call although nobody
+            outside could, also over plain HTTP.
         bench_lease_seconds: How long a bench worker holds a job without a word.
         bench_poll_seconds: What bench workers are told to wait.
     """
@@ -40,5 +43,6 @@ class ServerSettings(BaseSettings):
     timestamp_hours: float = Field(default=24.0, gt=0, le=24 * 30)
     snapshot_days: float = Field(default=7.0, gt=0, le=90)
     artifact_limit_mb: int = Field(default=4096, ge=1, le=65536)
+    egress_networks: tuple[IPv4Network | IPv6Network, ...] = ()
     bench_lease_seconds: float = Field(default=60.0, ge=1, le=3600)
     bench_poll_seconds: float = Field(default=5.0, ge=0.1, le=3600)
