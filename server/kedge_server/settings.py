@@ -24,7 +24,7 @@ class ServerSettings(BaseSettings):
         timestamp_hours: How long the timestamp holds.
         snapshot_days: How long the snapshot holds.
         artifact_limit_mb: Largest upload, MiB.
-        egress_networks: Networks, such as ``["10.0.0.0/8"]``, that webhooks may call although nobody
+        egress_networks: Networks, as ``["10.0.0.0/8"]``, that webhooks may call although nobody
             outside could, also over plain HTTP.
         bench_lease_seconds: How long a bench worker holds a job without a word.
         bench_poll_seconds: What bench workers are told to wait.
