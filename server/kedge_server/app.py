@@ -115,6 +115,7 @@ def create_app(context: Context) -> FastAPI:
 
 def _add_routes(app: FastAPI) -> None:
     from kedge_server.artifacts import routes as artifact_routes
+    from kedge_server.attestations import routes as attestation_routes
     from kedge_server.audit import routes as audit_routes
     from kedge_server.bench import routes as bench_routes
     from kedge_server.devices import routes as device_routes
@@ -122,8 +123,8 @@ def _add_routes(app: FastAPI) -> None:
     from kedge_server.repository import routes as repository_routes
     from kedge_server.rollouts import routes as rollout_routes
 
-    for each in (artifact_routes, audit_routes, bench_routes, device_routes, release_routes,
-                 repository_routes, rollout_routes):  # fmt: skip
+    for each in (artifact_routes, attestation_routes, audit_routes, bench_routes, device_routes,
+                 release_routes, repository_routes, rollout_routes):  # fmt: skip
         app.include_router(each.router)
 
     @app.get("/healthz", tags=["health"], summary="Is the server up?")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from sqlmodel import SQLModel
 
+from kedge_server.attestations.tables import AttestationRow
 from kedge_server.audit.tables import AuditRow
 from kedge_server.bench.tables import BenchJobRow
 from kedge_server.devices.tables import AssignmentRow, DeviceRow, EnrolmentTokenRow, ReportRow
@@ -12,5 +13,6 @@ from kedge_server.repository.tables import MetadataRow
 from kedge_server.rollouts.tables import DecisionRow, DeploymentRow, RolloutRow, StageRow
 
 METADATA = SQLModel.metadata
-TABLES = (AssignmentRow, AuditRow, BenchJobRow, BuildRow, DecisionRow, DeploymentRow, DeviceRow,
-          EnrolmentTokenRow, MetadataRow, ReleaseRow, ReportRow, RolloutRow, StageRow)  # fmt: skip
+TABLES = (AssignmentRow, AttestationRow, AuditRow, BenchJobRow, BuildRow, DecisionRow,
+          DeploymentRow, DeviceRow, EnrolmentTokenRow, MetadataRow, ReleaseRow, ReportRow,
+          RolloutRow, StageRow)  # fmt: skip

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
@@ -24,6 +24,10 @@ from kedge_shared.phases import Phase
 from kedge_shared.protocol import Report, Unix, Verdict, VerdictCode
 from kedge_shared.statement import Statement, subjects, unseal_statement
 
+if TYPE_CHECKING:
+    # A board signs attestations and has no use for the operators' client.
+    from kedge_shared.client import Client
+
 #: Of its own, so that nothing else which a board signs can be passed off as one; the form is
 #: in-toto's for a predicate's own media type (spec/v1/envelope.md).
 RUNNING_TYPE = "application/vnd.in-toto.kedge-running+json"
@@ -33,6 +37,7 @@ ATTESTED: dict[Phase, Literal["confirmed", "rolled_back"]] = {
     Phase.CONFIRMED: "confirmed",
     Phase.ROLLED_BACK: "rolled_back",
 }
+_ANSWER_LIMIT_BYTES = 16 * 1024 * 1024
 #: Figures of health; a verdict's evidence may hold more.
 _FIGURES = 32
 
@@ -201,3 +206,13 @@ class AttestationInfo:
     refused: str
     key: dict[str, Any]
     envelope: dict[str, Any]
+
+
+def fetch_attestations(client: Client, device: str, most: int = 20) -> list[AttestationInfo]:
+    """Returns what a device attested, newest first, as the server has it; nothing is checked.
+
+    Raises:
+        ServiceError: The server does not answer, or knows no such device.
+    """
+    data = client.read(f"/api/v1/devices/{device}/attestations?most={most}", _ANSWER_LIMIT_BYTES)
+    return wire.decode(data, list[AttestationInfo], "server's answer")

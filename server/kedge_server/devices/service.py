@@ -10,6 +10,7 @@ from typing import Any
 
 from sqlmodel import Session, col, select
 
+from kedge_server.attestations import service as attestations
 from kedge_server.audit.service import record
 from kedge_server.devices.tables import DeviceRow, EnrolmentTokenRow, ReportRow
 from kedge_server.errors import ConflictError, NotFoundError, RequestError, UnauthorizedError
@@ -141,6 +142,7 @@ def _apply(session: Session, device: DeviceRow, report: Report) -> None:
         device.latency_p95_ms = report.window.latency_ms.quantile(0.95)
     session.add(device)
     session.flush()
+    attestations.take(session, device, report, now)
     if report.deployment:
         reports.reported(session, report, device.id, now)
     if report.window is not None:

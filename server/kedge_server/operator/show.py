@@ -123,14 +123,10 @@ def devices(found: Sequence[api.DeviceInfo], *, as_json: bool) -> None:
     )
 
 
-def device(
-    found: api.DeviceInfo, deployments: Sequence[api.DeploymentInfo], *, as_json: bool
-) -> None:
+def device(found: api.DeviceInfo, deployments: Sequence[api.DeploymentInfo]) -> None:
     """Shows one board with its history."""
-    if as_json:
-        return print_json({"device": found, "deployments": deployments})
     devices([found], as_json=False)
-    return _deployments(deployments)
+    _deployments(deployments)
 
 
 def tokens(made: Sequence[api.EnrolmentToken], *, as_json: bool) -> None:
