@@ -185,8 +185,17 @@ def next_of(standing: Standing, role: str, now: datetime) -> Metadata[Targets]:
     return Metadata(Targets(version=1, expires=_until(now, TARGETS_DAYS)))
 
 
-def add_targets(metadata: Metadata[Targets], added: Mapping[str, bytes]) -> None:
+def add_targets(
+    metadata: Metadata[Targets],
+    added: Mapping[str, bytes],
+    custom: Mapping[str, Mapping[str, Any]] | None = None,
+) -> None:
     """Lists targets, in place.
+
+    Args:
+        metadata: Changed.
+        added: Target path → bytes.
+        custom: Target path → what else is signed of it (specification, section 4.5).
 
     Raises:
         InputError: A manifest would replace another one at its path: releases are immutable.
@@ -198,6 +207,12 @@ def add_targets(metadata: Metadata[Targets], added: Mapping[str, bytes]) -> None
             raise InputError(
                 f"{path} is published with other contents", "give the release a new version"
             )
+        said = dict((custom or {}).get(path, {}))
+        if known is not None and known.hashes == target.hashes:
+            # What was signed of it once stays: a token's signature is another each time.
+            said |= known.custom or {}
+        if said:
+            target.unrecognized_fields["custom"] = said
         metadata.signed.targets[path] = target
 
 

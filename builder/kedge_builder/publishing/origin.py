@@ -1,0 +1,150 @@
+"""The provenance of a build as it lies beside it, and whether a publisher's key signed it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from securesystemslib.dsse import Envelope
+from securesystemslib.exceptions import VerificationError
+from securesystemslib.signer import Key
+from tuf.api.metadata import Metadata, Root, Targets
+
+from kedge_builder.publishing.keys import KeySet
+from kedge_builder.publishing.rotation import delegated
+from kedge_shared import wire
+from kedge_shared.errors import InputError, TrustError
+from kedge_shared.ids import sha256_hex
+from kedge_shared.manifest import MANIFEST_LIMIT_BYTES
+from kedge_shared.provenance import (
+    PROVENANCE_LIMIT_BYTES,
+    PROVENANCE_PREDICATE,
+    Slsa,
+    peek_provenance,
+)
+from kedge_shared.statement import IN_TOTO_TYPE, STATEMENT_TYPE, Statement, read_envelope
+from kedge_shared.trust import model_role
+
+#: What ``kedge build`` writes beside the manifest, and what ``kedge publish`` makes of it.
+PROVENANCE = "provenance.json"
+SEALED = "provenance.dsse.json"
+#: Base64 makes three bytes four; signatures come on top.
+ENVELOPE_LIMIT_BYTES = PROVENANCE_LIMIT_BYTES * 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Origin:
+    """Where a build came from.
+
+    Attributes:
+        state: ``verified``: a key that was given signed it; ``signed``: somebody did, and no key
+            was given to check that; ``unsigned``: not published from here; ``none``: the builder
+            wrote no statement; ``bad``: it does not hold.
+        reason: The sentence an operator reads.
+        keys: Ids of the keys that signed: those that were checked, or those it names.
+        statement: What it says; ``None`` if there is none that can be believed to be of the build.
+    """
+
+    state: Literal["verified", "signed", "unsigned", "none", "bad"]
+    reason: str
+    keys: tuple[str, ...] = ()
+    statement: Statement[Slsa] | None = None
+
+
+def read_statement(folder: Path) -> Statement[Slsa]:
+    """Reads the statement that ``kedge build`` wrote.
+
+    Raises:
+        InputError: It is missing or is none.
+    """
+    path = folder / PROVENANCE
+    data = wire.read_limited(path, "provenance", PROVENANCE_LIMIT_BYTES)
+    found = wire.decode(data, Statement[Slsa], str(path))
+    if (found.type, found.predicate_type) != (STATEMENT_TYPE, PROVENANCE_PREDICATE):
+        raise InputError(f"{path} is no SLSA provenance")
+    return found
+
+
+def origin_of(folder: Path, keys: dict[str, Key]) -> Origin:
+    """Says where the build in a folder came from, and who signed that.
+
+    Args:
+        folder: Of one class.
+        keys: Key id → public key of those that may sign the model's releases; empty: not known.
+    """
+    manifest = folder / "manifest.json"
+    if not manifest.is_file():
+        return Origin(state="none", reason="the build may not be published: it has no manifest")
+    digest = sha256_hex(wire.read_limited(manifest, "manifest", MANIFEST_LIMIT_BYTES))
+    sealed = folder / SEALED
+    if sealed.is_file():
+        data = wire.read_limited(sealed, "signed provenance", ENVELOPE_LIMIT_BYTES)
+        return judge(data, digest, keys)
+    if not (folder / PROVENANCE).is_file():
+        return Origin(state="none", reason="the builder wrote no provenance")
+    said = read_statement(folder)
+    if digest not in said.digests:
+        return Origin(state="bad", reason="the provenance is of another build")
+    return Origin(state="unsigned", reason="not published from here", statement=said)
+
+
+def judge(data: bytes, manifest_sha256: str, keys: dict[str, Key]) -> Origin:
+    """Checks signed provenance.
+
+    Args:
+        data: The envelope.
+        manifest_sha256: Of the build.
+        keys: As :func:`origin_of`.
+    """
+    try:
+        body = read_envelope(data, "provenance")
+        said = peek_provenance(body, manifest_sha256)
+        envelope = Envelope.from_dict(dict(body))
+    except (InputError, TrustError) as error:
+        return Origin(state="bad", reason=str(error))
+    named = tuple(sorted(envelope.signatures))
+    if envelope.payload_type != IN_TOTO_TYPE:
+        return Origin(state="bad", reason=f"it is a {envelope.payload_type!r}", keys=named)
+    if not keys:
+        reason = "no key was given to check it with"
+        return Origin(state="signed", reason=reason, keys=named, statement=said)
+    try:
+        held = envelope.verify(list(keys.values()), 1)
+    except (VerificationError, ValueError):
+        reason = "none of the keys that may sign the model's releases has signed it"
+        return Origin(state="bad", reason=reason, keys=named)
+    return Origin(
+        state="verified", reason="signed by a key that may sign the model's releases",
+        keys=tuple(sorted(held)), statement=said,
+    )  # fmt: skip
+
+
+def keys_of(folder: Path, model: str) -> dict[str, Key]:
+    """Returns who may sign a model's releases, as this machine's verified state has it.
+
+    Args:
+        folder: That ``kedge keys init`` wrote; its ``state`` is newer than the pinned root.
+        model: Model.
+
+    Raises:
+        InputError: The metadata there cannot be read.
+    """
+    state, pinned = folder / "state", KeySet.at(folder).root
+    newest = state / "root.json"
+    try:
+        root = Metadata[Root].from_file(str(newest if newest.exists() else pinned))
+        found = _named(root.signed, "targets")
+        if (state / "targets.json").exists():
+            targets = Metadata[Targets].from_file(str(state / "targets.json"))
+            root.signed.verify_delegate("targets", targets.signed_bytes, targets.signatures)
+            if model_role(model) in delegated(targets):
+                found |= _named(targets.signed.delegations, model_role(model))
+    # Boundary: python-tuf raises whatever a broken file makes it stumble over.
+    except Exception as error:  # noqa: BLE001
+        raise InputError(f"metadata in {folder} cannot be read: {error}") from None
+    return found
+
+
+def _named(delegator: Any, role: str) -> dict[str, Key]:
+    return {keyid: delegator.keys[keyid] for keyid in delegator.roles[role].keyids}
