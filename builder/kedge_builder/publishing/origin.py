@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -21,6 +22,7 @@ from kedge_shared.provenance import (
     PROVENANCE_LIMIT_BYTES,
     PROVENANCE_PREDICATE,
     Slsa,
+    listed_in,
     peek_provenance,
 )
 from kedge_shared.statement import IN_TOTO_TYPE, STATEMENT_TYPE, Statement, read_envelope
@@ -52,6 +54,20 @@ class Origin:
     statement: Statement[Slsa] | None = None
 
 
+@dataclass(frozen=True)
+class Known:
+    """Whom to believe.
+
+    Attributes:
+        keys: Key id → public key of those that may sign a model's releases now.
+        listed: Hashes of provenance that verified targets name: signed anew at every rotation, so
+            they hold although the key that signed the statement itself is gone.
+    """
+
+    keys: Mapping[str, Key]
+    listed: frozenset[str] = frozenset()
+
+
 def read_statement(folder: Path) -> Statement[Slsa]:
     """Reads the statement that ``kedge build`` wrote.
 
@@ -66,12 +82,12 @@ def read_statement(folder: Path) -> Statement[Slsa]:
     return found
 
 
-def origin_of(folder: Path, keys: dict[str, Key]) -> Origin:
+def origin_of(folder: Path, known: Known | None) -> Origin:
     """Says where the build in a folder came from, and who signed that.
 
     Args:
         folder: Of one class.
-        keys: Key id → public key of those that may sign the model's releases; empty: not known.
+        known: Whom to believe; ``None`` if this machine knows of nobody.
     """
     manifest = folder / "manifest.json"
     if not manifest.is_file():
@@ -80,7 +96,7 @@ def origin_of(folder: Path, keys: dict[str, Key]) -> Origin:
     sealed = folder / SEALED
     if sealed.is_file():
         data = wire.read_limited(sealed, "signed provenance", ENVELOPE_LIMIT_BYTES)
-        return judge(data, digest, keys)
+        return judge(data, digest, known)
     if not (folder / PROVENANCE).is_file():
         return Origin(state="none", reason="the builder wrote no provenance")
     said = read_statement(folder)
@@ -89,13 +105,13 @@ def origin_of(folder: Path, keys: dict[str, Key]) -> Origin:
     return Origin(state="unsigned", reason="not published from here", statement=said)
 
 
-def judge(data: bytes, manifest_sha256: str, keys: dict[str, Key]) -> Origin:
+def judge(data: bytes, manifest_sha256: str, known: Known | None) -> Origin:
     """Checks signed provenance.
 
     Args:
         data: The envelope.
         manifest_sha256: Of the build.
-        keys: As :func:`origin_of`.
+        known: As :func:`origin_of`.
     """
     try:
         body = read_envelope(data, "provenance")
@@ -106,11 +122,14 @@ def judge(data: bytes, manifest_sha256: str, keys: dict[str, Key]) -> Origin:
     named = tuple(sorted(envelope.signatures))
     if envelope.payload_type != IN_TOTO_TYPE:
         return Origin(state="bad", reason=f"it is a {envelope.payload_type!r}", keys=named)
-    if not keys:
+    if known is None:
         reason = "no key was given to check it with"
         return Origin(state="signed", reason=reason, keys=named, statement=said)
+    if sha256_hex(data) in known.listed:
+        reason = "named by the signed targets"
+        return Origin(state="verified", reason=reason, keys=named, statement=said)
     try:
-        held = envelope.verify(list(keys.values()), 1)
+        held = envelope.verify(list(known.keys.values()), 1)
     except (VerificationError, ValueError):
         reason = "none of the keys that may sign the model's releases has signed it"
         return Origin(state="bad", reason=reason, keys=named)
@@ -120,30 +139,47 @@ def judge(data: bytes, manifest_sha256: str, keys: dict[str, Key]) -> Origin:
     )  # fmt: skip
 
 
-def keys_of(folder: Path, model: str) -> dict[str, Key]:
-    """Returns who may sign a model's releases, as this machine's verified state has it.
+def known_of(folder: Path, model: str) -> Known:
+    """Returns what this machine's verified state believes of a model's releases.
 
     Args:
         folder: That ``kedge keys init`` wrote; its ``state`` is newer than the pinned root.
         model: Model.
 
     Raises:
-        InputError: The metadata there cannot be read.
+        InputError: The metadata there cannot be read or does not hold together.
     """
-    state, pinned = folder / "state", KeySet.at(folder).root
+    state, role = folder / "state", model_role(model)
     newest = state / "root.json"
     try:
-        root = Metadata[Root].from_file(str(newest if newest.exists() else pinned))
-        found = _named(root.signed, "targets")
-        if (state / "targets.json").exists():
-            targets = Metadata[Targets].from_file(str(state / "targets.json"))
-            root.signed.verify_delegate("targets", targets.signed_bytes, targets.signatures)
-            if model_role(model) in delegated(targets):
-                found |= _named(targets.signed.delegations, model_role(model))
+        root = Metadata[Root].from_file(str(newest if newest.exists() else KeySet.at(folder).root))
+        keys = _named(root.signed, "targets")
+        targets = _signed(root.signed, state, "targets")
+        if targets is None:
+            return Known(keys, frozenset())
+        listed = _provenances(targets)
+        if role in delegated(targets):
+            keys |= _named(targets.signed.delegations, role)
+            model_targets = _signed(targets.signed, state, role)
+            listed |= _provenances(model_targets) if model_targets else set()
     # Boundary: python-tuf raises whatever a broken file makes it stumble over.
     except Exception as error:  # noqa: BLE001
         raise InputError(f"metadata in {folder} cannot be read: {error}") from None
+    return Known(keys, frozenset(listed))
+
+
+def _signed(delegator: Root | Targets, state: Path, role: str) -> Metadata[Targets] | None:
+    path = state / f"{role}.json"
+    if not path.exists():
+        return None
+    found = Metadata[Targets].from_file(str(path))
+    delegator.verify_delegate(role, found.signed_bytes, found.signatures)
     return found
+
+
+def _provenances(metadata: Metadata[Targets]) -> set[str]:
+    named = [listed_in(each.custom) for each in metadata.signed.targets.values()]
+    return {each.sha256 for each in named if each is not None}
 
 
 def _named(delegator: Any, role: str) -> dict[str, Key]:
