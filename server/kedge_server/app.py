@@ -9,13 +9,12 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
 
-from fastapi import FastAPI, Request, Response
+from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from sqlalchemy.exc import OperationalError
 from sqlmodel import select
 from starlette.exceptions import HTTPException
-from starlette.middleware.base import RequestResponseEndpoint
 from starlette.requests import ClientDisconnect
 
 from kedge_server import scheduler
@@ -26,10 +25,13 @@ from kedge_server.database import connect, transaction, upgrade
 from kedge_server.devices.assignments import Director
 from kedge_server.devices.index import PollIndex
 from kedge_server.devices.tables import DeviceRow
+from kedge_server.docs import add_docs
 from kedge_server.errors import RequestError
+from kedge_server.headers import HEADERS, SecurityHeaders
 from kedge_server.repository.service import ImageRepository
 from kedge_server.repository.signers import load_keys
 from kedge_server.settings import ServerSettings
+from kedge_server.throttle import Budget, Throttle
 from kedge_shared import __version__, wire
 from kedge_shared.api import Problem
 from kedge_shared.errors import KedgeError, StorageError
@@ -105,6 +107,8 @@ def create_app(context: Context) -> FastAPI:
         version=__version__,
         summary="Over-the-air updates for vision models.",
         lifespan=life,
+        docs_url=None,
+        redoc_url=None,
         responses={400: problem, 401: problem, 404: problem, 409: problem, 422: problem},
     )
     app.state.context = context
@@ -134,17 +138,11 @@ def _add_routes(app: FastAPI) -> None:
         status = {"status": "alarm", "alarm": alarm} if alarm else {"status": "ok"}
         return {**status, "version": __version__}
 
-    @app.middleware("http")
-    async def headers(request: Request, go_on: RequestResponseEndpoint) -> Response:
-        response = await go_on(request)
-        response.headers.setdefault("X-Content-Type-Options", "nosniff")
-        response.headers.setdefault("Referrer-Policy", "no-referrer")
-        response.headers.setdefault("X-Frame-Options", "DENY")
-        response.headers.setdefault("Content-Security-Policy", "frame-ancestors 'none'")
-        response.headers.setdefault("Cross-Origin-Resource-Policy", "same-origin")
-        # Answers hold tokens and assignments; what may be kept (artifacts) says so itself.
-        response.headers.setdefault("Cache-Control", "no-store")
-        return response
+    add_docs(app)
+    settings = app.state.context.settings
+    budget = Budget(settings.refusals_at_once, settings.refusals_per_minute)
+    app.add_middleware(Throttle, budget=budget)
+    app.add_middleware(SecurityHeaders)
 
 
 def _add_errors(app: FastAPI) -> None:
@@ -167,6 +165,14 @@ def _add_errors(app: FastAPI) -> None:
     def gone(_: Request, __: ClientDisconnect) -> JSONResponse:
         # Nobody reads it: a board lost power, a publisher pressed Ctrl-C. No bug of the server's.
         return _answer(400, "the sender went away", "")
+
+    @app.exception_handler(Exception)
+    def broken(_: Request, __: Exception) -> JSONResponse:
+        # Boundary: a bug of ours; the error goes on to the log, and nothing of it to who asked.
+        # This answer is made outside of every middleware.
+        problem = _answer(500, "the server has a bug; its log says more", "")
+        problem.headers.update(HEADERS)
+        return problem
 
     @app.exception_handler(HTTPException)
     def other(_: Request, error: HTTPException) -> JSONResponse:

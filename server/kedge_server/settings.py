@@ -24,6 +24,8 @@ class ServerSettings(BaseSettings):
         timestamp_hours: How long the timestamp holds.
         snapshot_days: How long the snapshot holds.
         artifact_limit_mb: Largest upload, MiB.
+        refusals_at_once: How many refused attempts an address has on routes without a token.
+        refusals_per_minute: How many of them grow back.
         egress_networks: Networks, as ``["10.0.0.0/8"]``, that webhooks may call although nobody
             outside could, also over plain HTTP.
         bench_lease_seconds: How long a bench worker holds a job without a word.
@@ -43,6 +45,8 @@ class ServerSettings(BaseSettings):
     timestamp_hours: float = Field(default=24.0, gt=0, le=24 * 30)
     snapshot_days: float = Field(default=7.0, gt=0, le=90)
     artifact_limit_mb: int = Field(default=4096, ge=1, le=65536)
+    refusals_at_once: int = Field(default=30, ge=1, le=100_000)
+    refusals_per_minute: float = Field(default=30.0, gt=0, le=1e6)
     egress_networks: tuple[IPv4Network | IPv6Network, ...] = ()
     bench_lease_seconds: float = Field(default=60.0, ge=1, le=3600)
     bench_poll_seconds: float = Field(default=5.0, ge=0.1, le=3600)
