@@ -152,15 +152,33 @@ def delegate(
     return {"targets": targets.to_bytes(), **offered}
 
 
+def lists(standing: Standing, model: str, release: str) -> bool:
+    """Says whether a release is listed."""
+    prefix = f"models/{model}/{release}/"
+    every = (standing.targets, *standing.models.values())
+    return any(path.startswith(prefix) for each in every for path in each.signed.targets)
+
+
 def take_back(
-    standing: Standing, model: str, release: str, ring: Keyring, now: datetime | None = None
+    standing: Standing,
+    model: str,
+    release: str,
+    ring: Keyring,
+    added: Mapping[str, bytes] | None = None,
 ) -> dict[str, bytes]:
     """Returns the metadata that lists a release no more.
+
+    Args:
+        standing: What stands now.
+        model: Model.
+        release: Release.
+        ring: Keys at hand.
+        added: Target path → bytes of what is listed instead: a policy.
 
     Raises:
         InputError: It is not listed, or too few of the keys that list it are at hand.
     """
-    now, prefix = now or datetime.now(timezone.utc), f"models/{model}/{release}/"
+    now, prefix = datetime.now(timezone.utc), f"models/{model}/{release}/"
     offered: dict[str, bytes] = {}
     for name, metadata in {"targets": standing.targets, **standing.models}.items():
         if not any(path.startswith(prefix) for path in metadata.signed.targets):
@@ -170,6 +188,7 @@ def take_back(
             path: info for path, info in metadata.signed.targets.items()
             if not path.startswith(prefix)
         }  # fmt: skip
+        add_targets(following, added or {})
         ring.sign(following, name, standing.role(name))
         offered[name] = following.to_bytes()
     if not offered:
