@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,14 +24,17 @@ from tests.sim.device import SimDevice
 from tests.sim.world import World, write_build
 
 
-def with_releases(world: World, *names: str, fallback: str | None = None) -> SimDevice:
-    """Rolls releases out one after the other, to one board that takes each."""
+def with_releases(
+    world: World, *names: str, fallback: str | None = None, more: Sequence[SimDevice] = ()
+) -> SimDevice:
+    """Rolls releases out one after the other, to a board (and more) that takes each."""
     device = world.enrol("cam-a")
     for counter, name in enumerate(names, 10):
         policy = replace(samples.policy(), fallback=fallback)
         world.publish(name, counter, policy=policy)
         world.roll_out(name)
-        device.live()
+        for each in (device, *more):
+            each.live()
         world.tick()
     return device
 
@@ -89,8 +93,7 @@ def test_a_publication_later_moves_nobody_again(running: World) -> None:
 def test_silent_boards_do_not_take_the_others_back(running: World) -> None:
     """A fallback that was halted for the silence of some would bring the rest somewhere else."""
     silent = running.enrol("cam-b")
-    device = with_releases(running, "1.0", "1.1", "1.2", fallback="1.0")
-    silent.live()
+    device = with_releases(running, "1.0", "1.1", "1.2", fallback="1.0", more=[silent])
     assert silent.runs == MANIFEST.format("1.2")
     kedge(running, "yank", "shapes", "1.2")
     device.live()
@@ -150,8 +153,8 @@ def test_what_a_publisher_trusts_survives_a_power_cut(
     fresh = running.publisher("another")
     fresh.standing()
     renames = [at for at, (what, _) in enumerate(done) if what == "rename"]
-    assert {done[at][1] for at in renames} >= {".1.root.json.new", ".timestamp.json.new",
-                                               ".snapshot.json.new", ".targets.json.new"}  # fmt: skip
+    wanted = {f".{name}.json.new" for name in ("1.root", "timestamp", "snapshot", "targets")}
+    assert {done[at][1] for at in renames} >= wanted
     for at in renames:
         assert done[at - 1] == ("sync", done[at][1])
         assert done[at + 1][0] == "sync"
