@@ -1,5 +1,5 @@
 # `make demo` and `make test` do all of their own set-up.
-.PHONY: demo test setup lint docs-tables clean
+.PHONY: demo test fuzz setup lint docs-tables clean
 BIN := .venv/bin
 
 demo: setup
@@ -9,6 +9,11 @@ demo: setup
 test: setup lint
 	@echo "== tests"
 	@$(BIN)/python -m pytest -q $(PYTEST_ARGS)
+
+# Coverage-guided, FUZZ_SECONDS for each parser; what fell over is left in a folder that it names.
+fuzz: setup
+	@$(BIN)/python -c "import atheris" 2>/dev/null || $(BIN)/pip install -q atheris
+	@$(BIN)/python -m tests.fuzz --seconds $(or $(FUZZ_SECONDS),60)
 
 lint: setup
 	@echo "== format and lint"

@@ -21,6 +21,7 @@ from kedge_agent.network.window import window_open, zone_of
 from kedge_agent.reporting import Reporter
 from kedge_agent.settings import AgentSettings
 from kedge_agent.tuf_client import ImageRepository
+from kedge_shared.errors import one_line
 from kedge_shared.phases import Phase
 from kedge_shared.protocol import DeviceFacts
 from kedge_shared.trust import Pinned
@@ -108,9 +109,7 @@ class Board:
     def log(self, line: str) -> None:
         """Writes a line for whoever looks after this board."""
         stamp = time.strftime("%H:%M:%S")
-        print(
-            f"{stamp} {self.settings.device} {' '.join(line.split())}", file=sys.stderr, flush=True
-        )
+        print(f"{stamp} {self.settings.device} {one_line(line)}", file=sys.stderr, flush=True)
 
     def collect_garbage(self) -> None:
         """Removes files that neither active, previous nor the deployment at hand needs."""

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+from kedge_agent.attesting import Attester
 from kedge_agent.errors import RunnerGone
 from kedge_agent.identity import Identity
 from kedge_agent.journal import Journal
@@ -20,6 +21,7 @@ from kedge_agent.server_client import ServerClient
 from kedge_agent.settings import AgentSettings
 from kedge_agent.state import State
 from kedge_shared import signing
+from kedge_shared.attestation import RUNNING_TYPE
 from kedge_shared.errors import ServiceError
 from kedge_shared.histogram import Histogram, merge
 from kedge_shared.phases import Phase
@@ -40,6 +42,7 @@ class Reporter:
         journal: Where reports wait.
         boot_id: Of this journal.
         sampler: Reads the board's sensors.
+        attester: Says what the board runs.
         clock: Tells Unix seconds, by this board.
 
     Attributes:
@@ -54,17 +57,18 @@ class Reporter:
         journal: Journal,
         boot_id: str,
         sampler: Sampler,
+        attester: Attester,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._settings, self._journal, self._boot_id = settings, journal, boot_id
-        self._sampler, self._clock = sampler, clock
+        self._sampler, self._attester, self._clock = sampler, attester, clock
         self.last: Window | None = None
         self.latency_ms, self.detections = Histogram(), Counter[str]()
 
     def about(self, state: State, window: Window | None = None) -> Report:
-        """Returns a report of where ``state`` stands."""
+        """Returns a report of where ``state`` stands; with a window, it tells of nothing else."""
         deployment, active = state.deployment, state.active
-        return Report(
+        report = Report(
             device=self._settings.device,
             boot_id=self._boot_id,
             seq=0,
@@ -77,6 +81,7 @@ class Reporter:
             verdict=deployment.verdict if deployment else Verdict(code="ok"),
             window=window,
         )
+        return report if window else self._attester.added(state, report)
 
     async def collect(self, runner: RunnerLink) -> None:
         """Takes a window of telemetry from the runner, adds the sensors' and queues it.
@@ -147,4 +152,7 @@ class Reporter:
 
     def _sealed(self, seq: int, report: Report, identity: Identity) -> dict[str, Any]:
         told = replace(report, seq=seq, lost=self._journal.lost)
+        if report.attestation is not None:
+            sealed = signing.seal(report.attestation, RUNNING_TYPE, identity.signer)
+            told = replace(told, attestation=sealed)
         return signing.seal(told, REPORT_TYPE, identity.signer)

@@ -9,6 +9,7 @@ from pathlib import Path
 import msgspec
 
 from kedge_agent import facts
+from kedge_agent.attesting import Attester
 from kedge_agent.blobs import BlobStore
 from kedge_agent.board import Board
 from kedge_agent.downloads import Downloader
@@ -17,12 +18,14 @@ from kedge_agent.housekeeping import Housekeeping
 from kedge_agent.identity import Identity
 from kedge_agent.journal import Journal
 from kedge_agent.local_client import RunnerLink
+from kedge_agent.local_protocol import Slot
 from kedge_agent.reporting import Reporter
 from kedge_agent.sensors import throttling
 from kedge_agent.sensors.sampler import Sampler
 from kedge_agent.server_client import ServerClient
 from kedge_agent.settings import AgentSettings
 from kedge_agent.tuf_client import ImageRepository
+from kedge_shared.manifest import MANIFEST_LIMIT_BYTES, Manifest, read_manifest
 from kedge_shared.trust import Pinned
 
 _ROOT = Path("/")
@@ -58,6 +61,8 @@ def make_board(
             journal.state, bytes_downloaded=journal.state.bytes_downloaded + count
         )
 
+    about_board = facts.gather()
+    attester = Attester(settings, about_board, lambda slot: _manifest(store, slot))
     return Board(
         settings=settings,
         journal=journal,
@@ -71,7 +76,9 @@ def make_board(
             bytes_per_second=settings.download_bytes_per_second,
         ),
         runner=RunnerLink(settings.socket),
-        reporter=Reporter(settings, journal, journal.name, Sampler(settings.state_dir), clock),
+        reporter=Reporter(
+            settings, journal, journal.name, Sampler(settings.state_dir), attester, clock
+        ),
         pinned=Pinned(
             device=me.device,
             key_id=me.signer.public_key.keyid,
@@ -79,12 +86,16 @@ def make_board(
             models=settings.models,
             workload=settings.workload,
         ),
-        facts=facts.gather(),
+        facts=about_board,
         send_reports=send_reports,
         counted=counted,
         clock=clock,
         heat=_heat,
     )  # fmt: skip
+
+
+def _manifest(store: BlobStore, slot: Slot) -> Manifest:
+    return read_manifest(store.read_verified(slot.manifest, MANIFEST_LIMIT_BYTES))
 
 
 def _heat() -> Heat:

@@ -7,9 +7,9 @@ import math
 
 from sqlalchemy.exc import DataError, DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from kedge_server.errors import BusyError, RequestError
+from kedge_server.headers import HEADERS
 from kedge_shared import wire
 from kedge_shared.api import Problem
 from kedge_shared.errors import KedgeError
@@ -18,38 +18,8 @@ _log = logging.getLogger("kedge.server")
 #: How long clients are told to leave a server alone whose database is away.
 _AWAY_SECONDS = 5
 
-#: What every answer bears; those that may be kept (artifacts) say so themselves.
-SECURITY_HEADERS = (
-    (b"x-content-type-options", b"nosniff"),
-    (b"referrer-policy", b"no-referrer"),
-    (b"x-frame-options", b"DENY"),
-    (b"content-security-policy", b"frame-ancestors 'none'"),
-    (b"cross-origin-resource-policy", b"same-origin"),
-    # Answers hold tokens and assignments.
-    (b"cache-control", b"no-store"),
-)
-
-
-class SecurityHeaders:
-    """Middleware: adds ``SECURITY_HEADERS`` to answers that do not say otherwise.
-
-    Args:
-        app: What is behind it.
-    """
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async def secured(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                given = {name.lower() for name, _ in message["headers"]}
-                more = [each for each in SECURITY_HEADERS if each[0] not in given]
-                message["headers"] = [*message["headers"], *more]
-            await send(message)
-
-        await self._app(scope, receive, secured if scope["type"] == "http" else send)
-
+#: What every answer bears, as an answer before routing adds it.
+SECURITY_HEADERS = [(name.lower().encode(), value.encode()) for name, value in HEADERS.items()]
 
 #: Errors of the database that :func:`problem_of` knows.
 DATABASE_ERRORS = (OperationalError, InterfaceError, DataError, PoolTimeoutError)

@@ -17,7 +17,7 @@ from starlette.requests import ClientDisconnect
 
 from kedge_server import scheduler
 from kedge_server.accounts.service import first_admin
-from kedge_server.answers import DATABASE_ERRORS, SecurityHeaders, problem_of
+from kedge_server.answers import DATABASE_ERRORS, problem_of
 from kedge_server.artifacts.bucket import BucketStore
 from kedge_server.artifacts.slots import Slots
 from kedge_server.artifacts.store import ArtifactStore, Store
@@ -30,15 +30,18 @@ from kedge_server.devices.door import Door
 from kedge_server.devices.index import PollIndex
 from kedge_server.devices.intake import Intake
 from kedge_server.devices.polling import Polls
+from kedge_server.docs import add_docs
 from kedge_server.events.stream import Feed
+from kedge_server.headers import HEADERS, SecurityHeaders
 from kedge_server.metrics.service import Metrics
 from kedge_server.metrics.traffic import TrafficLayer
+from kedge_server.refusals import RefusalLimit
 from kedge_server.replicas.follower import Follower
 from kedge_server.replicas.lease import Lease
 from kedge_server.repository.service import ImageRepository
 from kedge_server.repository.signers import load_keys
 from kedge_server.settings import ServerSettings
-from kedge_server.throttle import Throttle
+from kedge_server.throttle import Rate, Throttle
 from kedge_shared import __version__, wire
 from kedge_shared.api import Problem
 from kedge_shared.errors import KedgeError, StorageError
@@ -131,20 +134,14 @@ def create_app(context: Context) -> TrafficLayer:
         version=__version__,
         summary="Over-the-air updates for vision models.",
         lifespan=life,
-        responses={
-            400: problem,
-            401: problem,
-            403: problem,
-            404: problem,
-            409: problem,
-            422: problem,
-        },
+        docs_url=None,
+        redoc_url=None,
+        responses=dict.fromkeys((400, 401, 403, 404, 409, 422), problem),
     )
     app.state.context = context
     app.state.metrics, app.state.feed = Metrics(context), Feed(context)
     _add_routes(app)
     _add_errors(app)
-    app.add_middleware(SecurityHeaders)
     # Before FastAPI's own middleware too: it costs as much as the answer to a poll.
     door = Door(app, {("GET", polling.PATH): polls.answer, ("POST", intake.PATH): reports.answer})
     # Outermost: what any other layer answers is counted too.
@@ -154,6 +151,7 @@ def create_app(context: Context) -> TrafficLayer:
 def _add_routes(app: FastAPI) -> None:
     from kedge_server.accounts import routes as account_routes
     from kedge_server.artifacts import routes as artifact_routes
+    from kedge_server.attestations import routes as attestation_routes
     from kedge_server.audit import routes as audit_routes
     from kedge_server.bench import routes as bench_routes
     from kedge_server.devices import admission_routes, key_routes
@@ -166,9 +164,10 @@ def _add_routes(app: FastAPI) -> None:
     from kedge_server.telemetry import routes as telemetry_routes
     from kedge_server.webhooks import routes as webhook_routes
 
-    for each in (account_routes, admission_routes, artifact_routes, audit_routes, bench_routes,
-                 device_routes, event_routes, key_routes, metrics_routes, release_routes,
-                 repository_routes, rollout_routes, telemetry_routes, webhook_routes):  # fmt: skip
+    for each in (account_routes, admission_routes, artifact_routes, attestation_routes,
+                 audit_routes, bench_routes, device_routes, event_routes, key_routes,
+                 metrics_routes, release_routes, repository_routes, rollout_routes,
+                 telemetry_routes, webhook_routes):  # fmt: skip
         app.include_router(each.router)
 
     @app.get("/healthz", tags=["health"], summary="Is the server up?")
@@ -177,6 +176,12 @@ def _add_routes(app: FastAPI) -> None:
         alarm = app.state.context.repository.alarm
         status = {"status": "alarm", "alarm": alarm} if alarm else {"status": "ok"}
         return {**status, "version": __version__}
+
+    add_docs(app)
+    settings = app.state.context.settings
+    rate = Rate(settings.refusals_at_once, 60 / settings.refusals_per_minute)
+    app.add_middleware(RefusalLimit, throttle=app.state.context.throttle, rate=rate)
+    app.add_middleware(SecurityHeaders)
 
 
 def _add_errors(app: FastAPI) -> None:
@@ -197,6 +202,14 @@ def _add_errors(app: FastAPI) -> None:
     def gone(_: Request, __: ClientDisconnect) -> Response:
         # Nobody reads it: a board lost power, a publisher pressed Ctrl-C. No bug of the server's.
         return _answer(400, "the sender went away", "")
+
+    @app.exception_handler(Exception)
+    def broken(_: Request, __: Exception) -> Response:
+        # Boundary: a bug of ours; the error goes on to the log, and nothing of it to who asked.
+        # This answer is made outside of every middleware.
+        problem = _answer(500, "the server has a bug; its log says more", "")
+        problem.headers.update(HEADERS)
+        return problem
 
     @app.exception_handler(HTTPException)
     def other(_: Request, error: HTTPException) -> Response:

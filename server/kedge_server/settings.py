@@ -35,6 +35,10 @@ class ServerSettings(BaseSettings):
         timestamp_hours: How long the timestamp holds.
         snapshot_days: How long the snapshot holds.
         artifact_limit_mb: Largest upload, MiB.
+        refusals_at_once: How many refused attempts an address has on routes without a token.
+        refusals_per_minute: How many of them grow back.
+        egress_networks: Networks, as ``["10.0.0.0/8"]``, that webhooks may call although nobody
+            outside could, also over plain HTTP.
         bench_lease_seconds: How long a bench worker holds a job without a word.
         bench_poll_seconds: What bench workers are told to wait.
         database: PostgreSQL URL, instead of SQLite in ``data``.
@@ -52,8 +56,6 @@ class ServerSettings(BaseSettings):
         metrics_token: Who reads ``/metrics``; without one only this machine does.
         event_rows: Newest events that are kept for those who come back for them.
         event_streams: Followers of events at a time.
-        egress_networks: Networks, as ``["10.0.0.0/8"]``, that webhooks may call although nobody
-            outside could, and in the clear.
         webhook_attempts: Of a delivery, about a day's worth.
         webhook_failures: Deliveries given up in a row; then the webhook is disabled.
     """
@@ -80,6 +82,9 @@ class ServerSettings(BaseSettings):
     timestamp_hours: float = Field(default=24.0, gt=0, le=24 * 30)
     snapshot_days: float = Field(default=7.0, gt=0, le=90)
     artifact_limit_mb: int = Field(default=4096, ge=1, le=65536)
+    refusals_at_once: int = Field(default=30, ge=1, le=100_000)
+    refusals_per_minute: float = Field(default=30.0, gt=0, le=1e6)
+    egress_networks: tuple[IPv4Network | IPv6Network, ...] = ()
     bench_lease_seconds: float = Field(default=60.0, ge=1, le=3600)
     bench_poll_seconds: float = Field(default=5.0, ge=0.1, le=3600)
     database: SecretStr | None = None
@@ -96,6 +101,5 @@ class ServerSettings(BaseSettings):
     metrics_token: SecretStr | None = Field(default=None, min_length=16)
     event_rows: int = Field(default=50_000, ge=100, le=10_000_000)
     event_streams: int = Field(default=100, ge=1, le=10_000)
-    egress_networks: tuple[IPv4Network | IPv6Network, ...] = ()
     webhook_attempts: int = Field(default=12, ge=1, le=30)
     webhook_failures: int = Field(default=5, ge=1, le=1000)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from sqlmodel import SQLModel
 
 from kedge_server.accounts.tables import ApiTokenRow, LoginSessionRow, UserRow
+from kedge_server.attestations.tables import AttestationRow
 from kedge_server.audit.tables import AuditRow
 from kedge_server.bench.tables import BenchJobRow
 from kedge_server.devices.tables import (
@@ -34,8 +35,8 @@ from kedge_server.telemetry.tables import TelemetryRow, WindowRow
 from kedge_server.webhooks.tables import DeliveryRow, WebhookRow
 
 METADATA = SQLModel.metadata
-TABLES = (AnnouncedKeyRow, ApiTokenRow, ApprovalRow, AssignmentRow, AuditRow, BenchJobRow,
-          BuildRow, ChangeRow, DeadKeyRow, DecisionRow, DeliveryRow, DeploymentRow, DeviceRow,
-          DeviceRunRow, EnrolmentTokenRow, EventRow, LeaseRow, LedgerRow, LoginSessionRow,
-          MetadataRow, PendingDeviceRow, ReleaseRow, ReportRow, RolloutRow, StageRow,
-          TelemetryRow, UsedNonceRow, UserRow, WebhookRow, WindowRow)  # fmt: skip
+TABLES = (AnnouncedKeyRow, ApiTokenRow, ApprovalRow, AssignmentRow, AttestationRow, AuditRow,
+          BenchJobRow, BuildRow, ChangeRow, DeadKeyRow, DecisionRow, DeliveryRow, DeploymentRow,
+          DeviceRow, DeviceRunRow, EnrolmentTokenRow, EventRow, LeaseRow, LedgerRow,
+          LoginSessionRow, MetadataRow, PendingDeviceRow, ReleaseRow, ReportRow, RolloutRow,
+          StageRow, TelemetryRow, UsedNonceRow, UserRow, WebhookRow, WindowRow)  # fmt: skip

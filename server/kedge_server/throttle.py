@@ -54,6 +54,11 @@ class Throttle:
             self._keep(key, tries, now)
             return (1 - tries) * rate.every_seconds
 
+    def wait(self, key: tuple[str, ...], rate: Rate, now: float) -> float:
+        """Returns seconds to the next try; 0 when there is one. Spends none."""
+        with self._lock:
+            return max(0.0, (1 - self._tries(key, rate, now)) * rate.every_seconds)
+
     def give_back(self, key: tuple[str, ...], rate: Rate, now: float) -> None:
         """Gives one try back: it was none."""
         with self._lock:

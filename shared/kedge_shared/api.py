@@ -250,6 +250,7 @@ class BuildInfo:
         size_bytes: All files.
         verdict: The builder's.
         overrides: Budgets missed and accepted.
+        provenance: Hash of the signed statement of its origin, an artifact; empty: none.
     """
 
     device_class: Name
@@ -259,6 +260,7 @@ class BuildInfo:
     size_bytes: Count
     verdict: str
     overrides: tuple[str, ...]
+    provenance: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

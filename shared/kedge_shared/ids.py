@@ -11,9 +11,10 @@ from msgspec import Meta
 
 from kedge_shared.errors import InputError
 
-#: One path segment: safe in URLs, TUF target paths, file names and logs.
-NAME_PATTERN = r"^[a-z0-9][a-z0-9._-]{0,63}$"
-SHA256_PATTERN = r"^[0-9a-f]{64}$"
+#: One path segment: safe in URLs, TUF target paths, file names and logs. What ``$``
+#: ends may have a line break after it, what ``\Z`` ends may not.
+NAME_PATTERN = r"^[a-z0-9][a-z0-9._-]{0,63}\Z"
+SHA256_PATTERN = r"^[0-9a-f]{64}\Z"
 
 Name = Annotated[str, Meta(pattern=NAME_PATTERN)]
 Sha256 = Annotated[str, Meta(pattern=SHA256_PATTERN)]

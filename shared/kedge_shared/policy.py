@@ -71,6 +71,8 @@ class ModelPolicy:
             that; both engines stay in memory meanwhile.
         publish_undecided: Whether a build may be published that its builder could not decide.
         allow_gap: Whether a board without room for two engines may unload the old one first.
+        fallback: Release that boards move to whose release was taken back (``kedge yank``);
+            ``None`` is the newest rollout that stands.
     """
 
     schema: Annotated[int, Meta(ge=1, le=1)]
@@ -85,6 +87,7 @@ class ModelPolicy:
     extend_seconds: Annotated[float, Meta(ge=0, le=30 * 86400)] = 0.0
     publish_undecided: bool = False
     allow_gap: bool = False
+    fallback: Name | None = None
 
 
 def policy_path(model: str) -> str:

@@ -283,6 +283,8 @@ class Report:
         verdict: Why.
         window: Telemetry, if any.
         lost: Reports that this board's spool has dropped unsent, ever.
+        attestation: What the board runs after a confirmation or rollback: DSSE envelope
+            (kedge_shared.attestation). In the board's journal it is the statement, not signed yet.
     """
 
     device: Name
@@ -297,3 +299,4 @@ class Report:
     verdict: Verdict
     window: Window | None = None
     lost: Count = 0
+    attestation: dict[str, Any] | None = None

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from sqlmodel import select
 
+from kedge_agent.attesting import Attester
 from kedge_agent.detector import Detections
 from kedge_agent.identity import Identity
 from kedge_agent.journal import Journal
@@ -25,6 +26,7 @@ from kedge_shared import signing
 from kedge_shared.errors import ServiceError
 from kedge_shared.protocol import CONFIDENCE_BINS, Report
 from tests.agent.test_journal import report
+from tests.shared import samples
 from tests.sim.board import SimBoard
 from tests.sim.world import World
 
@@ -55,7 +57,8 @@ class Server:
 @pytest.fixture
 def reporter(board: SimBoard) -> Reporter:
     journal = Journal(board.folder / "journal")
-    return Reporter(board.settings, journal, journal.name, Sampler(board.folder))
+    attester = Attester(board.settings, samples.facts(), lambda _: samples.manifest())
+    return Reporter(board.settings, journal, journal.name, Sampler(board.folder), attester)
 
 
 def send(reporter: Reporter, server: Server) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ast
+import importlib
 import io
+import re
 import socket
 from collections.abc import Iterator
 from importlib.metadata import entry_points
@@ -159,3 +162,24 @@ def test_keys_and_tokens_are_for_their_owner_alone(running: World) -> None:
     for each in kept:
         assert each.stat().st_mode & 0o077 == 0, each
     assert Path(running.home / "server").stat().st_mode & 0o077 == 0
+
+
+SECRET = re.compile(r"token|secret|passphrase|password|signature|hmac")
+
+
+@pytest.mark.parametrize("package", ["kedge_server", "kedge_shared", "kedge_agent"])
+def test_no_secret_is_compared_letter_by_letter(package: str) -> None:
+    """``==`` ends at the first letter that differs, and so tells how many were right."""
+    compared, folder = 0, Path(str(importlib.import_module(package).__file__)).parent
+    for file in folder.rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if not isinstance(node, ast.Compare):
+                continue
+            if not any(isinstance(each, ast.Eq | ast.NotEq) for each in node.ops):
+                continue
+            compared += 1
+            sides = [ast.unparse(each).lower() for each in (node.left, *node.comparators)]
+            # A comparison with a literal (a header's scheme, an empty text) tells nothing secret.
+            literal = any(isinstance(each, ast.Constant) for each in (node.left, *node.comparators))
+            assert literal or not any(map(SECRET.search, sides)), f"{file}:{node.lineno} {sides}"
+    assert compared > 20

@@ -140,6 +140,17 @@ def fill_0004(path: Path) -> None:
     base.close()
 
 
+def fill_0005(path: Path) -> None:
+    """What revision 0005 brought: what a board has signed that it runs."""
+    with sqlite3.connect(path) as base:
+        base.execute(
+            "INSERT INTO attestation (device, boot_id, seq, received, event, release, engine,"
+            " manifest, published, refused, key, envelope)"
+            " VALUES ('cam-0', 'boot', 2, 1, 'confirmed', '1.0', 'e', 'm', 1, '', '{}', '{}')"
+        )
+    base.close()
+
+
 def fill_0006(path: Path) -> None:
     """What revision 0006 brought: who leads, what changed, and which reports were taken."""
     with sqlite3.connect(path) as base:
@@ -154,7 +165,8 @@ def fill_0006(path: Path) -> None:
 
 #: Every released revision, with what it brought; a new one comes with data of its own.
 REVISIONS: dict[str, Callable[[Path], None]] = {
-    "0001": fill, "0002": fill_0002, "0003": fill_0003, "0004": fill_0004, "0006": fill_0006,
+    "0001": fill, "0002": fill_0002, "0003": fill_0003, "0004": fill_0004, "0005": fill_0005,
+    "0006": fill_0006,
 }  # fmt: skip
 
 

@@ -35,6 +35,7 @@ ROUTES = {
     "GET /api/v1/devices": "fleet.read",
     "GET /api/v1/devices/{device}": "fleet.read",
     "GET /api/v1/devices/{device}/assignment": "fleet.read",
+    "GET /api/v1/devices/{device}/attestations": "fleet.read",
     "GET /api/v1/devices/{device}/deployments": "fleet.read",
     "GET /api/v1/events": "fleet.watch",
     "GET /api/v1/events/recent": "fleet.watch",

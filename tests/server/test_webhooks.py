@@ -18,11 +18,10 @@ from sqlmodel import col, select, update
 from kedge_server.database import transaction
 from kedge_server.events import service
 from kedge_server.webhooks import delivery, outbox
-from kedge_server.webhooks.calling import check, choose, post
 from kedge_server.webhooks.retry import judge, wait_seconds
 from kedge_server.webhooks.tables import DeliveryRow
 from kedge_shared import event_client
-from kedge_shared.errors import InputError, ServiceError, TrustError
+from kedge_shared.errors import ServiceError, TrustError
 from kedge_shared.events import DeliveryInfo, WebhookInfo, WebhookRequest, sign, verify
 from tests.sim.world import World, world
 
@@ -232,43 +231,6 @@ def test_by_default_this_machine_is_not_called(running: World, receiver: Receive
     (sent,) = log(running, hook)
     assert sent.state == "given_up"
     assert "127.0.0.1, which is not to be called" in sent.reason
-
-
-@pytest.mark.parametrize(
-    "address",
-    ["127.0.0.1", "10.0.0.1", "192.168.1.1", "172.16.0.1", "169.254.169.254", "0.0.0.0", "::1",
-     "fe80::1", "fd00::1", "::ffff:127.0.0.1", "2002:7f00:1::", "224.0.0.1", "100.64.0.1",
-     "64:ff9b:1::1", "240.0.0.1"],
-)  # fmt: skip
-def test_addresses_that_are_not_everybodys(address: str) -> None:
-    with pytest.raises(InputError, match="not to be called"):
-        choose("https", "x", ["1.1.1.1", address], ())
-
-
-def test_a_name_is_looked_up_once_and_only_https_leaves() -> None:
-    assert choose("https", "x", ["1.1.1.1"], ()) == "1.1.1.1"
-    assert choose("https", "x", ["2606:4700:4700::1111"], ()) == "[2606:4700:4700::1111]"
-    with pytest.raises(InputError, match="in the clear"):
-        choose("http", "x", ["1.1.1.1"], ())
-    with receiving() as found:
-        port = check(found.url).port
-        looked: list[str] = []
-
-        def find(host: str, _: int) -> list[str]:
-            looked.append(host)
-            return ["127.0.0.1"] if len(looked) == 1 else ["10.0.0.1"]
-
-        assert post(f"http://rebinding.test:{port}/", b"", {}, HERE, find=find) == 200
-        assert looked == ["rebinding.test"]
-        assert found.got[0][0]["host"] == f"rebinding.test:{port}"
-
-
-@pytest.mark.parametrize(
-    "url", ["ftp://x/", "https://", "https://user@x/", "https://x:99999/", "nonsense", "https://ä/"]
-)
-def test_urls_that_are_none(url: str) -> None:
-    with pytest.raises(InputError):
-        check(url)
 
 
 def test_waits_grow_to_hours_and_attempts_end() -> None:

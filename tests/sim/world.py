@@ -17,6 +17,7 @@ from kedge_builder.publishing import keys
 from kedge_builder.publishing.keyring import Keyring
 from kedge_builder.publishing.publish import gather, publish
 from kedge_builder.publishing.repository import TrustedState
+from kedge_builder.report.provenance import provenance
 from kedge_server import scheduler
 from kedge_server.app import create_app, open_context
 from kedge_server.context import Context
@@ -74,7 +75,9 @@ def write_build(
             if override
             else (),
         )  # fmt: skip
-        (folder / "manifest.json").write_bytes(wire.encode_pretty(manifest))
+        written = wire.encode_pretty(manifest)
+        (folder / "manifest.json").write_bytes(written)
+        (folder / "provenance.json").write_bytes(provenance(manifest, written, ()))
     return out
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from types import TracebackType
@@ -22,13 +23,15 @@ from kedge_builder.publishing.rotation import (
     add_targets,
     change,
     delegate,
+    lists,
     next_of,
     take_back,
 )
 from kedge_shared import signing, wire
 from kedge_shared.client import Client, read_token
-from kedge_shared.errors import InputError
+from kedge_shared.errors import InputError, TrustError
 from kedge_shared.ids import check_name, sha256_hex
+from kedge_shared.policy import POLICY_LIMIT_BYTES, ModelPolicy, policy_path, read_policy
 from kedge_shared.trust import DIRECTOR_LIMIT_BYTES, DIRECTOR_PATH, DirectorKey, model_role
 
 _ONLINE = ("snapshot", "timestamp")
@@ -138,11 +141,57 @@ class Desk:
             self._client.publish_metadata(found)
         return sorted(found)
 
-    def take_back(self, model: str, release: str) -> None:
-        """Takes a release out of what is signed."""
+    def take_back(self, model: str, release: str, fallback: str | None = None) -> str | None:
+        """Takes a release out of what is signed.
+
+        Args:
+            model: Model.
+            release: Release.
+            fallback: Where boards that run it shall move; signed into the policy with the rest.
+
+        Returns:
+            Where they do move, as the policy now says; ``None`` where it says nothing.
+
+        Raises:
+            InputError: It is not listed, or the fallback is none of the releases that stay.
+        """
         check_name("model", model)
         check_name("release", release)
-        self._client.publish_metadata(take_back(self._state.standing(), model, release, self._ring))
+        standing = self._state.standing()
+        known = self._policy(standing, model)
+        to = fallback or (known.fallback if known else None)
+        if to is not None and (to == release or not lists(standing, model, to)):
+            raise InputError(f"{model} {to} cannot be fallen back to", "name another --fallback")
+        policy: bytes | None = None
+        if known is not None and to != known.fallback:
+            policy = wire.encode_pretty(replace(known, version=known.version + 1, fallback=to))
+        self._client.publish_metadata(self._without(standing, model, release, policy))
+        return to
+
+    def _without(
+        self, standing: Standing, model: str, release: str, policy: bytes | None
+    ) -> dict[str, bytes]:
+        """Returns the metadata without a release, and with a new policy, whose bytes it uploads."""
+        if policy is None:
+            return take_back(standing, model, release, self._ring)
+        with tempfile.TemporaryDirectory(prefix="kedge-yank-") as folder:
+            path = Path(folder) / "policy.json"
+            path.write_bytes(policy)
+            signed = take_back(standing, model, release, self._ring, {policy_path(model): policy})
+            self._client.upload(path, sha256_hex(policy), lambda _: None)
+        return signed
+
+    def _policy(self, standing: Standing, model: str) -> ModelPolicy | None:
+        """Returns a model's policy as it is signed, ``None`` where there is none."""
+        for metadata in (*standing.models.values(), standing.targets):
+            listed = metadata.signed.targets.get(policy_path(model))
+            if listed is not None:
+                digest = listed.hashes["sha256"]
+                body = self._client.read(f"/api/v1/artifacts/{digest}", POLICY_LIMIT_BYTES)
+                if sha256_hex(body) != digest:
+                    raise TrustError("hash", "the server sends another policy than is listed")
+                return read_policy(body)
+        return None
 
     def _rotate_director(self) -> Path:
         """The director is no role of TUF but a target, with an epoch that boards hold on to."""

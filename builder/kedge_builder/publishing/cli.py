@@ -5,13 +5,17 @@ from __future__ import annotations
 import os
 import tempfile
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from kedge_shared import wire
 from kedge_shared.options import Json, Server, TokenFile
 from kedge_shared.signing import PASSPHRASE_ENV
+from kedge_shared.trust import model_role
+
+if TYPE_CHECKING:
+    from tuf.api.metadata import DelegatedRole, Role
 
 keys = typer.Typer(no_args_is_help=True, help="Keys of the fleet.")
 Keys = Annotated[Path, typer.Option("--keys", help="Folder that `kedge keys init` wrote.")]
@@ -90,6 +94,7 @@ def rotate(
     server: Server,
     keys_folder: Keys = Path("keys"),
     token_file: TokenFile = None,
+    as_json: Json = False,
 ) -> None:
     """Replace a role's keys by a fresh one; what they had signed is signed anew.
 
@@ -100,7 +105,8 @@ def rotate(
 
     with Desk(keys_folder, server, token_file) as desk:
         path = desk.rotate(role)
-    typer.echo(f"{role}: signed by {path} from now on; the older key is worth nothing any more")
+    line = f"{role}: signed by {path} from now on; the older key is worth nothing any more"
+    _say({"role": role, "key": str(path)}, line, as_json=as_json)
 
 
 @keys.command("add")
@@ -113,6 +119,7 @@ def add(
     ] = None,
     keys_folder: Keys = Path("keys"),
     token_file: TokenFile = None,
+    as_json: Json = False,
 ) -> None:
     """Let another key sign for a role too."""
     from kedge_builder.publishing.changes import Desk
@@ -120,7 +127,7 @@ def add(
 
     with Desk(keys_folder, server, token_file) as desk:
         found = desk.change(role, add=[read_public(key)], threshold=threshold)
-    typer.echo(f"{role}: {found.threshold} of {len(found.keyids)} keys sign")
+    _say_role(role, found, as_json=as_json)
 
 
 @keys.command("revoke")
@@ -133,13 +140,14 @@ def revoke(
     ] = None,
     keys_folder: Keys = Path("keys"),
     token_file: TokenFile = None,
+    as_json: Json = False,
 ) -> None:
     """Take a key away from a role; what it signed is signed anew by the others."""
     from kedge_builder.publishing.changes import Desk
 
     with Desk(keys_folder, server, token_file) as desk:
         found = desk.change(role, remove=[desk.full_id(role, keyid)], threshold=threshold)
-    typer.echo(f"{role}: {found.threshold} of {len(found.keyids)} keys sign")
+    _say_role(role, found, as_json=as_json)
 
 
 @keys.command("delegate")
@@ -151,17 +159,24 @@ def delegate(
     ] = None,
     keys_folder: Keys = Path("keys"),
     token_file: TokenFile = None,
+    as_json: Json = False,
 ) -> None:
     """Let a model's team sign its own releases and policy, and nothing else."""
     from kedge_builder.publishing.changes import Desk
 
     with Desk(keys_folder, server, token_file) as desk:
         where = desk.delegate(model, key)
-    typer.echo(f"{where}: signs {model} from now on; give it to the team, with the public root")
+    line = f"{where}: signs {model} from now on; give it to the team, with the public root"
+    _say({"model": model, "role": model_role(model), "key": str(where)}, line, as_json=as_json)
 
 
 @keys.command("push")
-def push(server: Server, keys_folder: Keys = Path("keys"), token_file: TokenFile = None) -> None:
+def push(
+    server: Server,
+    keys_folder: Keys = Path("keys"),
+    token_file: TokenFile = None,
+    as_json: Json = False,
+) -> None:
     """Give a server that was restored from a backup the newer metadata that this machine knows.
 
     Nothing is signed. Builds published after the backup are published again first.
@@ -170,7 +185,8 @@ def push(server: Server, keys_folder: Keys = Path("keys"), token_file: TokenFile
 
     with Desk(keys_folder, server, token_file) as desk:
         found = desk.push()
-    typer.echo(f"offered: {', '.join(found)}" if found else "the server has everything")
+    line = f"offered: {', '.join(found)}" if found else "the server has everything"
+    _say({"offered": found}, line, as_json=as_json)
 
 
 @keys.command("token")
@@ -178,6 +194,7 @@ def token(
     out: Annotated[Path, typer.Option("--out", help="File, such as keys/offline/root.signer.json")],
     keyid: Annotated[int, typer.Option("--id", help="Of the key pair, in the token.")] = 2,
     label: Annotated[str | None, typer.Option(help="Label of the token.")] = None,
+    as_json: Json = False,
 ) -> None:
     """Describe a key in a PKCS#11 token, to sign with it.
 
@@ -187,27 +204,37 @@ def token(
     from kedge_builder.publishing.keyring import import_token
     from kedge_builder.publishing.keys import write_public
 
-    write_public(out, import_token(keyid, label))
-    typer.echo(f"{out}: names the key; it stays in the token")
+    found = import_token(keyid, label)
+    write_public(out, found)
+    body = {"file": str(out), "uri": found.uri, "keyid": found.key["keyid"]}
+    _say(body, f"{out}: names the key; it stays in the token", as_json=as_json)
 
 
 def yank(
     model: Annotated[str, typer.Argument(help="Name of the model.")],
     release: Annotated[str, typer.Argument(help="Release that is taken back.")],
     server: Server,
+    fallback: Annotated[
+        str | None,
+        typer.Option(help="Release that boards which run it move to; signed into the policy."),
+    ] = None,
     keys_folder: Keys = Path("keys"),
     token_file: TokenFile = None,
+    as_json: Json = False,
 ) -> None:
     """Take a release back: no board installs it any more, and its rollouts are halted.
 
-    Boards that run it go back to the newest rollout that stands. Exit status: 2 it is not listed
-    or keys are missing here, 6 the server refuses.
+    Boards that run it move to the release that the model policy names as its fallback, else to the
+    newest rollout that stands. Exit status: 2 it is not listed, the fallback is no release that
+    stands or keys are missing here, 6 the server refuses.
     """
     from kedge_builder.publishing.changes import Desk
 
     with Desk(keys_folder, server, token_file) as desk:
-        desk.take_back(model, release)
-    typer.echo(f"{model} {release} is listed no more; its rollouts were halted")
+        to = desk.take_back(model, release, fallback)
+    where = f"boards that run it move to {to}" if to else "boards go by the rollouts that stand"
+    line = f"{model} {release} is listed no more; its rollouts were halted, {where}"
+    _say({"model": model, "release": release, "fallback": to}, line, as_json=as_json)
 
 
 def publish(
@@ -251,3 +278,16 @@ def publish(
         f"published {bundle.model} {bundle.release}: {len(bundle.targets) - 1} build(s), "
         f"targets version {result.targets}"
     )
+
+
+def _say(body: object, line: str, *, as_json: bool) -> None:
+    if as_json:
+        print(wire.encode_pretty(body).decode(), end="")
+        return
+    typer.echo(line)
+
+
+def _say_role(role: str, found: Role | DelegatedRole, *, as_json: bool) -> None:
+    line = f"{role}: {found.threshold} of {len(found.keyids)} keys sign"
+    body = {"role": role, "threshold": found.threshold, "keys": list(found.keyids)}
+    _say(body, line, as_json=as_json)

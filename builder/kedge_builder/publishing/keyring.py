@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from securesystemslib.dsse import Envelope
 from securesystemslib.signer import CryptoSigner, Key, Signer
 from tuf.api.exceptions import UnsignedMetadataError
 from tuf.api.metadata import DelegatedRole, Metadata, Role
@@ -97,6 +98,27 @@ class Keyring:
                     f"bring {', '.join(each[:12] for each in role.keyids if each not in here)} "
                     f"into the offline folder or {KEYS_ENV}",
                 )
+
+    def seal(self, payload: bytes, kind: str, role: Role | DelegatedRole) -> bytes:
+        """Signs a message with every key at hand that a role names.
+
+        Returns:
+            DSSE envelope as JSON.
+
+        Raises:
+            InputError: None of the keys is at hand, or one does not sign.
+        """
+        envelope = Envelope(payload, kind, {})
+        for keyid in sorted(set(role.keyids) & self._signers.keys()):
+            try:
+                envelope.sign(self._signers[keyid])
+            # Boundary: what a token's library makes of it.
+            except Exception as error:  # noqa: BLE001
+                said = f"key {keyid[:12]} does not sign: {error!r}"
+                raise InputError(said, f"check the token and {PIN_ENV}") from None
+        if not envelope.signatures:
+            raise InputError("none of the keys that list the release is at hand")
+        return wire.encode_pretty(envelope.to_dict())
 
 
 def _sign(metadata: Metadata[Any], signer: Signer) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 
+from kedge_builder.publishing.durable import write_synced
 from kedge_builder.publishing.keyring import Keyring
+from kedge_builder.publishing.origin import PROVENANCE, SEALED, read_statement
 from kedge_builder.publishing.repository import TrustedState
 from kedge_builder.publishing.rotation import Standing, add_targets, delegated, next_of
 from kedge_shared import api, wire
@@ -22,6 +24,8 @@ from kedge_shared.policy import (
     policy_path,
     read_policy,
 )
+from kedge_shared.provenance import CUSTOM
+from kedge_shared.statement import IN_TOTO_TYPE
 from kedge_shared.trust import model_role
 
 #: Called with (bytes sent so far, bytes in all, name of the file).
@@ -35,12 +39,14 @@ class Bundle:
     Attributes:
         targets: TUF target path → bytes: manifests and the model policy.
         files: Hash → file, of everything that boards download.
+        folders: TUF target path of a manifest → folder of its build.
         model: Model.
         release: Release.
     """
 
     targets: dict[str, bytes]
     files: dict[str, Path]
+    folders: dict[str, Path]
     model: str
     release: str
 
@@ -73,7 +79,8 @@ def gather(builds: Sequence[Path], policy_file: Path | None = None) -> Bundle:
     targets[policy_path(model)] = policy_bytes
     golden = policy_at.parent / "golden"
     files |= {frame.sha256: _checked(golden / frame.name, frame) for frame in policy.golden}
-    return Bundle(targets, files, model, release)
+    places = {manifest.target_path: folder for folder, manifest in manifests.items()}
+    return Bundle(targets, files, places, model, release)
 
 
 def publish(
@@ -98,28 +105,69 @@ def publish(
         TrustError: The server's repository is not the one this publisher trusts.
         ServiceError: The server is down, or somebody published in between.
     """
-    following = sign_release(state.standing(), bundle, ring)
+    standing = state.standing()
+    sealed = seal_provenance(standing, bundle, ring)
+    following = sign_release(standing, bundle, ring, sealed)
     files = dict(bundle.files)
-    for data in bundle.targets.values():
+    for data in (*bundle.targets.values(), *sealed.values()):
         digest = sha256_hex(data)
         files[digest] = scratch / digest
         files[digest].write_bytes(data)
     _upload(files, client, progress)
-    return client.publish_metadata(following)
+    found = client.publish_metadata(following)
+    for path, data in sealed.items():
+        write_synced(bundle.folders[path] / SEALED, data)
+    return found
 
 
-def sign_release(standing: Standing, bundle: Bundle, ring: Keyring) -> dict[str, bytes]:
+def sign_release(
+    standing: Standing, bundle: Bundle, ring: Keyring, sealed: Mapping[str, bytes] | None = None
+) -> dict[str, bytes]:
     """Returns the metadata that lists a release: its model's, or targets.
+
+    Args:
+        standing: What stands now.
+        bundle: What is published.
+        ring: Keys at hand.
+        sealed: Target path → signed provenance of that build.
 
     Raises:
         InputError: A published build would change, or too few of the keys are at hand.
     """
-    team = model_role(bundle.model)
-    name = team if team in delegated(standing.targets) else "targets"
+    name = _role_of(standing, bundle.model)
     following = next_of(standing, name, datetime.now(timezone.utc))
-    add_targets(following, bundle.targets)
+    custom = {
+        path: {CUSTOM: {"sha256": sha256_hex(data), "length": len(data)}}
+        for path, data in (sealed or {}).items()
+    }
+    add_targets(following, bundle.targets, custom)
     ring.sign(following, name, standing.role(name))
     return {name: following.to_bytes()}
+
+
+def seal_provenance(standing: Standing, bundle: Bundle, ring: Keyring) -> dict[str, bytes]:
+    """Signs where each build came from with the keys that list it.
+
+    Returns:
+        Target path → DSSE envelope; a build of an older builder has none.
+
+    Raises:
+        InputError: A statement is of another build, or none of the keys is at hand.
+    """
+    role = standing.role(_role_of(standing, bundle.model))
+    found = {}
+    for path, folder in bundle.folders.items():
+        if (folder / PROVENANCE).is_file():
+            statement = read_statement(folder)
+            if sha256_hex(bundle.targets[path]) not in statement.digests:
+                raise InputError(f"{folder / PROVENANCE} is of another build", "build it again")
+            found[path] = ring.seal(wire.encode(statement), IN_TOTO_TYPE, role)
+    return found
+
+
+def _role_of(standing: Standing, model: str) -> str:
+    team = model_role(model)
+    return team if team in delegated(standing.targets) else "targets"
 
 
 def _upload(files: dict[str, Path], client: Client, progress: Progress) -> None:

@@ -14,6 +14,7 @@ from tuf.api.exceptions import DownloadError, DownloadHTTPError, RepositoryError
 from tuf.api.metadata import Metadata, Root, Snapshot, Targets
 from tuf.ngclient import Updater
 
+from kedge_builder.publishing.durable import lasting_copy
 from kedge_builder.publishing.rotation import Standing, delegated
 from kedge_shared import wire
 from kedge_shared.api import RepositoryState
@@ -52,14 +53,15 @@ class TrustedState:
         """
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            updater = Updater(
-                metadata_dir=str(self.folder),
-                metadata_base_url=f"{self._server}/tuf/metadata/",
-                fetcher=self._fetcher,
-                bootstrap=self._root,
-            )
-            updater.refresh()
-            return self._read(updater)
+            with lasting_copy(self.folder) as scratch:
+                updater = Updater(
+                    metadata_dir=str(scratch),
+                    metadata_base_url=f"{self._server}/tuf/metadata/",
+                    fetcher=self._fetcher,
+                    bootstrap=self._root,
+                )
+                updater.refresh()
+                return _read(updater, scratch)
         except RepositoryError as error:
             raise TrustError(
                 "repository",
@@ -98,15 +100,16 @@ class TrustedState:
                     found[role] = body
         return found
 
-    def _read(self, updater: Updater) -> Standing:
-        root = Metadata[Root].from_file(str(self.folder / "root.json"))
-        targets = Metadata[Targets].from_file(str(self.folder / "targets.json"))
-        snapshot = Metadata[Snapshot].from_file(str(self.folder / "snapshot.json"))
-        models: dict[str, Metadata[Targets]] = {}
-        for role in delegated(targets):
-            if f"{role}.json" in snapshot.signed.meta:
-                # No such release can be: the look-up fetches and verifies the role and ends there.
-                model = role.removeprefix(MODEL_ROLE_PREFIX)
-                updater.get_targetinfo(f"models/{model}/-/-/manifest.json")
-                models[role] = Metadata[Targets].from_file(str(self.folder / f"{role}.json"))
-        return Standing(root, targets, models)
+
+def _read(updater: Updater, folder: Path) -> Standing:
+    root = Metadata[Root].from_file(str(folder / "root.json"))
+    targets = Metadata[Targets].from_file(str(folder / "targets.json"))
+    snapshot = Metadata[Snapshot].from_file(str(folder / "snapshot.json"))
+    models: dict[str, Metadata[Targets]] = {}
+    for role in delegated(targets):
+        if f"{role}.json" in snapshot.signed.meta:
+            # No such release can be: the look-up fetches and verifies the role and ends there.
+            model = role.removeprefix(MODEL_ROLE_PREFIX)
+            updater.get_targetinfo(f"models/{model}/-/-/manifest.json")
+            models[role] = Metadata[Targets].from_file(str(folder / f"{role}.json"))
+    return Standing(root, targets, models)

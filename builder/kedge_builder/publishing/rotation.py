@@ -152,15 +152,33 @@ def delegate(
     return {"targets": targets.to_bytes(), **offered}
 
 
+def lists(standing: Standing, model: str, release: str) -> bool:
+    """Says whether a release is listed."""
+    prefix = f"models/{model}/{release}/"
+    every = (standing.targets, *standing.models.values())
+    return any(path.startswith(prefix) for each in every for path in each.signed.targets)
+
+
 def take_back(
-    standing: Standing, model: str, release: str, ring: Keyring, now: datetime | None = None
+    standing: Standing,
+    model: str,
+    release: str,
+    ring: Keyring,
+    added: Mapping[str, bytes] | None = None,
 ) -> dict[str, bytes]:
     """Returns the metadata that lists a release no more.
+
+    Args:
+        standing: What stands now.
+        model: Model.
+        release: Release.
+        ring: Keys at hand.
+        added: Target path → bytes of what is listed instead: a policy.
 
     Raises:
         InputError: It is not listed, or too few of the keys that list it are at hand.
     """
-    now, prefix = now or datetime.now(timezone.utc), f"models/{model}/{release}/"
+    now, prefix = datetime.now(timezone.utc), f"models/{model}/{release}/"
     offered: dict[str, bytes] = {}
     for name, metadata in {"targets": standing.targets, **standing.models}.items():
         if not any(path.startswith(prefix) for path in metadata.signed.targets):
@@ -170,6 +188,7 @@ def take_back(
             path: info for path, info in metadata.signed.targets.items()
             if not path.startswith(prefix)
         }  # fmt: skip
+        add_targets(following, added or {})
         ring.sign(following, name, standing.role(name))
         offered[name] = following.to_bytes()
     if not offered:
@@ -185,8 +204,17 @@ def next_of(standing: Standing, role: str, now: datetime) -> Metadata[Targets]:
     return Metadata(Targets(version=1, expires=_until(now, TARGETS_DAYS)))
 
 
-def add_targets(metadata: Metadata[Targets], added: Mapping[str, bytes]) -> None:
+def add_targets(
+    metadata: Metadata[Targets],
+    added: Mapping[str, bytes],
+    custom: Mapping[str, Mapping[str, Any]] | None = None,
+) -> None:
     """Lists targets, in place.
+
+    Args:
+        metadata: Changed.
+        added: Target path → bytes.
+        custom: Target path → what else is signed of it (specification, section 4.5).
 
     Raises:
         InputError: A manifest would replace another one at its path: releases are immutable.
@@ -198,6 +226,12 @@ def add_targets(metadata: Metadata[Targets], added: Mapping[str, bytes]) -> None
             raise InputError(
                 f"{path} is published with other contents", "give the release a new version"
             )
+        said = dict((custom or {}).get(path, {}))
+        if known is not None and known.hashes == target.hashes:
+            # What was signed of it once stays: a token's signature is another each time.
+            said |= known.custom or {}
+        if said:
+            target.unrecognized_fields["custom"] = said
         metadata.signed.targets[path] = target
 
 

@@ -1,4 +1,4 @@
-"""``kedge explain``: reads ``report.json`` and nothing else, so it needs no torch."""
+"""``kedge explain``: a build from its folder, a board from its server; neither needs torch."""
 
 from __future__ import annotations
 
@@ -8,31 +8,83 @@ from typing import Annotated
 
 import typer
 
+from kedge_builder.publishing.keys import KeySet
+from kedge_builder.publishing.origin import Origin, known_of, origin_of
 from kedge_builder.report.explain import Answer, Overview, layer, overview
+from kedge_builder.report.explain_device import explain_device, origin_lines
+from kedge_builder.report.explain_device import lines as device_lines
 from kedge_builder.report.reading import BlockRow, read_report
 from kedge_shared import wire
-from kedge_shared.options import Json
+from kedge_shared.client import DEFAULT_SERVER, Client, read_token
+from kedge_shared.errors import InputError, TrustError
+from kedge_shared.options import Json, Server, TokenFile
 
 
 def explain(
-    build: Annotated[Path, typer.Argument(help="Folder of one class that `kedge build` wrote.")],
+    what: Annotated[
+        Path, typer.Argument(help="Folder of one class that `kedge build` wrote, or a board.")
+    ],
     layer_name: Annotated[
         str, typer.Option("--layer", help="Exact name of a layer, or of a block: model.4.")
     ] = "",
+    keys: Annotated[
+        Path, typer.Option("--keys", help="Folder of `kedge keys init`, to check who signed.")
+    ] = Path("keys"),
+    server: Server = DEFAULT_SERVER,
+    token_file: TokenFile = None,
     as_json: Json = False,
 ) -> None:
-    """Say why a build is as it is: its verdict, its plan, the precision of every layer.
+    """Say why a build is as it is, or what a board runs and where that came from.
 
-    Exit status: 0, or 2 for bad input.
+    A build: its verdict, its plan, the precision of every layer, its provenance. A board: what it
+    signed that it runs, and the provenance of that. Exit status: 0, 2 for bad input, 5 if a
+    signature does not hold.
     """
-    report = read_report(build)
+    if not what.exists() and what == Path(what.name) and not layer_name:
+        return _explain_device(what.name, keys, server, token_file, as_json=as_json)
+    report, origin = read_report(what), None
     found = layer(report, layer_name) if layer_name else overview(report)
+    if isinstance(found, Overview):
+        origin = _origin(what, report.device_class, keys, report.model)
     if as_json:
-        typer.echo(wire.encode_pretty(found).decode(), nl=False)
-        return
-    lines = _answer(found) if isinstance(found, Answer) else _overview(found)
+        body = wire.encode_pretty(found)
+        if origin is not None:
+            body = wire.encode_pretty({**wire.decode(body, dict, "answer"), "origin": origin})
+        return typer.echo(body.decode(), nl=False)
+    lines = list(_answer(found) if isinstance(found, Answer) else _overview(found))
+    if origin is not None:
+        lines += ["", *origin_lines(origin)]
     for line in lines:
         typer.echo(_printable(line))
+    return _refuse(origin)
+
+
+def _origin(build: Path, device_class: str, keys: Path, model: str) -> Origin:
+    folder = build if (build / "report.json").is_file() else build / device_class
+    known = known_of(keys, model) if KeySet.at(keys).root.is_file() else None
+    return origin_of(folder, known)
+
+
+def _explain_device(
+    device: str, keys: Path, server: str, token_file: Path | None, *, as_json: bool
+) -> None:
+    try:
+        token = read_token(token_file)
+    except InputError as error:
+        said = f"there is no folder {device}, and no board can be asked for: {error.what}"
+        raise InputError(said, error.mend) from None
+    with Client(server, token) as client:
+        found = explain_device(client, device, keys)
+    if as_json:
+        return typer.echo(wire.encode_pretty(found).decode(), nl=False)
+    for line in device_lines(found):
+        typer.echo(_printable(line))
+    return _refuse(found.origin)
+
+
+def _refuse(origin: Origin | None) -> None:
+    if origin is not None and origin.state == "bad":
+        raise TrustError("provenance", f"provenance does not hold: {origin.reason}")
 
 
 def _overview(found: Overview) -> Iterator[str]:

@@ -16,10 +16,12 @@ from kedge_builder.data.datasets import Sample
 from kedge_builder.judge.acceptance import Decision, Figures
 from kedge_builder.measure.engines import EngineFile
 from kedge_builder.measure.evaluate import Drop
+from kedge_builder.publishing.origin import PROVENANCE
 from kedge_builder.quantize.source import Source
 from kedge_builder.recipe import BuildOptions
 from kedge_builder.report.bom import bom
 from kedge_builder.report.contents import Measurement
+from kedge_builder.report.provenance import provenance
 from kedge_shared import wire
 from kedge_shared.detections import Array
 from kedge_shared.device_classes import DeviceClass
@@ -134,7 +136,7 @@ def make_manifest(
     files: Sequence[EngineFile],
     measured: Measured,
     decision: Decision,
-    provenance: Provenance,
+    made_from: Provenance,
     terms: Shadow,
 ) -> Manifest:
     """Returns the manifest of a build; it is written only if the build may be published."""
@@ -160,7 +162,7 @@ def make_manifest(
         output=source.read,
         golden=Golden(references=digest, tolerances=measured.tolerances),
         budgets=device_class.budgets,
-        provenance=provenance,
+        provenance=made_from,
         measured=_measured_rows(measured),
         overrides=decision.overrides,
         shadow=terms,
@@ -187,7 +189,9 @@ def write_class(
     (folder / "report.html").write_text(page)
     (folder / "bom.json").write_bytes(bom(manifest, contents, calibration))
     if decision.verdict != "missed":
-        (folder / "manifest.json").write_bytes(wire.encode_pretty(manifest))
+        body = wire.encode_pretty(manifest)
+        (folder / "manifest.json").write_bytes(body)
+        (folder / PROVENANCE).write_bytes(provenance(manifest, body, calibration))
 
 
 def _ref(file: EngineFile) -> FileRef:

@@ -19,6 +19,7 @@ from sqlalchemy import Row, Table, bindparam, delete, insert, select, tuple_, up
 from sqlmodel import Session
 
 from kedge_server import auth
+from kedge_server.attestations import service as attestations
 from kedge_server.database import now, transaction, upsert
 from kedge_server.devices import clones, ledger
 from kedge_server.devices.assignments import lock_devices
@@ -282,6 +283,9 @@ def _write(session: Session, desk: _Desk, received: float) -> None:
         connection.execute(insert(_REPORTS), list(desk.reports.values()))
     rollouts.take(session, desk.fresh, received)
     for each in desk.fresh:
+        if each.attestation is not None:
+            row = session.get_one(DeviceRow, each.device)
+            attestations.take(session, row, each, received)
         if each.window is not None:
             kind = desk.devices[each.device].device_class
             telemetry.take(session, kind, each.release, each.window, received)

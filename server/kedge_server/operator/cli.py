@@ -7,16 +7,19 @@ from typing import Annotated
 
 import typer
 
-from kedge_server.operator import show
+from kedge_server.operator import attestation_cli, show, show_attestations
 from kedge_server.operator.device_cli import device
 from kedge_server.operator.options import DEFAULT_SERVER, connected, finite
 from kedge_server.operator.rollout_cli import rollout
 from kedge_shared import api
+from kedge_shared.attestation import fetch_attestations
 from kedge_shared.options import Json, Server, TokenFile
 
 __all__ = ["device", "release", "rollout"]
 
 release = typer.Typer(no_args_is_help=True, help="Releases that were published.")
+device.command("attestation")(attestation_cli.attestation)
+device.command("verify")(attestation_cli.verify)
 
 
 @release.command("list")
@@ -85,9 +88,15 @@ def device_list(
 def device_show(
     name: str, server: Server = DEFAULT_SERVER, token_file: TokenFile = None, as_json: Json = False
 ) -> None:
-    """Show one board and every deployment on it."""
+    """Show one board, what it attests, and every deployment on it."""
     with connected(server, token_file) as client:
-        show.device(client.device(name), client.device_deployments(name), as_json=as_json)
+        attested = fetch_attestations(client, name, 1)
+        found, deployments = client.device(name), client.device_deployments(name)
+    if as_json:
+        body = {"device": found, "deployments": deployments, "attestation": attested[:1]}
+        return show.print_json(body)
+    show.device(found, deployments)
+    return show_attestations.newest(attested)
 
 
 @device.command("token")

@@ -132,17 +132,13 @@ def _stands(found: api.DeviceInfo) -> str:
     return "suspected clone" if found.suspected_clone is not None else found.phase.value
 
 
-def device(
-    found: api.DeviceInfo, deployments: Sequence[api.DeploymentInfo], *, as_json: bool
-) -> None:
+def device(found: api.DeviceInfo, deployments: Sequence[api.DeploymentInfo]) -> None:
     """Shows one board with its history."""
-    if as_json:
-        return print_json({"device": found, "deployments": deployments})
     devices([found], as_json=False)
     _console.print(Text(f"key {found.fingerprint}"))
     if found.suspected_clone is not None:
         _console.print(Text(one_line(f"suspected clone: {found.suspicion}")))
-    return _deployments(deployments)
+    _deployments(deployments)
 
 
 def tokens(made: Sequence[api.EnrolmentToken], *, as_json: bool) -> None:

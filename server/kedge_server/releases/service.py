@@ -15,9 +15,11 @@ from kedge_server.events import kinds
 from kedge_server.events.service import emit
 from kedge_server.releases.tables import BuildRow, ReleaseRow
 from kedge_shared.api import BuildInfo, ReleaseInfo
-from kedge_shared.errors import InputError
+from kedge_shared.errors import InputError, TrustError
 from kedge_shared.manifest import MANIFEST_LIMIT_BYTES, Manifest, read_manifest
 from kedge_shared.policy import POLICY_LIMIT_BYTES, ModelPolicy, policy_path, read_policy
+from kedge_shared.provenance import PROVENANCE_LIMIT_BYTES, listed_in, peek_provenance
+from kedge_shared.statement import read_envelope
 
 
 def index(
@@ -46,12 +48,31 @@ def index(
             raise RequestError(f"target {path} was not uploaded", "upload its bytes first")
     for path, digest in listed.items():
         if path.endswith("/manifest.json"):
-            _index_build(session, store, listed, path, digest, who)
+            origin = _provenance(store, path, digest, targets[path])
+            _index_build(session, store, listed, path, digest, who, origin)
+
+
+def _provenance(store: Store, path: str, digest: str, target: TargetFile) -> str:
+    """Returns the hash of a build's signed provenance, empty if it has none.
+
+    Whose signature counts is for those who read it; here it must be there and of this build.
+    """
+    try:
+        named = listed_in(target.custom)
+        if named is None:
+            return ""
+        if not store.has(named.sha256) or store.length(named.sha256) != named.length:
+            raise RequestError(f"provenance of {path} was not uploaded", "upload its bytes first")
+        body = store.read(named.sha256, PROVENANCE_LIMIT_BYTES)
+        peek_provenance(read_envelope(body, "provenance"), digest)
+    except (InputError, TrustError) as error:
+        raise RequestError(f"{path}: {error}") from None
+    return named.sha256
 
 
 def _index_build(
     session: Session, store: Store, listed: Mapping[str, str], path: str, digest: str,
-    who: str,
+    who: str, origin: str,
 ) -> None:  # fmt: skip
     body = store.read(digest, MANIFEST_LIMIT_BYTES)
     try:
@@ -66,6 +87,7 @@ def _index_build(
     if known is not None:
         if known.manifest_sha256 != digest:
             raise ConflictError(f"{path} is published already", "give the release a new version")
+        known.provenance = origin or known.provenance
         return
     _check_complete(manifest, policy, store, path)
     release = session.get(ReleaseRow, key[:2])
@@ -81,6 +103,7 @@ def _index_build(
         BuildRow(
             model=manifest.model, release=manifest.release, device_class=manifest.device_class,
             manifest_path=path, manifest_sha256=digest, manifest_length=len(body), manifest=body,
+            provenance=origin,
         )
     )  # fmt: skip
     accepted = ", ".join(each.budget for each in manifest.overrides)
@@ -162,4 +185,5 @@ def _build(row: BuildRow) -> BuildInfo:
         manifest_sha256=row.manifest_sha256, engine=manifest.engine_hash,
         size_bytes=sum(each.length for each in manifest.files), verdict=manifest.verdict,
         overrides=tuple(f"{each.budget}: {each.reason}" for each in manifest.overrides),
+        provenance=row.provenance,
     )  # fmt: skip

@@ -19,7 +19,11 @@ class ReleaseRow(SQLModel, table=True):
 
 
 class BuildRow(SQLModel, table=True):
-    """A build of a release for one device class; ``manifest`` is its text."""
+    """A build of a release for one device class.
+
+    ``manifest`` is its text; ``provenance`` the hash of the signed statement of where it came from,
+    empty if there is none.
+    """
 
     __tablename__ = "build"
 
@@ -30,3 +34,4 @@ class BuildRow(SQLModel, table=True):
     manifest_sha256: str
     manifest_length: int
     manifest: bytes
+    provenance: str = Field(default="", sa_column_kwargs={"server_default": ""})

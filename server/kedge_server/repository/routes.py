@@ -18,7 +18,7 @@ from kedge_server.database import transaction
 from kedge_server.errors import NotFoundError, RequestError
 from kedge_server.releases import service as releases
 from kedge_server.repository.service import TARGETS_LIMIT_BYTES, hashes
-from kedge_server.repository.withdrawal import halt_withdrawn
+from kedge_server.repository.withdrawal import withdraw
 from kedge_shared import wire
 from kedge_shared.api import RepositoryState
 from kedge_shared.errors import InputError
@@ -82,13 +82,14 @@ async def publish_metadata(
 def _publish(
     session: Session, services: Context, offered: Mapping[str, bytes], who: str
 ) -> RepositoryState:
+    before = services.repository.targets(session)
     after = services.repository.follow(session, offered)
     listed = after.listed
     releases.index(session, services.store, hashes(listed), listed, who)
     for role in offered:
         if role != "targets":
             record(session, who, "sign", role, "")
-    halt_withdrawn(session, listed, who)
+    withdraw(session, services.store, before, listed, who)
     found = services.repository.accept(session, offered, after)
     # Refused before it is stored if this server does not hold the key that it names.
     services.director.adopt(services.repository.director(session))

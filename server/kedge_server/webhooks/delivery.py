@@ -10,8 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 from kedge_server.context import Context
 from kedge_server.database import transaction
 from kedge_server.events import service as events
+from kedge_server.outbound import post
 from kedge_server.webhooks import outbox
-from kedge_server.webhooks.calling import post
 from kedge_server.webhooks.retry import Outcome, judge
 from kedge_server.webhooks.tables import DeliveryRow, WebhookRow
 from kedge_shared.errors import InputError, KedgeError

@@ -11,9 +11,9 @@ from sqlalchemy import delete
 from sqlmodel import Session, col, func, select
 
 from kedge_server.audit.service import record
+from kedge_server.egress import parse
 from kedge_server.errors import NotFoundError, RequestError
 from kedge_server.webhooks import outbox
-from kedge_server.webhooks.calling import check
 from kedge_server.webhooks.tables import DeliveryRow, WebhookRow
 from kedge_shared.errors import InputError
 from kedge_shared.events import SECRET_PREFIX, DeliveryInfo, WebhookInfo, WebhookRequest
@@ -30,7 +30,7 @@ def add(session: Session, request: WebhookRequest, who: str) -> WebhookInfo:
         RequestError: The URL is none that may be called, or there are too many webhooks.
     """
     try:
-        parts = check(request.url)
+        endpoint = parse(request.url)
     except InputError as error:
         raise RequestError(error.what, error.mend) from None
     if session.exec(select(func.count()).select_from(WebhookRow)).one() >= _MOST:
@@ -43,7 +43,7 @@ def add(session: Session, request: WebhookRequest, who: str) -> WebhookInfo:
     session.add(hook)
     session.flush()
     # Not the whole URL: a receiver's own token may stand in it, and the log is read by more people.
-    record(session, who, "webhook add", hook.id, f"{parts.hostname}, {', '.join(request.kinds)}")
+    record(session, who, "webhook add", hook.id, f"{endpoint.host}, {', '.join(request.kinds)}")
     return _info(hook, 0, secret)
 
 
