@@ -35,9 +35,10 @@ def staffed(home: Path) -> Iterator[World]:
         with OperatorClient(found.url, TOKEN) as desk:
             for name, role in (
                 ("vera", "viewer"), ("otto", "operator"), ("anna", "approver"),
-                ("ben", "approver"), ("ada", "admin"),
+                ("ben", "approver"), ("ada", "admin"), ("temp", "viewer"),
             ):  # fmt: skip
                 desk.add_user(UserRequest(name=name, roles=(role,), password=PASSWORD))  # type: ignore[arg-type]
+            desk.add_user(UserRequest(name="both", roles=("operator", "approver")))
             desk.add_user(
                 UserRequest(name="sita", roles=("operator", "approver"), scope="tag.site==a")
             )

@@ -19,7 +19,7 @@ from kedge_shared.accounts import (
 )
 from kedge_shared.errors import InputError, ServiceError
 from kedge_shared.operator_client import OperatorClient
-from tests.server.people import PASSWORD, acting, desk_audit, logged_in, spec, staffed, status_of
+from tests.server.people import acting, desk_audit, logged_in, spec, staffed, status_of
 from tests.sim.world import TOKEN, World, serve
 
 
@@ -86,7 +86,6 @@ def test_others_tokens_are_not_there(fleet: World) -> None:
 
 def test_a_user_that_is_disabled_is_out_at_once_and_the_last_admin_stays(fleet: World) -> None:
     with OperatorClient(fleet.url, TOKEN) as desk:
-        desk.add_user(UserRequest(name="temp", roles=("viewer",), password=PASSWORD))
         client = acting(fleet, "temp")
         browser = logged_in(fleet, "temp")
         assert client.devices()
@@ -177,8 +176,6 @@ def test_whoever_is_confined_rolls_out_within_and_touches_no_other_rollout(fleet
 
 
 def test_two_people_say_yes_and_neither_is_who_made_it(fleet: World) -> None:
-    with OperatorClient(fleet.url, TOKEN) as desk:
-        desk.add_user(UserRequest(name="both", roles=("operator", "approver")))
     both, anna, ben = (acting(fleet, each) for each in ("both", "anna", "ben"))
     made = both.create_rollout(spec(two_person=True, selector="tag.site==a"))
     assert (made.state, made.created_by) == ("proposed", "both/t")
