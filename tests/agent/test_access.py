@@ -18,12 +18,15 @@ from kedge_agent.cli import app
 from kedge_agent.server_client import ServerClient
 from kedge_agent.settings import AgentSettings
 from kedge_server.devices.access import PREFIX
+from kedge_shared import signing, wire
 from kedge_shared.api import TokenRequest
 from kedge_shared.errors import ServiceError, TrustError
 from kedge_shared.operator_client import OperatorClient
+from kedge_shared.protocol import Enrolled
 from kedge_shared.trust import Pinned, check_manifest
 from tests.agent.test_settings import settings_of
 from tests.shared import samples
+from tests.sim.board import SimBoard
 from tests.sim.world import TOKEN, World, serve, world
 
 T = TypeVar("T")
@@ -228,9 +231,6 @@ def test_a_board_of_an_older_agent_keeps_its_lasting_token_until_its_key_changes
     older = fleet.enrol(board.device)
     board.state_dir.mkdir(mode=0o700, exist_ok=True)
     signer = older.signer
-    from kedge_shared import signing, wire
-    from kedge_shared.protocol import Enrolled
-
     signing.save_private_key(signer, board.state_dir / "device.key")
     token = older.http.headers["Authorization"].split()[1]
     (board.state_dir / "identity.json").write_bytes(
@@ -266,3 +266,23 @@ def test_a_model_that_is_not_on_the_boards_list_is_refused(
         return
     with pytest.raises(TrustError, match="not on this device's list"):
         check_manifest(manifest, policy, manifest.target_path, pinned)
+
+
+def test_an_updater_ends_to_be_started_anew_with_another_key(
+    fleet: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sim = SimBoard(fleet, tmp_path / "sim", monkeypatch, name="cam-sim")
+    folder, fresh = sim.settings.state_dir, signing.generate()
+
+    async def work() -> None:
+        async with sim._running() as (_, updater):
+            while fleet.context.index.key_of("cam-sim") is None:
+                await asyncio.sleep(0.05)
+            assert not updater.done()
+            signing.save_private_key(fresh, access.next_key(folder))
+            await asyncio.wait_for(asyncio.shield(updater), 120)
+
+    asyncio.run(work())
+    assert access.wants_key_change(folder)
+    sim.run(lambda _: not access.wants_key_change(folder))
+    assert fleet.operator.device("cam-sim").fingerprint == fresh.public_key.keyid

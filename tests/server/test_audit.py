@@ -111,6 +111,7 @@ def test_the_first_entry_that_does_not_hold_is_named(fleet: World, tmp_path: Pat
 
 def test_a_log_that_was_altered_in_the_database_is_seen(fleet: World) -> None:
     with fleet.context.engine.begin() as connection:
+        actor = connection.execute(text("SELECT actor FROM audit WHERE id = 2")).scalar_one()
         connection.execute(text("UPDATE audit SET actor = 'nobody' WHERE id = 2"))
     try:
         said, error = kedge("verify", "--json", url=fleet.url)
@@ -119,7 +120,8 @@ def test_a_log_that_was_altered_in_the_database_is_seen(fleet: World) -> None:
         assert error.exit_code == 5
     finally:
         with fleet.context.engine.begin() as connection:
-            connection.execute(text("UPDATE audit SET actor = 'server' WHERE id = 2"))
+            restored = text("UPDATE audit SET actor = :actor WHERE id = 2")
+            connection.execute(restored, {"actor": actor})
 
 
 def test_pages_follow_one_another(fleet: World, monkeypatch: pytest.MonkeyPatch) -> None:

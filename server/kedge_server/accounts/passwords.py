@@ -12,7 +12,7 @@ from kedge_server.errors import BusyError
 
 #: A hash takes 64 MiB and a tenth of a second: many at once would be an attack of their own.
 _AT_ONCE = threading.BoundedSemaphore(2)
-_WAIT_SECONDS = 5.0
+_WAIT_SECONDS = 1.0
 _hasher = PasswordHasher()
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 from fastapi import APIRouter, Request, Response
 
 from kedge_server.accounts import logins, service
@@ -10,7 +12,8 @@ from kedge_server.auth import Known, MayAccounts, cookie_name, session_secret
 from kedge_server.bodies import BoundedRoute
 from kedge_server.context import Services
 from kedge_server.database import transaction
-from kedge_server.errors import UnauthorizedError
+from kedge_server.errors import BusyError, UnauthorizedError
+from kedge_server.throttle import ACCOUNT
 from kedge_shared.accounts import (
     ApiTokenInfo,
     ApiTokenMade,
@@ -90,6 +93,10 @@ def enable(user: str, services: Services, who: MayAccounts) -> UserInfo:
 @router.post("/api/v1/users/{user}/password", summary="Set a password")
 def password(user: str, change: PasswordChange, services: Services, who: Known) -> UserInfo:
     """Sets one's own password, or as an administrator anybody's; ends the user's sessions."""
+    # Whoever has somebody's token must not come by the password with it.
+    wait = services.throttle.spend(("password", who.user), ACCOUNT, time.time())
+    if wait:
+        raise BusyError("too many passwords were tried", retry_after=wait)
     with transaction(services.engine) as session:
         return service.change_password(session, user, change, who)
 

@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from kedge_server.operator.bundle import Made
@@ -48,7 +48,7 @@ def bundle(made: Made, *, as_json: bool) -> None:
 
 
 def print_table(
-    title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], empty: str
+    title: str, columns: Sequence[str | Column], rows: Sequence[Sequence[str]], empty: str
 ) -> None:
     """Prints rows for people, or what to say where there are none."""
     if not rows:

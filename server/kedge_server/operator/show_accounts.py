@@ -6,10 +6,15 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from rich.table import Column
+
 from kedge_server.operator.show import print_json, print_table
 from kedge_shared.accounts import ApiTokenInfo, ApiTokenMade, UserInfo
 from kedge_shared.admission import AnnouncedKey, PendingDevice
 from kedge_shared.audit import AuditEntry, Verified
+
+#: Digits of a fingerprint that people compare: nobody finds another key that begins so.
+_SHOWN = 32
 
 
 def users(found: Sequence[UserInfo], *, as_json: bool) -> None:
@@ -33,7 +38,7 @@ def api_tokens(found: Sequence[ApiTokenInfo], *, as_json: bool) -> None:
          _holds(each), _day(each.last_used, "never"))
         for each in found
     ]  # fmt: skip
-    columns = ("id", "token", "roles", "scope", "holds", "last used")
+    columns = (_whole("id"), "token", "roles", "scope", "holds", "last used")
     return print_table("API tokens", columns, rows, "No token: `kedge token create`.")
 
 
@@ -50,12 +55,12 @@ def pending(found: Sequence[PendingDevice], *, as_json: bool) -> None:
     if as_json:
         return print_json(found)
     rows = [
-        (each.fingerprint, each.name, each.device_class,
+        (each.fingerprint[:_SHOWN], each.name, each.device_class,
          " ".join(f"{key}:{value}" for key, value in each.tags.items()), each.address, each.state,
          f"{max(0.0, time.time() - each.last_asked):.0f} s ago")
         for each in found
     ]  # fmt: skip
-    columns = ("fingerprint", "name", "class", "tags", "from", "state", "asked")
+    columns = (_whole("fingerprint"), "name", "class", "tags", "from", "state", "asked")
     return print_table("Boards that wait for approval", columns, rows, "No board waits.")
 
 
@@ -64,10 +69,10 @@ def announced(found: Sequence[AnnouncedKey], *, as_json: bool) -> None:
     if as_json:
         return print_json(found)
     rows = [
-        (each.fingerprint, each.note, each.added_by, each.device or "did not come yet")
+        (each.fingerprint[:_SHOWN], each.note, each.added_by, each.device or "did not come yet")
         for each in found
     ]
-    columns = ("fingerprint", "note", "announced by", "board")
+    columns = (_whole("fingerprint"), "note", "announced by", "board")
     return print_table("Announced keys", columns, rows, "No key was announced.")
 
 
@@ -89,6 +94,11 @@ def verified(found: Verified, *, as_json: bool) -> None:
         return print_json(found)
     print(f"{found.entries} entries hold; head {found.last_id}:{found.last_hash}")
     return None
+
+
+def _whole(title: str) -> Column:
+    """Returns a column of what is copied into another command."""
+    return Column(title, no_wrap=True)
 
 
 def _holds(token: ApiTokenInfo) -> str:
