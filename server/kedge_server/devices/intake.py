@@ -27,6 +27,7 @@ from kedge_server.devices.door import Answer, Asked
 from kedge_server.devices.ledger import Ledger
 from kedge_server.devices.tables import DeviceRow, LedgerRow, ReportRow
 from kedge_server.errors import RequestError
+from kedge_server.replicas import changes
 from kedge_server.rollouts import reports as rollouts
 from kedge_shared import signing, wire
 from kedge_shared.errors import InputError, TrustError
@@ -90,7 +91,12 @@ class Intake:
 
     def _take(self, sent: Sequence[Sent]) -> Sequence[Taken | Exception]:
         with transaction(self._services.engine) as session:
-            return take(session, sent, now(session))
+            taken = take(session, sent, now(session))
+            # A board that rolled back may have halted a rollout.
+            told = changes.noted(session)
+        if told:
+            self._services.follower.follow()
+        return taken
 
     def close(self) -> None:
         """Ends once what was begun is written."""
