@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from kedge_server.devices.assignments import Director
+from kedge_server.devices.assignments import claims_of
 from kedge_server.errors import ConflictError, MalformedError
 from kedge_server.operator.rollout_file import read_rollout
 from kedge_server.rollouts import service
@@ -145,7 +145,7 @@ def test_the_higher_priority_has_a_board_of_two_rollouts(desk: Desk) -> None:
     assert lost["cam-0"].phase == "refused"
     assert '"code":"superseded"' in lost["cam-0"].verdict
     with desk.session() as session:
-        claims = Director._claims(session, "cam-0")
+        claims = claims_of(session, ["cam-0"])["cam-0"]
     assert len(claims) == 2
     stage = desk.info(first, 3).stages[0]
     assert (stage.undecided, stage.pending) == (3, 3), "neither for nor against the lower one"

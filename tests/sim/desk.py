@@ -108,7 +108,7 @@ class Desk:
 
     def hear(self, report: Report, now: float) -> None:
         with self.session() as session:
-            reports.reported(session, report, report.device, now)
+            reports.take(session, [report], now)
 
     def info(self, rollout: str, now: float = 0.0) -> RolloutInfo:
         with self.session() as session:

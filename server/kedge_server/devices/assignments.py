@@ -158,7 +158,7 @@ class Director:
         self, session: Session, asked: Mapping[str, int]
     ) -> tuple[dict[str, Signed | None], dict[str, _Wanted]]:
         """Returns what stands, and for the others what must be signed."""
-        claims, now = _claims(session, asked), time.time()
+        claims, now = claims_of(session, asked), time.time()
         held = _suspected(session, asked) if self._holds_clones else set()
         rows = session.execute(select(_TABLE).where(_TABLE.c.device.in_(asked)))
         stored = {each.device: Signed(**each._mapping) for each in rows}
@@ -257,7 +257,8 @@ def lock_devices(session: Session, devices: Iterable[str]) -> None:
     session.execute(query.order_by(col(DeviceRow.id)).with_for_update(key_share=True)).all()
 
 
-def _claims(session: Session, devices: Collection[str]) -> dict[str, list[Claim]]:
+def claims_of(session: Session, devices: Collection[str]) -> dict[str, list[Claim]]:
+    """Returns device → the rollouts that have reached it."""
     query = (
         select(col(DeploymentRow.device), col(DeploymentRow.id), col(RolloutRow.order),
                col(RolloutRow.state), col(RolloutRow.recall))

@@ -28,6 +28,7 @@ from kedge_server.devices.door import Answer, Asked
 from kedge_server.devices.ledger import Ledger
 from kedge_server.devices.tables import DeviceRow, LedgerRow, ReportRow
 from kedge_server.errors import RequestError
+from kedge_server.replicas import changes
 from kedge_server.rollouts import reports as rollouts
 from kedge_server.telemetry import service as telemetry
 from kedge_shared import signing, wire
@@ -95,8 +96,10 @@ class Intake:
     def _take(self, sent: Sequence[Sent]) -> Sequence[Taken | Exception]:
         with transaction(self._services.engine) as session:
             taken = take(session, sent, now(session))
-        # What they changed (a rollout halted, a board that seems two) counts at the next poll.
-        self._services.follower.follow()
+            # A rollout may have been halted, or a board seem to be two.
+            told = changes.noted(session)
+        if told:
+            self._services.follower.follow()
         return taken
 
     def close(self) -> None:

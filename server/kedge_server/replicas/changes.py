@@ -46,6 +46,11 @@ def note(session: Session, kind: Kind, subject: str = "") -> None:
     noted[kind, subject] = None
 
 
+def noted(session: Session) -> bool:
+    """Says whether this transaction changes anything."""
+    return bool(session.info.get("changes"))
+
+
 def _write(session: Session) -> None:
     noted = session.info.pop("changes")
     exclusive(session, "changes")

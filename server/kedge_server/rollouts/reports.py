@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields
 from typing import Any
 
 from sqlalchemy import Row, bindparam, update
@@ -31,87 +31,87 @@ from kedge_shared.protocol import Report, Verdict
 _UNTOUCHED = wire.encode(Verdict(code="ok")).decode()
 
 
-def reported(session: Session, report: Report, device: str, now: float) -> None:
-    """Takes a report about a deployment; an older one never moves it back."""
-    row = session.get(DeploymentRow, report.deployment)
-    if row is None or row.device != device:
-        return
-    if row.boot_id == report.boot_id and report.seq <= row.seq:
-        return
-    if Phase(row.phase) in TERMINAL and report.phase not in TERMINAL | {Phase.ROLLING_BACK}:
-        return
-    row.boot_id, row.seq, row.updated = report.boot_id, report.seq, now
-    row.phase = report.phase.value
-    row.verdict = wire.encode(report.verdict).decode()
-    row.begun = row.begun or now
-    agreement = report.verdict.evidence.get("agreement")
-    if isinstance(agreement, float | int) and 0 <= agreement <= 1:
-        row.agreement = float(agreement)
-    if report.phase is Phase.CONFIRMED:
-        row.confirmed = row.confirmed or now
-    session.add(row)
-    session.flush()
-    if report.phase in kinds.DEVICE:
-        said = report.verdict
-        data = {"deployment": row.id, "rollout": row.rollout, "model": row.model,
-                "release": row.release, "code": said.code, "cause": said.cause,
-                "reason": said.reason}  # fmt: skip
-        emit(session, kinds.DEVICE[report.phase], device, data, now)
-    if report.phase in {Phase.ROLLED_BACK, Phase.REFUSED}:
-        _late_failure(session, row, now)
-
-
-def take(session: Session, reports: Sequence[Report], now: float) -> None:
-    """Takes what a batch of reports says of deployments: most say that nothing has changed.
-
-    Those go past the ORM, which would make an object of each.
-    """
-    about = [each for each in reports if each.deployment]
-    known = {each.id: each for each in _rows(session, {each.deployment for each in about})}
-    last = {name: _Last(row.boot_id, row.seq, row.phase, row.verdict)
-            for name, row in known.items()}  # fmt: skip
-    unchanged: dict[str, dict[str, Any]] = {}
-    for report in about:
-        name, found = report.deployment, last.get(report.deployment)
-        if found is None or known[name].device != report.device:
-            continue
-        if found.boot_id == report.boot_id and report.seq <= found.seq:
-            continue
-        verdict = wire.encode(report.verdict).decode()
-        if (found.phase, found.verdict) == (report.phase.value, verdict) and known[name].begun:
-            last[name] = replace(found, boot_id=report.boot_id, seq=report.seq)
-            unchanged[name] = {"key": name, "boot_id": report.boot_id, "seq": report.seq,
-                               "updated": now}  # fmt: skip
-            continue
-        unchanged.pop(name, None)
-        reported(session, report, report.device, now)
-        row = session.get_one(DeploymentRow, name)
-        last[name] = _Last(row.boot_id, row.seq, row.phase, row.verdict)
-    if unchanged:
-        session.flush()
-        session.connection().execute(_UNCHANGED, list(unchanged.values()))
-    measured(session, [each for each in reports if each.window is not None])
-
-
 @dataclass(frozen=True)
-class _Last:
-    """The newest that was heard of a deployment."""
+class _Heard:
+    """What is known of a deployment from its board; fields as the columns of the same names."""
 
     boot_id: str
     seq: int
     phase: str
     verdict: str
+    updated: float
+    begun: float | None
+    confirmed: float | None
+    agreement: float | None
 
 
-_UNCHANGED = update(DEPLOYMENTS).where(DEPLOYMENTS.c.id == bindparam("key"))
-_MEASURED = update(DEPLOYMENTS).where(DEPLOYMENTS.c.id == bindparam("key"))
+_KNOWN = ("id", "device", "rollout", "model", "release")
+_HEARD = tuple(each.name for each in fields(_Heard))
+_UPDATE = update(DEPLOYMENTS).where(DEPLOYMENTS.c.id == bindparam("key"))
+
+
+def take(session: Session, reports: Sequence[Report], now: float) -> None:
+    """Takes what a batch of reports says of deployments; an older one never moves one back.
+
+    Past the ORM, which would make an object of each and write it alone.
+    """
+    names = {each.deployment for each in reports if each.deployment}
+    rows = {each.id: each for each in _rows(session, names)}
+    last = {name: _Heard(*(row._mapping[each] for each in _HEARD)) for name, row in rows.items()}
+    changed: dict[str, _Heard] = {}
+    for report in reports:
+        row = rows.get(report.deployment)
+        if row is None or row.device != report.device:
+            continue
+        heard = _hear(last[report.deployment], report, now)
+        if heard is None:
+            continue
+        if heard.phase != last[report.deployment].phase:
+            _tell(session, row, report, now)
+        last[report.deployment] = changed[report.deployment] = heard
+    if changed:
+        values = [{"key": name, **vars(each)} for name, each in changed.items()]
+        session.connection().execute(_UPDATE, values)
+        session.expire_all()
+    ended = {Phase.ROLLED_BACK.value, Phase.REFUSED.value}
+    for rollout in {rows[name].rollout for name, each in changed.items() if each.phase in ended}:
+        _late_failure(session, rollout, now)
+    measured(session, [each for each in reports if each.window is not None])
+
+
+def _tell(session: Session, row: Row[Any], report: Report, now: float) -> None:
+    """Tells those who follow events that a board came to another end, if it is one."""
+    if report.phase not in kinds.DEVICE:
+        return
+    said = report.verdict
+    data = {"deployment": row.id, "rollout": row.rollout, "model": row.model,
+            "release": row.release, "code": said.code, "cause": said.cause,
+            "reason": said.reason}  # fmt: skip
+    emit(session, kinds.DEVICE[report.phase], report.device, data, now)
+
+
+def _hear(last: _Heard, report: Report, now: float) -> _Heard | None:
+    """Returns what is known after a report, or ``None`` where it tells nothing new."""
+    if last.boot_id == report.boot_id and report.seq <= last.seq:
+        return None
+    if Phase(last.phase) in TERMINAL and report.phase not in TERMINAL | {Phase.ROLLING_BACK}:
+        return None
+    agreement = report.verdict.evidence.get("agreement")
+    told = isinstance(agreement, float | int) and 0 <= agreement <= 1
+    confirmed = now if report.phase is Phase.CONFIRMED else None
+    return _Heard(
+        boot_id=report.boot_id, seq=report.seq, phase=report.phase.value,
+        verdict=wire.encode(report.verdict).decode(), updated=now, begun=last.begun or now,
+        confirmed=last.confirmed or confirmed,
+        agreement=float(agreement) if told and agreement is not None else last.agreement,
+    )  # fmt: skip
 
 
 def _rows(session: Session, names: Collection[str]) -> Sequence[Row[Any]]:
     if not names:
         return []
-    columns = ("id", "device", "boot_id", "seq", "phase", "verdict", "begun")
-    query = select_columns(*(DEPLOYMENTS.c[each] for each in columns))
+    session.flush()
+    query = select_columns(*(DEPLOYMENTS.c[each] for each in (*_KNOWN, *_HEARD)))
     return session.execute(query.where(DEPLOYMENTS.c.id.in_(names))).all()
 
 
@@ -142,7 +142,7 @@ def measured(session: Session, reports: Sequence[Report]) -> None:
     if changed:
         kept = ("key", "after_p95_ms", "latency_p95_ms", "error_share")
         values = [{name: each[name] for name in kept} for each in changed.values()]
-        session.connection().execute(_MEASURED, values)
+        session.connection().execute(_UPDATE, values)
         session.expire_all()
 
 
@@ -162,9 +162,9 @@ def _measure(row: dict[str, Any], report: Report) -> bool:
     return True
 
 
-def _late_failure(session: Session, row: DeploymentRow, now: float) -> None:
+def _late_failure(session: Session, name: str, now: float) -> None:
     """A rollback after the gate had passed reopens it."""
-    rollout = find_row(session, row.rollout)
+    rollout = find_row(session, name)
     if rollout is None or rollout.state not in {"completed", "stopped"}:
         return
     stages = stages_of(session, rollout.id)
