@@ -10,11 +10,17 @@ from kedge_server.devices.tables import AssignmentRow, DeviceRow, EnrolmentToken
 from kedge_server.events.tables import EventRow
 from kedge_server.releases.tables import BuildRow, ReleaseRow
 from kedge_server.repository.tables import MetadataRow
-from kedge_server.rollouts.tables import DecisionRow, DeploymentRow, RolloutRow, StageRow
+from kedge_server.rollouts.tables import (
+    DecisionRow,
+    DeploymentRow,
+    DownloadRow,
+    RolloutRow,
+    StageRow,
+)
 from kedge_server.telemetry.tables import TelemetryRow, WindowRow
 from kedge_server.webhooks.tables import DeliveryRow, WebhookRow
 
 METADATA = SQLModel.metadata
 TABLES = (AssignmentRow, AuditRow, BenchJobRow, BuildRow, DecisionRow, DeliveryRow, DeploymentRow,
-          DeviceRow, EnrolmentTokenRow, EventRow, MetadataRow, ReleaseRow, ReportRow, RolloutRow,
-          StageRow, TelemetryRow, WebhookRow, WindowRow)  # fmt: skip
+          DeviceRow, DownloadRow, EnrolmentTokenRow, EventRow, MetadataRow, ReleaseRow, ReportRow,
+          RolloutRow, StageRow, TelemetryRow, WebhookRow, WindowRow)  # fmt: skip

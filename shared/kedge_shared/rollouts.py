@@ -156,6 +156,8 @@ class RolloutSpec:
         retry: Boards that could not decide are tried again; ``None`` is once only.
         window: When boards may be worked on, in their own time; ``None`` is always. What takes
             harm back waits for no window.
+        download_slots: So many boards fetch at a time; the others are told when to come back.
+        downloads_per_minute: So many boards begin to fetch in a minute.
     """
 
     model: Name
@@ -170,3 +172,5 @@ class RolloutSpec:
     deadline_hours: Annotated[float, Meta(gt=0, le=24 * 365)] | None = None
     retry: RetrySpec | None = None
     window: WindowSpec | None = None
+    download_slots: Annotated[int, Meta(ge=1)] | None = None
+    downloads_per_minute: Annotated[int, Meta(ge=1)] | None = None

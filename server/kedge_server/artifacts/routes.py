@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import time
+
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import FileResponse
 
 from kedge_server.auth import AnyToken, Operator
 from kedge_server.context import Services
+from kedge_server.database import transaction
+from kedge_server.rollouts import slots
+from kedge_shared import wire
+from kedge_shared.api import Problem
 
 router = APIRouter(prefix="/api/v1/artifacts", tags=["artifacts"])
 
@@ -28,9 +34,19 @@ def head(sha256: str, services: Services, _: AnyToken) -> Response:
 
 
 @router.get("/{sha256}", response_class=FileResponse, summary="Download an artifact")
-def download(sha256: str, services: Services, _: AnyToken) -> Response:
-    """Sends it, or the range that was asked for (206, 416; If-Range holds the hash)."""
-    services.store.length(sha256)  # 404 when it is not here
+def download(sha256: str, services: Services, who: AnyToken) -> Response:
+    """Sends it, or the range that was asked for (206, 416; If-Range holds the hash).
+
+    A board whose rollout admits no more downloads is told when to come back (503, Retry-After).
+    """
+    length = services.store.length(sha256)  # 404 when it is not here
+    with transaction(services.engine) as session:
+        wait = slots.admit(session, who, length, time.time())
+    if wait:
+        said = Problem(error="others of this rollout download first", mend=f"ask in {wait} s")
+        return Response(
+            wire.encode(said), 503, {"Retry-After": str(wait)}, media_type="application/json"
+        )
     return FileResponse(
         services.store.path(sha256),
         media_type="application/octet-stream",

@@ -42,11 +42,11 @@ def events(
         if after is None:
             found = event_client.recent(client, kind or [], subject, most)
             for each in found:
-                _print(each, as_json=as_json)
+                show_event(each, as_json=as_json)
             after = found[-1].id if found else None
         if follow:
             for each in event_client.follow(client, kind or [], subject, after):
-                _print(each, as_json=as_json)
+                show_event(each, as_json=as_json)
 
 
 @webhook.command("add")
@@ -170,7 +170,8 @@ def _json(value: object) -> None:
     print_json(value)
 
 
-def _print(event: EventInfo, *, as_json: bool) -> None:
+def show_event(event: EventInfo, *, as_json: bool) -> None:
+    """Shows an event: a line for people, or an object on a line for machines."""
     if as_json:
         print(wire.encode(event).decode(), flush=True)
         return

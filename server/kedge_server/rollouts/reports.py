@@ -10,7 +10,7 @@ from sqlmodel import Session, col, select
 from kedge_server.devices.tables import DeviceRow
 from kedge_server.events import kinds
 from kedge_server.events.service import emit
-from kedge_server.rollouts import evidence
+from kedge_server.rollouts import evidence, slots
 from kedge_server.rollouts.evidence import Evidence
 from kedge_server.rollouts.gates import judge
 from kedge_server.rollouts.knowledge import facts_of, find_row, spec_of, stages_of
@@ -24,6 +24,8 @@ from kedge_shared.ids import fresh_id
 from kedge_shared.phases import TERMINAL, Phase
 from kedge_shared.protocol import Report, Verdict, Window
 
+#: From here on a board fetches nothing more.
+_FETCHED = frozenset({Phase.VERIFYING, *TERMINAL})
 _UNTOUCHED = wire.encode(Verdict(code="ok")).decode()
 
 
@@ -47,6 +49,8 @@ def reported(session: Session, report: Report, device: str, now: float) -> None:
         row.confirmed = row.confirmed or now
     session.add(row)
     session.flush()
+    if report.phase in _FETCHED:
+        slots.release(session, device, now)
     if report.phase in kinds.DEVICE:
         said = report.verdict
         data = {"deployment": row.id, "rollout": row.rollout, "model": row.model,
