@@ -78,7 +78,6 @@ def webhook_list(
     server: Server = DEFAULT_SERVER, token_file: TokenFile = None, as_json: Json = False
 ) -> None:
     """List webhooks."""
-    from kedge_server.operator.show import print_table
     from kedge_shared import event_client
 
     with connected(server, token_file) as client:
@@ -86,9 +85,11 @@ def webhook_list(
     if as_json:
         _json(found)
         return
-    rows = [(each.id, each.url, ", ".join(each.kinds), _state(each), str(each.pending))
-            for each in found]  # fmt: skip
-    print_table("Webhooks", ("id", "URL", "kinds", "state", "waiting"), rows, "no webhooks")
+    if not found:
+        typer.echo("no webhooks")
+    for each in found:
+        said = f"{each.id}  {each.url}  {', '.join(each.kinds)}  {_state(each)}"
+        typer.echo(one_line(f"{said}, {each.pending} waiting"))
 
 
 @webhook.command("deliveries")
@@ -100,7 +101,6 @@ def webhook_deliveries(
     as_json: Json = False,
 ) -> None:
     """Show what was sent in a week, and what became of it."""
-    from kedge_server.operator.show import print_table
     from kedge_shared import event_client
 
     with connected(server, token_file) as client:
@@ -108,12 +108,13 @@ def webhook_deliveries(
     if as_json:
         _json(found)
         return
-    rows = [
-        (each.id, each.kind, each.state, str(each.attempts), str(each.status or ""), each.reason)
-        for each in found
-    ]
-    columns = ("id", "event", "state", "attempts", "status", "why")
-    print_table(f"Deliveries of {name}", columns, rows, "nothing was sent yet")
+    if not found:
+        typer.echo("nothing was sent yet")
+    # Lines, not a table: an id that is cut short cannot be sent again.
+    for each in found:
+        why = f"{each.status or ''} {each.reason}".strip()
+        tries = f"{each.attempts} attempts" if each.attempts != 1 else "1 attempt"
+        typer.echo(one_line(f"{each.id}  {each.kind:<20}  {each.state}, {tries}  {why}"))
 
 
 def _changer(action: Callable[[Client, str], object], done: str) -> Callable[..., None]:
