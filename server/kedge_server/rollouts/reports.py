@@ -39,7 +39,7 @@ def reported(session: Session, report: Report, device: str, now: float) -> None:
     if Phase(row.phase) in TERMINAL and report.phase not in TERMINAL | {Phase.ROLLING_BACK}:
         return
     row.boot_id, row.seq, row.updated = report.boot_id, report.seq, now
-    row.phase = report.phase.value
+    before, row.phase = row.phase, report.phase.value
     row.verdict = wire.encode(report.verdict).decode()
     row.begun = row.begun or now
     agreement = report.verdict.evidence.get("agreement")
@@ -49,16 +49,22 @@ def reported(session: Session, report: Report, device: str, now: float) -> None:
         row.confirmed = row.confirmed or now
     session.add(row)
     session.flush()
+    # Telemetry of a board that stands where it stood tells nothing new.
+    if row.phase != before:
+        _tell(session, row, report, now)
+    if report.phase in {Phase.ROLLED_BACK, Phase.REFUSED}:
+        _late_failure(session, row, now)
+
+
+def _tell(session: Session, row: DeploymentRow, report: Report, now: float) -> None:
     if report.phase in _FETCHED:
-        slots.release(session, device, now)
+        slots.release(session, row.device, now)
     if report.phase in kinds.DEVICE:
         said = report.verdict
         data = {"deployment": row.id, "rollout": row.rollout, "model": row.model,
                 "release": row.release, "code": said.code, "cause": said.cause,
                 "reason": said.reason}  # fmt: skip
-        emit(session, kinds.DEVICE[report.phase], device, data, now)
-    if report.phase in {Phase.ROLLED_BACK, Phase.REFUSED}:
-        _late_failure(session, row, now)
+        emit(session, kinds.DEVICE[report.phase], row.device, data, now)
 
 
 def measured(session: Session, report: Report, window: Window) -> None:
