@@ -1,4 +1,4 @@
-"""Events, webhooks with their outbox, and telemetry by the hour and by the day."""
+"""Events, webhooks with their outbox, telemetry by the hour and by the day, downloads."""
 
 from __future__ import annotations
 
@@ -72,9 +72,23 @@ def upgrade() -> None:
         sa.Column("body", sa.String(), nullable=False),
         sa.PrimaryKeyConstraint("level", "start", "device_class", "release"),
     )
+    op.create_table(
+        "download",
+        sa.Column("device", sa.String(), nullable=False),
+        sa.Column("rollout", sa.String(), nullable=False),
+        sa.Column("begun", sa.Float(), nullable=False),
+        sa.Column("until", sa.Float(), nullable=False),
+        sa.ForeignKeyConstraint(["device"], ["device.id"]),
+        sa.PrimaryKeyConstraint("device"),
+    )
+    with op.batch_alter_table("download", schema=None) as batch_op:
+        batch_op.create_index(batch_op.f("ix_download_rollout"), ["rollout"], unique=False)
 
 
 def downgrade() -> None:
+    with op.batch_alter_table("download", schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f("ix_download_rollout"))
+    op.drop_table("download")
     op.drop_table("telemetry")
     op.drop_table("telemetry_window")
     with op.batch_alter_table("webhook_delivery", schema=None) as batch_op:

@@ -28,6 +28,7 @@ from kedge_server.rollouts.tables import (
     ApprovalRow,
     DecisionRow,
     DeploymentRow,
+    DownloadRow,
     RolloutRow,
     StageRow,
 )
@@ -37,6 +38,6 @@ from kedge_server.webhooks.tables import DeliveryRow, WebhookRow
 METADATA = SQLModel.metadata
 TABLES = (AnnouncedKeyRow, ApiTokenRow, ApprovalRow, AssignmentRow, AttestationRow, AuditRow,
           BenchJobRow, BuildRow, ChangeRow, DeadKeyRow, DecisionRow, DeliveryRow, DeploymentRow,
-          DeviceRow, DeviceRunRow, EnrolmentTokenRow, EventRow, LeaseRow, LedgerRow,
+          DeviceRow, DeviceRunRow, DownloadRow, EnrolmentTokenRow, EventRow, LeaseRow, LedgerRow,
           LoginSessionRow, MetadataRow, PendingDeviceRow, ReleaseRow, ReportRow, RolloutRow,
           StageRow, TelemetryRow, UsedNonceRow, UserRow, WebhookRow, WindowRow)  # fmt: skip

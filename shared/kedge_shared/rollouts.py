@@ -159,6 +159,8 @@ class RolloutSpec:
             its creator said yes (``kedge rollout approve``).
         window: When boards may be worked on, in their own time; ``None`` is always. What takes
             harm back waits for no window.
+        download_slots: So many boards fetch at a time; the others are told when to come back.
+        downloads_per_minute: So many boards begin to fetch in a minute.
     """
 
     model: Name
@@ -174,3 +176,5 @@ class RolloutSpec:
     retry: RetrySpec | None = None
     two_person: bool = False
     window: WindowSpec | None = None
+    download_slots: Annotated[int, Meta(ge=1)] | None = None
+    downloads_per_minute: Annotated[int, Meta(ge=1)] | None = None

@@ -7,13 +7,24 @@ import math
 import numpy as np
 import pytest
 
-from kedge_agent.evidence.betting import Bet, Capital
 from kedge_agent.evidence.loss import Findings, LossTest
 from kedge_agent.evidence.pace import BLOCK, PaceTest
+from kedge_shared.betting import Bet, Capital, path
 from kedge_shared.manifest import Shadow
 
 BETS = (Bet(0.5, 0.75), Bet(0.1, 0.25))
 RUNS = 4000
+
+
+def test_a_row_of_rounds_at_once_is_round_after_round() -> None:
+    """The server judges all boards by the arithmetic by which a board judges frame after frame."""
+    values = [1.0, 0.0, float("nan"), 0.25, 1.0, 1.0, 0.0]
+    capital = Capital(0.3, BETS)
+    after = []
+    for each in values:
+        capital.add(each)
+        after.append(float(capital.log))
+    assert list(path(0.3, BETS, values)) == pytest.approx(after)
 
 
 def test_what_a_round_wins_and_loses() -> None:

@@ -17,6 +17,7 @@ from kedge_server.events import service, stream
 from kedge_server.events.stream import EventStream
 from kedge_shared.event_client import parse
 from kedge_shared.events import EventInfo, matches
+from kedge_shared.phases import Phase
 from tests.sim.device import HARM
 from tests.sim.world import World, world
 
@@ -72,6 +73,19 @@ def test_a_rollout_is_told_as_it_goes_and_again_to_whoever_comes_back(running: W
     assert later == seen[len(seen) // 2 + 1 :]
     with following(running, 0, kind=["rollout.*"], subject=rollout.id) as only:
         assert [next(only).kind, next(only).kind][0] == "rollout.created"
+
+
+def test_telemetry_of_a_healthy_board_is_no_news(running: World) -> None:
+    running.publish("1.0", 10)
+    device = running.enrol("cam-1")
+    running.roll_out("1.0")
+    device.live()
+    for _ in range(5):
+        device.send(device.report(Phase.CONFIRMED))
+    device.send(device.report(Phase.ROLLED_BACK, HARM))
+    recent = running.operator.http.get("/api/v1/events/recent", params={"subject": "cam-1"}).json()
+    kinds = [each["kind"] for each in recent]
+    assert kinds == ["device.enrolled", "device.confirmed", "device.rolled_back"]
 
 
 def test_what_is_not_kept_any_more_is_told_as_a_gap(running: World) -> None:

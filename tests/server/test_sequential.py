@@ -87,3 +87,24 @@ def test_boards_that_are_all_worse_or_all_better_decide_it() -> None:
     assert signs([True] * 7, proof=PROOF).against > halt_bound(0.05)
     assert signs([False] * 7, proof=PROOF).proven_at == 6
     assert signs([False] * 5, proof=PROOF).proven_at is None
+
+
+@given(st.lists(st.booleans(), max_size=60))
+def test_signs_are_the_mixture_of_three_gamblers(worse: list[bool]) -> None:
+    """By the definition, in plain products; proven where the bound is first crossed."""
+    found = sequential.signs(worse, proof=1.5)
+    bad, good, best, proof, proven = [1.0] * 3, [1.0] * 3, [0.0], [0.0], None
+    for at, each in enumerate(worse, start=1):
+        turn = 1 if each else -1
+        bad = [held * (1 + stake * turn) for held, stake in zip(bad, (0.2, 0.5, 0.9), strict=True)]
+        good = [
+            held * (1 - stake * turn) for held, stake in zip(good, (0.2, 0.5, 0.9), strict=True)
+        ]
+        best.append(math.log(sum(bad) / 3))
+        proof.append(math.log(sum(good) / 3))
+        if proven is None and proof[-1] >= 1.5:
+            proven = at
+    assert found.against == pytest.approx(max(best), abs=1e-9)
+    assert found.for_it == pytest.approx(max(proof), abs=1e-9)
+    assert found.leaning == pytest.approx(best[-1], abs=1e-9)
+    assert (found.proven_at, found.seen) == (proven, len(worse))

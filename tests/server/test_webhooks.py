@@ -134,7 +134,7 @@ def test_the_signature_is_the_specifications() -> None:
     """The example that the specification's libraries are tested with."""
     secret, name = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "msg_p5jXN8AQM9LWM0D4loKWxJek"
     signed = sign(secret, name, 1614265330, b'{"test": 2432232314}')
-    assert signed == "v1,g0hM9SsE+OTPJTGt/tmKtSyFlE3uFJELVlNIOLJ1OE4="
+    assert signed == "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="
 
 
 def test_it_is_tried_again_under_the_same_id_until_it_arrives(
@@ -157,7 +157,7 @@ def test_it_is_tried_again_under_the_same_id_until_it_arrives(
 def test_what_nobody_takes_is_given_up_and_then_the_webhook_too(
     open_world: World, receiver: Receiver
 ) -> None:
-    receiver.answers = [500] * 6
+    receiver.answers = [500] * 100
     hook = add(open_world, receiver.url)
     for _ in range(3):
         emit(open_world, "rollout.halted")

@@ -31,7 +31,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kedge_agent.evidence import bars
-from kedge_agent.evidence.betting import Bet, Capital, Values
+from kedge_shared.betting import Bet, Capital, Values
 from kedge_shared.manifest import Shadow
 
 #: Chosen in benchmarks/shadow.py for a loss of 10 % in 60 tracks; a mixture, so that neither 5 %

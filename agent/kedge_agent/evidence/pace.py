@@ -9,7 +9,7 @@ that the median frame keeps it.
 
 from __future__ import annotations
 
-from kedge_agent.evidence.betting import Bet, Capital
+from kedge_shared.betting import Bet, Capital
 
 #: Pairs of a block.
 BLOCK = 10

@@ -9,6 +9,9 @@ from kedge_server.artifacts.downloads import download
 from kedge_server.artifacts.store import immutable_headers
 from kedge_server.auth import AnyToken, MayPublish
 from kedge_server.context import Services
+from kedge_server.database import now, transaction
+from kedge_server.errors import AwayError
+from kedge_server.rollouts import slots
 
 router = APIRouter(prefix="/api/v1/artifacts", tags=["artifacts"])
 
@@ -30,6 +33,16 @@ def head(sha256: str, services: Services, _: AnyToken) -> Response:
 
 
 @router.get("/{sha256}", response_class=FileResponse, summary="Download an artifact")
-def get(sha256: str, request: Request, services: Services, _: AnyToken) -> Response:
-    """Sends it, or the range that was asked for (206, 416; If-Range holds the hash)."""
+def get(sha256: str, request: Request, services: Services, who: AnyToken) -> Response:
+    """Sends it, or the range that was asked for (206, 416; If-Range holds the hash).
+
+    A board whose rollout admits no more downloads is told when to come back (503, Retry-After).
+    """
+    length = services.store.length(sha256)  # 404 when it is not here
+    with transaction(services.engine) as session:
+        wait = slots.admit(session, who, length, now(session))
+    if wait:
+        raise AwayError(
+            "others of this rollout download first", f"ask in {wait} s", retry_after=wait
+        )
     return download(services, sha256, request.headers)

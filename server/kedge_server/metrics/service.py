@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
-from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
+from prometheus_client import (
+    CollectorRegistry,
+    GCCollector,
+    PlatformCollector,
+    ProcessCollector,
+    disable_created_metrics,
+)
 
 from kedge_server.context import Context
 from kedge_server.metrics.fleet import Fleet
 from kedge_server.metrics.jobs import Jobs
 from kedge_server.metrics.traffic import Traffic
+
+# When a counter was made is of no use here, and doubles what is sent.
+disable_created_metrics()
 
 
 class Metrics:

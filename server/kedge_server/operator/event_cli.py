@@ -42,11 +42,11 @@ def events(
         if after is None:
             found = event_client.recent(client, kind or [], subject, most)
             for each in found:
-                _print(each, as_json=as_json)
+                show_event(each, as_json=as_json)
             after = found[-1].id if found else None
         if follow:
             for each in event_client.follow(client, kind or [], subject, after):
-                _print(each, as_json=as_json)
+                show_event(each, as_json=as_json)
 
 
 @webhook.command("add")
@@ -78,7 +78,6 @@ def webhook_list(
     server: Server = DEFAULT_SERVER, token_file: TokenFile = None, as_json: Json = False
 ) -> None:
     """List webhooks."""
-    from kedge_server.operator.show import print_table
     from kedge_shared import event_client
 
     with connected(server, token_file) as client:
@@ -86,9 +85,11 @@ def webhook_list(
     if as_json:
         _json(found)
         return
-    rows = [(each.id, each.url, ", ".join(each.kinds), _state(each), str(each.pending))
-            for each in found]  # fmt: skip
-    print_table("Webhooks", ("id", "URL", "kinds", "state", "waiting"), rows, "no webhooks")
+    if not found:
+        typer.echo("no webhooks")
+    for each in found:
+        said = f"{each.id}  {each.url}  {', '.join(each.kinds)}  {_state(each)}"
+        typer.echo(one_line(f"{said}, {each.pending} waiting"))
 
 
 @webhook.command("deliveries")
@@ -100,7 +101,6 @@ def webhook_deliveries(
     as_json: Json = False,
 ) -> None:
     """Show what was sent in a week, and what became of it."""
-    from kedge_server.operator.show import print_table
     from kedge_shared import event_client
 
     with connected(server, token_file) as client:
@@ -108,12 +108,13 @@ def webhook_deliveries(
     if as_json:
         _json(found)
         return
-    rows = [
-        (each.id, each.kind, each.state, str(each.attempts), str(each.status or ""), each.reason)
-        for each in found
-    ]
-    columns = ("id", "event", "state", "attempts", "status", "why")
-    print_table(f"Deliveries of {name}", columns, rows, "nothing was sent yet")
+    if not found:
+        typer.echo("nothing was sent yet")
+    # Lines, not a table: an id that is cut short cannot be sent again.
+    for each in found:
+        why = f"{each.status or ''} {each.reason}".strip()
+        tries = f"{each.attempts} attempts" if each.attempts != 1 else "1 attempt"
+        typer.echo(one_line(f"{each.id}  {each.kind:<20}  {each.state}, {tries}  {why}"))
 
 
 def _changer(action: Callable[[Client, str], object], done: str) -> Callable[..., None]:
@@ -170,7 +171,8 @@ def _json(value: object) -> None:
     print_json(value)
 
 
-def _print(event: EventInfo, *, as_json: bool) -> None:
+def show_event(event: EventInfo, *, as_json: bool) -> None:
+    """Shows an event: a line for people, or an object on a line for machines."""
     if as_json:
         print(wire.encode(event).decode(), flush=True)
         return

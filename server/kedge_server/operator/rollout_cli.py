@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -18,6 +17,7 @@ from kedge_shared.options import Json, Server, TokenFile
 
 if TYPE_CHECKING:
     from kedge_shared.client import Client
+    from kedge_shared.events import EventInfo
 
 rollout = typer.Typer(no_args_is_help=True, help="Roll a release out in stages, watch, halt.")
 
@@ -164,11 +164,19 @@ def rollout_watch(
     token_file: TokenFile = None,
     as_json: Json = False,
 ) -> None:
-    """Follow a rollout to its end; status 0 only if it completed."""
+    """Follow a rollout to its end, live; status 0 only if it completed."""
+    from kedge_server.operator.event_cli import show_event
+    from kedge_server.operator.watching import until_final
+
     finite("--every-seconds", every_seconds)
+
+    def told(event: EventInfo) -> None:
+        if not as_json:
+            show_event(event, as_json=False)
+
     with connected(server, token_file) as client:
         name = name or _newest(client)
-        for info in _until_final(client, name, every_seconds):
+        for info in until_final(client, name, every_seconds, told):
             if not as_json:
                 show.progress(info)
         show.rollout(info, client.rollout_deployments(name), as_json=as_json)
@@ -208,15 +216,6 @@ def _newest(client: Client) -> str:
     if not found:
         raise InputError("there is no rollout yet", "start one with `kedge rollout create`")
     return found[0].id
-
-
-def _until_final(client: Client, name: str, every_seconds: float) -> Iterator[api.RolloutInfo]:
-    while True:
-        info = client.rollout(name)
-        yield info
-        if info.state not in {"proposed", "running", "paused"}:
-            return
-        time.sleep(every_seconds)
 
 
 def read_percents(text: str) -> list[float]:

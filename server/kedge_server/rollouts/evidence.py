@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
+from typing import Any
 
 from sqlmodel import Session, col, select
 
@@ -67,6 +69,22 @@ def again(evidence: Evidence) -> Decision:
     return judge(evidence.gate, evidence.facts, evidence.now)
 
 
+def alike(one: Decision, other: Decision) -> bool:
+    """Says whether two decisions are the same, but for the last digits of what was computed.
+
+    Logarithms differ in them from one processor or version of a library to the next.
+    """
+    return _close(astuple(one), astuple(other))
+
+
+def _close(one: Any, other: Any) -> bool:
+    if isinstance(one, tuple) and isinstance(other, tuple):
+        return len(one) == len(other) and all(map(_close, one, other))
+    if isinstance(one, float) and isinstance(other, float):
+        return math.isclose(one, other, rel_tol=1e-12, abs_tol=1e-9)
+    return bool(one == other)
+
+
 def decisions(session: Session, rollout: str) -> Sequence[DecisionRow]:
     """Returns a rollout's stored decisions, oldest first."""
     query = select(DecisionRow).where(DecisionRow.rollout == rollout).order_by(col(DecisionRow.id))
@@ -89,5 +107,5 @@ def _info(row: DecisionRow, evidence: Evidence) -> DecisionInfo:
         reason=row.reason, devices=len(evidence.facts.cohort), again=found.verdict,
         again_reason=found.reason,
         same=(found.verdict, found.reason) == (row.verdict, row.reason)
-        and found == evidence.decision,
+        and alike(found, evidence.decision),
     )  # fmt: skip

@@ -14,7 +14,7 @@ from sqlmodel import Session, col, select
 from kedge_server.devices.tables import DeviceRow
 from kedge_server.events import kinds
 from kedge_server.events.service import emit
-from kedge_server.rollouts import evidence
+from kedge_server.rollouts import evidence, slots
 from kedge_server.rollouts.evidence import Evidence
 from kedge_server.rollouts.gates import judge
 from kedge_server.rollouts.knowledge import facts_of, find_row, spec_of, stages_of
@@ -28,6 +28,8 @@ from kedge_shared.ids import fresh_id
 from kedge_shared.phases import TERMINAL, Phase
 from kedge_shared.protocol import Report, Verdict
 
+#: From here on a board fetches nothing more.
+_FETCHED = frozenset({Phase.VERIFYING, *TERMINAL})
 _UNTOUCHED = wire.encode(Verdict(code="ok")).decode()
 
 
@@ -80,7 +82,9 @@ def take(session: Session, reports: Sequence[Report], now: float) -> None:
 
 
 def _tell(session: Session, row: Row[Any], report: Report, now: float) -> None:
-    """Tells those who follow events that a board came to another end, if it is one."""
+    """Frees a board's download slot once it needs none, and tells of an end that it came to."""
+    if report.phase in _FETCHED:
+        slots.release(session, report.device, now)
     if report.phase not in kinds.DEVICE:
         return
     said = report.verdict

@@ -9,7 +9,8 @@ anytime-valid inference", Statistical Science 2023).
   Statistics 1945). It halts at Ville's bound 1/alpha and passes at Wald's beta/(1 - alpha).
 * Slower, or seeing less: signs of paired differences bet against a fair coin (Waudby-Smith and
   Ramdas, "Estimating means of bounded random variables by betting", JRSS B 2024), a mixture over
-  fixed stakes. A sign asks nothing of the distribution of frame times.
+  fixed stakes (kedge_shared.betting, by which boards judge too). A sign asks nothing of the
+  distribution of frame times.
 """
 
 from __future__ import annotations
@@ -18,8 +19,13 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
+from kedge_shared.betting import Bet, path
+
 #: Stakes of the bet; the mean of e-processes is one.
-_STAKES = (0.2, 0.5, 0.9)
+_STAKES = tuple(Bet(each, 1 / 3) for each in (0.2, 0.5, 0.9))
+_FAIR = 0.5
 
 
 @dataclass(frozen=True)
@@ -94,20 +100,15 @@ def signs(worse: Sequence[bool], *, proof: float) -> Walk:
         worse: In the order in which the devices took the release up.
         proof: Log-evidence at which the class has proven itself.
     """
-    against = for_it = 0.0
-    proven_at = None
-    accusing, clearing = [1.0] * len(_STAKES), [1.0] * len(_STAKES)
-    for at, each in enumerate(worse, start=1):
-        turn = 1 if each else -1
-        accusing = [
-            held * (1 + stake * turn) for held, stake in zip(accusing, _STAKES, strict=True)
-        ]
-        clearing = [
-            held * (1 - stake * turn) for held, stake in zip(clearing, _STAKES, strict=True)
-        ]
-        against = max(against, math.log(sum(accusing) / len(_STAKES)))
-        for_it = max(for_it, math.log(sum(clearing) / len(_STAKES)))
-        if proven_at is None and for_it >= proof:
-            proven_at = at
-    leaning = math.log(sum(accusing) / len(_STAKES))
-    return Walk(against, leaning, for_it, proven_at, len(worse))
+    if not worse:
+        return Walk(0.0, 0.0, 0.0, None, 0)
+    turns = np.asarray(worse, dtype=np.float64)
+    accusing, clearing = path(_FAIR, _STAKES, turns), path(_FAIR, _STAKES, 1 - turns)
+    proven = np.flatnonzero(clearing >= proof)
+    return Walk(
+        against=max(0.0, float(accusing.max())),
+        leaning=float(accusing[-1]),
+        for_it=max(0.0, float(clearing.max())),
+        proven_at=int(proven[0]) + 1 if proven.size else None,
+        seen=len(worse),
+    )

@@ -79,13 +79,13 @@ def create(session: Session, spec: RolloutSpec, who: str, now: float) -> Rollout
         [reports.deployment_values(rollout, device, stage, now)
          for device, stage in stages.items()],
     )  # fmt: skip
+    data = {"model": spec.model, "release": spec.release, "recall": spec.recall, "who": who,
+            "devices": len(stages)}  # fmt: skip
+    emit(session, ROLLOUT_CREATED, rollout.id, data, now)
     if not spec.two_person:
         progress.begin_stage(session, rollout, spec, rows[0], now)
     detail = f"{spec.model} {spec.release} to {len(stages)} devices"
     record(session, who, "rollout create", rollout.id, detail)
-    data = {"model": spec.model, "release": spec.release, "recall": spec.recall, "who": who,
-            "devices": len(stages)}  # fmt: skip
-    emit(session, ROLLOUT_CREATED, rollout.id, data, now)
     return info(session, rollout, now)
 
 

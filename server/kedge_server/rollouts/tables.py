@@ -94,6 +94,17 @@ class DeploymentRow(SQLModel, table=True):
 DEPLOYMENTS: Table = DeploymentRow.__table__  # type: ignore[attr-defined]
 
 
+class DownloadRow(SQLModel, table=True):
+    """A board that was admitted to fetch, until ``until`` at the latest."""
+
+    __tablename__ = "download"
+
+    device: str = Field(primary_key=True, foreign_key="device.id")
+    rollout: str = Field(index=True)
+    begun: float
+    until: float
+
+
 class DecisionRow(SQLModel, table=True):
     """A decision that moved a rollout; ``evidence`` is deflated JSON of all that it rests on."""
 

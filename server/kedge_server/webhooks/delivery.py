@@ -11,6 +11,7 @@ from kedge_server.context import Context
 from kedge_server.database import transaction
 from kedge_server.events import service as events
 from kedge_server.outbound import post
+from kedge_server.rollouts import slots
 from kedge_server.webhooks import outbox
 from kedge_server.webhooks.retry import Outcome, judge
 from kedge_server.webhooks.tables import DeliveryRow, WebhookRow
@@ -47,6 +48,7 @@ def trim(context: Context) -> None:
         with transaction(context.engine) as session:
             events.trim(session, context.settings.event_rows)
             outbox.trim(session, time.time())
+            slots.trim(session, time.time())
     # Boundary: as in deliver.
     except Exception:  # noqa: BLE001
         _log.exception("old events were not dropped")

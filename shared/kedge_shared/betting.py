@@ -12,6 +12,8 @@ their mixtures; Howard, Ramdas, McAuliffe and Sekhon, "Time-uniform, nonparametr
 confidence sequences" (Annals of Statistics 49, 2021), against which they are to be seen.
 """
 
+# The board bets frame by frame, the server board by board: one mathematics, here.
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -64,11 +66,29 @@ class Capital:
         Args:
             values: One observation, 0..1; NaN: nothing was observed, nothing is played.
         """
-        observed = np.asarray(values, dtype=np.float64)
-        won = np.log1p(self._fractions * (observed / self._null - 1))
-        self._logs += np.where(np.isnan(won), 0.0, won)
+        self._logs += _won(self._null, self._fractions, values)
 
     @property
     def log(self) -> Values:
         """Natural logarithm of the capital: 0 at the start, the evidence against the null."""
         return np.asarray(np.logaddexp.reduce(self._logs, axis=0))
+
+
+def path(null: float, bets: tuple[Bet, ...], values: npt.ArrayLike) -> Values:
+    """Returns the log-capital after each of a row of observations, all at once.
+
+    Args:
+        null: As :class:`Capital`.
+        bets: Stakes.
+        values: (observations,), 0..1; NaN is none.
+    """
+    fractions = np.array([[each.fraction] for each in bets])
+    weights = np.log([[each.weight] for each in bets])
+    logs = weights + np.cumsum(_won(null, fractions, values), axis=1)
+    return np.asarray(np.logaddexp.reduce(logs, axis=0))
+
+
+def _won(null: float, fractions: Values, values: npt.ArrayLike) -> Values:
+    """Returns what each stake won, as a logarithm: (stakes, …)."""
+    won = np.log1p(fractions * (np.asarray(values, dtype=np.float64) / null - 1))
+    return np.where(np.isnan(won), 0.0, won)
