@@ -18,7 +18,7 @@ from kedge_agent.runtimes.base import Engine, EngineSpec, Runtime
 from kedge_shared.detections import Array
 from kedge_shared.manifest import MANIFEST_LIMIT_BYTES, FileRef, FileRole, Manifest, read_manifest
 from kedge_shared.policy import FRAME_LIMIT_BYTES, POLICY_LIMIT_BYTES, ModelPolicy, read_policy
-from kedge_shared.vision import Frame, decode, prepare
+from kedge_shared.vision import Frame, Preparer, all_finite, decode
 
 _WARM_UP_FRAMES = 3
 
@@ -53,7 +53,7 @@ class Detector:
     """
 
     def __init__(self, engine: Engine, spec: EngineSpec, slot: Slot) -> None:
-        self._engine, self._spec = engine, spec
+        self._engine, self._spec, self._prepare = engine, spec, Preparer(spec.input)
         self.slot = slot
 
     def detect(self, frame: Frame) -> Detections:
@@ -64,9 +64,9 @@ class Detector:
         """
         started = time.perf_counter()
         try:
-            batch, place = prepare(frame, self._spec.input)
+            batch, place = self._prepare(frame)
             raw = self._engine.infer(batch)
-            finite = bool(np.isfinite(raw).all())
+            finite = all_finite(raw)
             rows = decode(raw if finite else np.nan_to_num(raw), place, self._spec.output)
         except (EngineError, MemoryError):
             raise

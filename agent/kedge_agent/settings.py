@@ -174,7 +174,8 @@ def _unknown(raw: Any, kind: Any, prefix: str = "") -> Iterator[str]:
             continue
         below = [each for each in (hints[name], *get_args(hints[name])) if is_dataclass(each)]
         if len(below) == 1:
-            yield from _unknown(value, below[0], f"{prefix}{name}.")
+            for one in value if isinstance(value, list) else [value]:
+                yield from _unknown(one, below[0], f"{prefix}{name}.")
 
 
 def schema() -> dict[str, Any]:

@@ -69,7 +69,10 @@ class Engine(Protocol):
     """A loaded engine. Not thread-safe: one caller at a time."""
 
     def infer(self, batch: Array) -> Array:
-        """Runs (1, 3, height, width) float32 and returns the raw output tensor."""
+        """Runs (1, 3, height, width) float32 and returns the raw output tensor.
+
+        What is returned may be the engine's own memory: it holds until the next call.
+        """
         ...
 
     def close(self) -> None:
