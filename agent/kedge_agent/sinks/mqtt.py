@@ -2,9 +2,10 @@
 
 | topic | carries |
 |---|---|
-| ``TOPIC/detections/SOURCE`` | a result as JSON, as :func:`kedge_agent.sinks.base.as_json` has it |
-| ``TOPIC/status`` | ``{"state":"online"}``, retained; ``offline`` is the broker's own word for a board \
-that fell silent (last will), ``stopped`` is the board's |
+| ``TOPIC/detections/SOURCE`` | a result, as :func:`kedge_agent.sinks.base.as_json` has it |
+| ``TOPIC/status`` | ``{"state":"online"}`` or ``stopped``, retained |
+
+A board that fell silent is ``offline`` there: its last will, said by the broker.
 """
 
 from __future__ import annotations
@@ -50,9 +51,7 @@ class Mqtt:
         InputError: paho-mqtt is not installed, or a file of the configuration cannot be used.
     """
 
-    def __init__(
-        self, spec: BrokerSpec, clock: Callable[[], float] = time.monotonic
-    ) -> None:
+    def __init__(self, spec: BrokerSpec, clock: Callable[[], float] = time.monotonic) -> None:
         self._spec, self._clock = spec, clock
         self._connected = threading.Event()
         self._why = "not connected yet"
@@ -107,7 +106,7 @@ class Mqtt:
 
     def _start(self) -> Client:
         mqtt, spec = _paho(), self._spec
-        client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2, client_id=spec.client_id)
+        client: Client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2, client_id=spec.client_id)
         if spec.tls:
             client.tls_set_context(_tls(spec))
         if spec.credentials_file is not None:
@@ -116,7 +115,7 @@ class Mqtt:
         client.max_inflight_messages_set(_ON_THE_WAY)
         client.on_connect = self._came
         client.on_disconnect = self._went
-        client.on_connect_fail = lambda *_: self._failed("does not answer")
+        client.on_connect_fail = lambda client, _: self._failed(client, "does not answer")
         client.connect_async(spec.host, spec.on_port, keepalive=spec.keep_alive_seconds)
         client.loop_start()
         return client
@@ -129,15 +128,15 @@ class Mqtt:
         client.publish(*self._status("online"))
         self._connected.set()
 
-    def _went(self, _: Any, __: Any, ___: Any, reason: Any, ____: Any) -> None:
+    def _went(self, client: Client, _: Any, __: Any, reason: Any, ___: Any) -> None:
         self._connected.clear()
-        self._failed(self._why or f"connection lost: {reason}")
+        self._failed(client, self._why or f"connection lost: {reason}")
 
-    def _failed(self, why: str) -> None:
+    def _failed(self, client: Client, why: str) -> None:
         self._why = why
         # paho doubles its pause from the least one on; a drawn one spreads the fleet.
         pause = max(1, round(_BACKOFF.wait(self._failures, random.random())))  # noqa: S311
-        self._client.reconnect_delay_set(pause, round(_BACKOFF.longest_seconds))
+        client.reconnect_delay_set(pause, round(_BACKOFF.longest_seconds))
         self._failures += 1
 
 
