@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from kedge_agent import limits
-from kedge_agent.admission import Admission, Room, choose_rung
+from kedge_agent.admission import Admission, Isolation, Room, choose_rung
 from kedge_agent.blobs import BlobStore
-from kedge_agent.detector import Detector, load_detector, open_slot
+from kedge_agent.detector import Detector, isolation_of, load_detector, open_slot
 from kedge_agent.errors import EngineError
 from kedge_agent.frames import LatestFrames
 from kedge_agent.hotswap import HotEngine
@@ -70,6 +70,7 @@ class Control:
         runtimes: By name.
         threads: Threads an engine may use.
         state_dir: Where starts are counted.
+        isolation: Where engines live; ``None`` is where their runtime wants them.
         fell_back: Why the start took the previous engine; empty if not.
         stills: No two frames of the source show the same objects.
         available_mb: Memory that can still be taken, MiB.
@@ -84,6 +85,7 @@ class Control:
     runtimes: Mapping[str, Runtime]
     threads: int
     state_dir: Path
+    isolation: Isolation | None = None
     fell_back: str = ""
     stills: bool = False
     available_mb: Callable[[], float] = limits.available_memory_mb
@@ -127,6 +129,7 @@ class Control:
             last_frame_age_s=time.monotonic() - self.telemetry.last_frame,
             swap_gap_ms=self.loop.longest_gap_ms if self._switched else 0.0,
             switch_us=self.hot.switch_us,
+            late=self.hot.late,
             deferred=self.hot.deferred("candidate") or self.hot.deferred("previous"),
             sources=self.sources.state(),
             sinks=tuple(each.state() for each in self.loop.sinks),
@@ -164,7 +167,8 @@ class Control:
             self.hot.load(self._maker(slot))
 
     def _maker(self, slot: Slot) -> Callable[[], Detector]:
-        return partial(load_detector, slot, self.store, self.runtimes, self.threads)
+        where = isolation_of(slot, self.store, self.runtimes, self.isolation)
+        return partial(load_detector, slot, self.store, self.runtimes, self.threads, where)
 
     def _admit(self, slot: Slot, active: Slot | None) -> Admission:
         # Going back is always worth a gap.
@@ -174,6 +178,8 @@ class Control:
                 needed_mb=self._takes_mb(slot),
                 available_mb=self.available_mb(),
                 active_mb=self._takes_mb(active) if active is not None else 0.0,
+                own_process=isolation_of(slot, self.store, self.runtimes, self.isolation)
+                == "own-process",
             ),
             allow_gap=back or open_slot(slot, self.store).policy.allow_gap,
         )

@@ -6,15 +6,18 @@ Input size, classes and decoding belong to the engine, so all of them may change
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from kedge_agent import limits
+from kedge_agent.admission import Isolation
 from kedge_agent.blobs import BlobStore, VerifiedBlob
 from kedge_agent.errors import EngineError
+from kedge_agent.hosting.host import HostedEngine
 from kedge_agent.local_protocol import Slot
-from kedge_agent.runtimes.base import Engine, EngineSpec, Runtime
+from kedge_agent.runtimes.base import Engine, EngineSpec, Punctual, Runtime
 from kedge_shared.detections import Array
 from kedge_shared.manifest import MANIFEST_LIMIT_BYTES, FileRef, FileRole, Manifest, read_manifest
 from kedge_shared.policy import FRAME_LIMIT_BYTES, POLICY_LIMIT_BYTES, ModelPolicy, read_policy
@@ -54,6 +57,7 @@ class Detector:
 
     def __init__(self, engine: Engine, spec: EngineSpec, slot: Slot) -> None:
         self._engine, self._spec, self._prepare = engine, spec, Preparer(spec.input)
+        self._in_time = engine.infer_in_time if isinstance(engine, Punctual) else engine.infer
         self.slot = slot
 
     def detect(self, frame: Frame) -> Detections:
@@ -62,10 +66,22 @@ class Detector:
         Raises:
             EngineError: The engine failed, or its output is not what the manifest says.
         """
+        return self._detect(frame, self._engine.infer)
+
+    def detect_in_time(self, frame: Frame) -> Detections:
+        """Runs one frame where another engine stands by.
+
+        Raises:
+            EngineLate: The engine is not done in about its usual time.
+            EngineError: As for :meth:`detect`.
+        """
+        return self._detect(frame, self._in_time)
+
+    def _detect(self, frame: Frame, infer: Callable[[Array], Array]) -> Detections:
         started = time.perf_counter()
         try:
             batch, place = self._prepare(frame)
-            raw = self._engine.infer(batch)
+            raw = infer(batch)
             finite = all_finite(raw)
             rows = decode(raw if finite else np.nan_to_num(raw), place, self._spec.output)
         except (EngineError, MemoryError):
@@ -106,8 +122,26 @@ def open_slot(slot: Slot, store: BlobStore) -> Opened:
     return Opened(manifest, policy)
 
 
+def isolation_of(
+    slot: Slot, store: BlobStore, runtimes: Mapping[str, Runtime], wanted: Isolation | None
+) -> Isolation:
+    """Returns where a slot's engine is to live: as the board says, else as its runtime does.
+
+    Raises:
+        KedgeError: Its documents cannot be read.
+    """
+    if wanted is not None:
+        return wanted
+    runtime = runtimes.get(open_slot(slot, store).manifest.runtime.name)
+    return "in-process" if runtime is None else runtime.isolation
+
+
 def load_detector(
-    slot: Slot, store: BlobStore, runtimes: Mapping[str, Runtime], threads: int
+    slot: Slot,
+    store: BlobStore,
+    runtimes: Mapping[str, Runtime],
+    threads: int,
+    isolation: Isolation = "in-process",
 ) -> Detector:
     """Loads an engine from verified bytes and warms it up on golden frames.
 
@@ -124,7 +158,7 @@ def load_detector(
         raise EngineError(f"runtime {opened.manifest.runtime.name} is not known to this agent")
     frames = golden_frames(opened.policy, store, most=_WARM_UP_FRAMES)
     blobs = open_files(opened.manifest.engine_files, store)
-    return started(runtime, blobs, opened.manifest, slot, frames, threads)
+    return started(runtime, blobs, opened.manifest, slot, frames, threads, isolation)
 
 
 def started(
@@ -134,6 +168,7 @@ def started(
     slot: Slot,
     frames: Sequence[Frame],
     threads: int,
+    isolation: Isolation = "in-process",
 ) -> Detector:
     """Loads an engine, lets go of its sealed files and warms it up.
 
@@ -141,7 +176,7 @@ def started(
         EngineError: The runtime does not take it, or it fails on a frame.
     """
     try:
-        engine = runtime.load(blobs, spec, threads=threads)
+        engine = _load(runtime, blobs, spec, threads, isolation)
     finally:
         # Runtimes copy or map what they need; the sealed files themselves are done with.
         for each in blobs.values():
@@ -155,6 +190,20 @@ def started(
         detector.close()
         raise
     return detector
+
+
+def _load(
+    runtime: Runtime,
+    blobs: Mapping[FileRole, VerifiedBlob],
+    spec: EngineSpec,
+    threads: int,
+    isolation: Isolation,
+) -> Engine:
+    if isolation == "in-process":
+        return runtime.load(blobs, spec, threads=threads)
+    return HostedEngine(
+        runtime.name, blobs, spec.input, threads=threads, memory_mb=limits.spare_memory_mb()
+    )
 
 
 def golden_frames(policy: ModelPolicy, store: BlobStore, most: int | None = None) -> list[Frame]:

@@ -28,11 +28,11 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from kedge_agent import limits
 from kedge_agent.detector import Detections
-from kedge_agent.errors import EngineError
+from kedge_agent.errors import EngineError, EngineLate
 from kedge_agent.local_protocol import Slot, SlotName
 from kedge_shared.errors import KedgeError
 from kedge_shared.vision import Frame
@@ -52,6 +52,19 @@ class Servable(Protocol):
 
     def close(self) -> None:
         """Frees it; called once, never while it runs."""
+        ...
+
+
+@runtime_checkable
+class Punctual(Protocol):
+    """A Servable that can give a frame up: the older engine answers it, and both stay."""
+
+    def detect_in_time(self, frame: Frame) -> Detections:
+        """Answers one frame, or says soon that it is late.
+
+        Raises:
+            EngineLate: It is not done with it, or still at an earlier one.
+        """
         ...
 
 
@@ -86,11 +99,13 @@ class Answer:
         found: Detections.
         slot: Engine that answered.
         new: The engine that answered is on probation: an older one is kept beside it.
+        instead: The serving engine was late, and the older one answered this frame.
     """
 
     found: Detections
     slot: Slot
     new: bool
+    instead: bool = False
 
 
 class HotEngine:
@@ -113,6 +128,7 @@ class HotEngine:
         self._gap_lock = threading.Lock()
         self._gap_ms = 0.0
         self._fell_back = ""
+        self._late = 0
         self._switch_us = 0.0
         self._answered = threading.Event()
         self._reaper: queue.SimpleQueue[_Held | None] = queue.SimpleQueue()
@@ -123,6 +139,11 @@ class HotEngine:
     def fell_back(self) -> str:
         """Why the previous engine took over by itself; empty if it did not."""
         return self._fell_back
+
+    @property
+    def late(self) -> int:
+        """Frames that the older engine answered because the serving one was late."""
+        return self._late
 
     @property
     def switch_us(self) -> float:
@@ -158,9 +179,12 @@ class HotEngine:
             kept = self._slots["previous"]
         if held is None:
             return None
+        spare = kept if kept is not None and kept.detector is not None else None
         try:
-            found = _run(held, frame)
+            found = _run(held, frame, in_time=spare is not None)
         except EngineError as error:
+            if spare is not None and isinstance(error, EngineLate):
+                return self._instead(spare, frame)
             if kept is None:
                 raise
             if kept.detector is None:
@@ -172,6 +196,11 @@ class HotEngine:
             return None
         self._answered.set()
         return Answer(found, held.slot, new=kept is not None)
+
+    def _instead(self, spare: _Held, frame: Frame) -> Answer | None:
+        self._late += 1
+        found = _run(spare, frame)
+        return None if found is None else Answer(found, spare.slot, new=False, instead=True)
 
     def load(self, make: Make) -> Slot:
         """Loads a candidate in a thread at the lowest priority and waits for it.
@@ -364,12 +393,16 @@ def _unload(held: _Held | None) -> None:
     limits.give_memory_back()
 
 
-def _run(held: _Held, frame: Frame) -> Detections | None:
+def _run(held: _Held, frame: Frame, *, in_time: bool = False) -> Detections | None:
     with held.lock:
-        if held.detector is None:
+        detector = held.detector
+        if detector is None:
             return None
         try:
-            found = held.detector.detect(frame)
+            if in_time and isinstance(detector, Punctual):
+                found = detector.detect_in_time(frame)
+            else:
+                found = detector.detect(frame)
         except EngineError:
             raise
         # Boundary: a detector may be people's own; whatever it raises, the older engine answers.

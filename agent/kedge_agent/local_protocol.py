@@ -212,6 +212,7 @@ class RunnerState(msgspec.Struct, frozen=True, kw_only=True, tag="runner_state")
         switch_us: Time the pointer switch took, microseconds.
         deferred: There is no room for two engines: candidate or previous is not loaded, and the
             switch takes a gap.
+        late: Frames that the older engine answered because the serving one was late.
         sources: Each of them.
         sinks: Each of them.
     """
@@ -230,6 +231,7 @@ class RunnerState(msgspec.Struct, frozen=True, kw_only=True, tag="runner_state")
     swap_gap_ms: float = 0.0
     switch_us: float = 0.0
     deferred: bool = False
+    late: int = 0
     sources: tuple[SourceState, ...] = ()
     sinks: tuple[SinkState, ...] = ()
 

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 from msgspec import Meta
 
+from kedge_agent.admission import Isolation
 from kedge_shared.errors import InputError
 from kedge_shared.ids import Name
 
@@ -131,6 +132,7 @@ class RunnerSettings:
         sources: Where frames come from.
         sinks: Where detections go.
         threads: Threads an engine may use.
+        isolation: Where engines live; ``None`` is where their runtime wants them.
     """
 
     state_dir: Path
@@ -139,6 +141,7 @@ class RunnerSettings:
     sources: tuple[SourceSpec, ...]
     sinks: tuple[SinkSpec, ...] = ()
     threads: int = 1
+    isolation: Isolation | None = None
 
 
 _SOURCE_NEEDS: dict[SourceKind, str] = {

@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
+from kedge_agent.admission import Isolation
 from kedge_agent.blobs import VerifiedBlob
 from kedge_agent.runtimes.base import (
     DerivedArtifact,
     Engine,
     EngineSpec,
-    Isolation,
     RuntimeFacts,
     refusal,
 )
@@ -29,6 +29,7 @@ class OnnxRuntime:
     """The port of :mod:`kedge_agent.runtimes.base` over ``onnxruntime``."""
 
     name = "onnxruntime"
+    isolation: Isolation = "in-process"
 
     def probe(self) -> RuntimeFacts | None:
         """Returns the installed version, or ``None``."""
@@ -48,7 +49,6 @@ class OnnxRuntime:
         spec: EngineSpec,
         *,
         threads: int,
-        isolation: Isolation = "in-process",
     ) -> Engine:
         """Loads a session from verified bytes."""
         import onnxruntime as ort
