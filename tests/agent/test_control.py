@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 import pytest
 
+from kedge_agent.admission import Isolation
 from kedge_agent.blobs import BlobStore
 from kedge_agent.control import Control
 from kedge_agent.detector import load_detector
@@ -59,6 +60,7 @@ class SimRuntime:
     """
 
     name: str = "onnxruntime"
+    isolation: Isolation = "in-process"
     loaded: int = 0
     most: int = 0
     fails: bool = False
@@ -149,6 +151,34 @@ def test_with_room_both_are_loaded_and_no_frame_waits(bench: Bench) -> None:
     assert isinstance(bench.control.handle(Swap()), Done)
     assert bench.serves() == "1.1"
     assert bench.hot.gap_ms == 0
+
+
+@pytest.mark.parametrize("asks", ["runtime", "board"])
+def test_in_a_process_of_its_own_where_the_runtime_or_the_board_asks_for_it(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, asks: str
+) -> None:
+    hosted: list[str] = []
+
+    def host(name: str, blobs: Any, spec: Any, **_: Any) -> SimEngine:
+        hosted.append(name)
+        bench.runtime.loaded += 1
+        return SimEngine(bench.runtime)
+
+    monkeypatch.setattr("kedge_agent.detector.HostedEngine", host)
+    if asks == "runtime":
+        bench.runtime.isolation = "own-process"
+    else:
+        bench.control.isolation = "own-process"
+    bench.free = 220.0  # enough for the engine, not for a process around it: over the gap
+    answer = bench.control.handle(LoadCandidate(bench.new))
+    assert isinstance(answer, Done), answer
+    assert answer.state.deferred
+    bench.free = 1000.0
+    answer = bench.control.handle(LoadCandidate(bench.new))
+    assert isinstance(answer, Done), answer
+    assert (hosted, answer.state.deferred) == (["onnxruntime"], False)
+    assert isinstance(bench.control.handle(Swap()), Done)
+    assert bench.serves() == "1.1"
 
 
 def test_without_room_the_old_one_goes_first_and_the_gap_is_counted(bench: Bench) -> None:

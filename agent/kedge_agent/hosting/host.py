@@ -7,6 +7,7 @@ Whatever becomes of that process, a crash, a hang, a kill for want of memory, co
 from __future__ import annotations
 
 import fcntl
+import math
 import mmap
 import os
 import signal
@@ -20,7 +21,6 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
-from typing import cast
 
 import msgspec
 import numpy as np
@@ -195,7 +195,8 @@ class HostedEngine:
             raise self._end(f"engine's process gives {error}") from None
         begin = self._input_bytes // _FLOAT_BYTES
         # Copied once: what is decoded is not changed by anybody meanwhile.
-        return self._memory[begin : begin + int(np.prod(shape))].reshape(shape).copy()
+        found = self._memory[begin : begin + math.prod(shape)].reshape(shape)
+        return np.array(found, dtype=np.float32)
 
     def _say(self, message: Message) -> None:
         try:
@@ -234,11 +235,9 @@ class HostedEngine:
 
 
 def _hosted(role: FileRole, blob: VerifiedBlob) -> HostedFile:
-    if role not in {"engine", "engine-weights"}:
+    if role not in ("engine", "engine-weights"):
         raise EngineError(f"a file {role} is none of an engine")
-    return HostedFile(
-        role=cast("wire.EngineRole", role), fd=blob.fd, sha256=blob.sha256, length=blob.length
-    )
+    return HostedFile(role=role, fd=blob.fd, sha256=blob.sha256, length=blob.length)
 
 
 def _shared_memory(length: int) -> int:
