@@ -22,6 +22,7 @@ from kedge_agent.local_protocol import (
     Answer,
     Done,
     Drop,
+    Evidence,
     Failed,
     Hello,
     LoadCandidate,
@@ -94,6 +95,8 @@ class Control:
     _healthy: bool = False
     _share: float = 0.1
     _switched: bool = False
+    _on_trial: bool = False
+    _seen_before: float = 0.0
 
     def handle(self, request: Any) -> Answer:
         """Carries out one request; changes are made one at a time."""
@@ -113,16 +116,13 @@ class Control:
 
     def state(self) -> RunnerState:
         """Returns where the runner stands."""
-        shadow = self.loop.shadow
-        serving_new = self.hot.slot("previous") is not None
-        live = self.telemetry.recent_p95_ms() if serving_new else 0.0
         return RunnerState(
             pid=os.getpid(),
             active=self.hot.slot("active"),
             candidate=self.hot.slot("candidate"),
             previous=self.hot.slot("previous"),
             fell_back=self.hot.fell_back or self.fell_back,
-            evidence=shadow.evidence(live) if shadow else None,
+            evidence=self._evidence(),
             frames=self.telemetry.frames,
             dropped=self.frames.dropped,
             errors=self.telemetry.errors,
@@ -135,6 +135,21 @@ class Control:
             sinks=tuple(each.state() for each in self.loop.sinks),
         )
 
+    def _evidence(self) -> Evidence | None:
+        """Returns what speaks for or against the newer engine, beside the older one or alone."""
+        shadow = self.loop.shadow
+        serving_new = self.hot.slot("previous") is not None
+        live = self.telemetry.recent_p95_ms() if serving_new or self._on_trial else 0.0
+        if shadow is not None:
+            return shadow.evidence(live)
+        if not self._on_trial:
+            return None
+        frames, seen = self.telemetry.recent_seen()
+        return Evidence(
+            frames=frames, answered=seen, new_p95_ms=live, errors=self.telemetry.recent_errors(),
+            alone=True, seen_before=self._seen_before,
+        )  # fmt: skip
+
     def note_health(self) -> None:
         """Forgets counted starts once the loop has run well for a while."""
         if self._healthy or time.monotonic() - self._begun < _HEALTHY_SECONDS:
@@ -142,6 +157,10 @@ class Control:
         if self.telemetry.frames and not self.telemetry.errors:
             self._healthy = True
             forget_starts(self.state_dir, read_slots(self.state_dir).deployment)
+
+    def watch_alone(self) -> None:
+        """Tells of the serving engine what there is to tell without another one."""
+        self._on_trial = True
 
     def shadow_previous(self) -> None:
         """Begins the reverse shadow."""
@@ -167,8 +186,7 @@ class Control:
             self.hot.load(self._maker(slot))
 
     def _maker(self, slot: Slot) -> Callable[[], Detector]:
-        where = isolation_of(slot, self.store, self.runtimes, self.isolation)
-        return partial(load_detector, slot, self.store, self.runtimes, self.threads, where)
+        return partial(load_detector, slot, self.store, self.runtimes, self.threads, self.isolation)
 
     def _admit(self, slot: Slot, active: Slot | None) -> Admission:
         # Going back is always worth a gap.
@@ -178,11 +196,13 @@ class Control:
                 needed_mb=self._takes_mb(slot),
                 available_mb=self.available_mb(),
                 active_mb=self._takes_mb(active) if active is not None else 0.0,
-                own_process=isolation_of(slot, self.store, self.runtimes, self.isolation)
-                == "own-process",
+                own_process=self._lives(slot) == "own-process",
             ),
             allow_gap=back or open_slot(slot, self.store).policy.allow_gap,
         )
+
+    def _lives(self, slot: Slot) -> Isolation:
+        return isolation_of(open_slot(slot, self.store).manifest, self.runtimes, self.isolation)
 
     def _takes_mb(self, slot: Slot) -> float:
         return takes_mb(open_slot(slot, self.store).manifest, self.runtimes)
@@ -215,8 +235,11 @@ class Control:
     def _swap(self) -> None:
         self._stop_shadow()
         self.loop.watch_gap()
+        frames, seen = self.telemetry.recent_seen()
+        self._seen_before = seen / frames if frames else 0.0
         self.hot.swap()
-        self._switched, self.fell_back = True, ""
+        self._switched = self._on_trial = True
+        self.fell_back = ""
         self._after_switch()
         if self.hot.slot("previous") is not None and not self.hot.deferred("previous"):
             self._start_shadow("previous", "active")
@@ -224,6 +247,7 @@ class Control:
     def _roll_back(self) -> None:
         self._stop_shadow()
         self.hot.roll_back()
+        self._on_trial = False
         self._after_switch()
 
     def _drop(self, name: SlotName) -> None:

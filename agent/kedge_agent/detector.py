@@ -123,16 +123,12 @@ def open_slot(slot: Slot, store: BlobStore) -> Opened:
 
 
 def isolation_of(
-    slot: Slot, store: BlobStore, runtimes: Mapping[str, Runtime], wanted: Isolation | None
+    spec: EngineSpec, runtimes: Mapping[str, Runtime], wanted: Isolation | None
 ) -> Isolation:
-    """Returns where a slot's engine is to live: as the board says, else as its runtime does.
-
-    Raises:
-        KedgeError: Its documents cannot be read.
-    """
+    """Returns where an engine is to live: as is wanted, else as its runtime says."""
     if wanted is not None:
         return wanted
-    runtime = runtimes.get(open_slot(slot, store).manifest.runtime.name)
+    runtime = runtimes.get(spec.runtime.name)
     return "in-process" if runtime is None else runtime.isolation
 
 
@@ -141,11 +137,18 @@ def load_detector(
     store: BlobStore,
     runtimes: Mapping[str, Runtime],
     threads: int,
-    isolation: Isolation = "in-process",
+    isolation: Isolation | None = "in-process",
 ) -> Detector:
     """Loads an engine from verified bytes and warms it up on golden frames.
 
     A load counts only when the engine has answered: a warm-up that fails is a load that failed.
+
+    Args:
+        slot: Which engine.
+        store: Holds its files.
+        runtimes: By name.
+        threads: Threads it may use.
+        isolation: Where it lives; ``None`` is where its runtime wants it.
 
     Raises:
         TrustError: A file was altered on the board; no runtime was called.
@@ -158,7 +161,8 @@ def load_detector(
         raise EngineError(f"runtime {opened.manifest.runtime.name} is not known to this agent")
     frames = golden_frames(opened.policy, store, most=_WARM_UP_FRAMES)
     blobs = open_files(opened.manifest.engine_files, store)
-    return started(runtime, blobs, opened.manifest, slot, frames, threads, isolation)
+    where = isolation_of(opened.manifest, runtimes, isolation)
+    return started(runtime, blobs, opened.manifest, slot, frames, threads, where)
 
 
 def started(

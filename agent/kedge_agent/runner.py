@@ -69,6 +69,8 @@ async def run(settings: RunnerSettings) -> int:
         sources.opens.set()
     if begun.previous is not None:
         control.shadow_previous()
+    elif slots.probation:
+        control.watch_alone()
     status = await _watch(loop, control, slots)
     server.close()
     sources.stop()

@@ -14,7 +14,7 @@ import msgspec
 from kedge_agent import limits
 from kedge_agent.admission import RESERVE_MB, Isolation
 from kedge_agent.blobs import BlobStore
-from kedge_agent.detector import Detector, isolation_of, load_detector, open_slot
+from kedge_agent.detector import Detector, load_detector, open_slot
 from kedge_agent.disk import write_whole
 from kedge_agent.local_protocol import STARTS_ENV, STARTS_FILE, Slot, Slots
 from kedge_agent.runtimes.base import Runtime
@@ -108,8 +108,7 @@ def load_at_start(
         if slot is None or detector is not None:
             continue
         try:
-            where = isolation_of(slot, store, runtimes, isolation)
-            detector = load_detector(slot, store, runtimes, threads, where)
+            detector = load_detector(slot, store, runtimes, threads, isolation)
         except KedgeError as error:
             why = why or str(error)
     if detector is None or detector.slot == slots.previous:
@@ -129,8 +128,7 @@ def _beside(
     try:
         if not fits(slots.previous, store, runtimes):
             return None
-        where = isolation_of(slots.previous, store, runtimes, isolation)
-        return load_detector(slots.previous, store, runtimes, threads, where)
+        return load_detector(slots.previous, store, runtimes, threads, isolation)
     except KedgeError:
         # Without it there is no reverse shadow; going back then takes a load.
         return None

@@ -21,6 +21,7 @@ from kedge_agent.hotswap import HotEngine
 from kedge_agent.local_protocol import (
     SLOTS_FILE,
     Done,
+    Evidence,
     Failed,
     LoadCandidate,
     RollBack,
@@ -85,10 +86,11 @@ class Bench:
         runtimes: Any = {"onnxruntime": self.runtime}
         self.old, self.new = (self.slot(each, allow_gap=allow_gap) for each in ("1.0", "1.1"))
         self.hot = HotEngine(load_detector(self.old, self.store, runtimes, 1))
-        self.loop = Loop(self.frames, self.hot, [], Telemetry())
+        telemetry = Telemetry()
+        self.loop = Loop(self.frames, self.hot, [], telemetry)
         self.free = 1000.0
         self.control = Control(
-            hot=self.hot, loop=self.loop, telemetry=Telemetry(), frames=self.frames,
+            hot=self.hot, loop=self.loop, telemetry=telemetry, frames=self.frames,
             sources=Feeds([]), store=self.store, runtimes=runtimes, threads=1, state_dir=home,
             available_mb=lambda: self.free,
         )  # fmt: skip
@@ -197,6 +199,11 @@ def test_without_room_the_old_one_goes_first_and_the_gap_is_counted(bench: Bench
         time.sleep(0.01)
     assert bench.control.state().swap_gap_ms >= bench.hot.gap_ms
     assert bench.loop.shadow is None, "there is nothing to shadow with"
+    wait_for(lambda: (bench.control.state().evidence or Evidence()).frames > 3)
+    alone = bench.control.state().evidence
+    assert alone is not None
+    assert (alone.alone, alone.answered, alone.errors) == (True, 0, 0)
+    assert alone.new_p95_ms > 0, "its frame times are judged all the same"
     assert isinstance(bench.control.handle(RollBack()), Done)
     assert (bench.serves(), bench.runtime.most) == ("1.0", 1)
 
