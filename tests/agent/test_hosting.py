@@ -80,11 +80,12 @@ def hosted() -> Iterator[Callable[..., Served]]:
         assert each.engine._process.poll() is not None, "no process is left behind"
 
 
-def test_it_answers_as_the_same_engine_does_in_the_process(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", sorted(RUNTIMES))
+def test_it_answers_as_the_same_engine_does_in_the_process(tmp_path: Path, name: str) -> None:
     store = BlobStore(tmp_path)
     blobs: Any = {"engine": store.open_verified(put(store, tiny_onnx()))}
-    here = RUNTIMES["onnxruntime"].load(blobs, None, threads=1)  # type: ignore[arg-type]
-    there = HostedEngine("onnxruntime", blobs, GIVEN, threads=1, memory_mb=2000)
+    here = RUNTIMES[name].load(blobs, None, threads=1)  # type: ignore[arg-type]
+    there = HostedEngine(name, blobs, GIVEN, threads=1, memory_mb=2000)
     found = [there.infer(BATCH * scale) for scale in (1.0, 0.5)]
     np.testing.assert_array_equal(found[0], here.infer(BATCH).copy())
     np.testing.assert_array_equal(found[1], here.infer(BATCH * np.float32(0.5)))
