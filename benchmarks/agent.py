@@ -32,7 +32,9 @@ from benchmarks.swapping import capacity, frames_of, loader, shape_of
 
 ROOT = Path(__file__).resolve().parents[1]
 _STARTS = 3
-_ROUNDS = 60
+#: Turns of the two that are compared, and timed calls in each.
+_TURNS, _CALLS = 20, 4
+_PAUSE_SECONDS = 0.03
 #: The targets at 640 pixels and below differ: there the loop's own share is larger.
 _LARGE = 640
 
@@ -82,13 +84,19 @@ def _drift(resident: Sequence[float]) -> float:
 
 
 def interleaved(one: Callable[[], object], other: Callable[[], object]) -> tuple[float, float]:
-    """Returns median milliseconds of each, run in turn."""
+    """Returns median milliseconds of each, run in turn, some calls at a time.
+
+    A runtime's threads spin for a while after a call and would take the cores from whoever comes
+    next: each waits until they sleep, and warms its own up again.
+    """
     times: tuple[list[float], list[float]] = ([], [])
-    for at in range(_ROUNDS + 5):
+    for _ in range(_TURNS):
         for each, call in zip(times, (one, other), strict=True):
-            started = time.perf_counter()
+            time.sleep(_PAUSE_SECONDS)
             call()
-            if at >= 5:
+            for _ in range(_CALLS):
+                started = time.perf_counter()
+                call()
                 each.append((time.perf_counter() - started) * 1000)
     return statistics.median(times[0]), statistics.median(times[1])
 

@@ -42,6 +42,11 @@ class VerifiedBlob:
         self.view = memoryview(self._map) if self._map else memoryview(b"")
 
     @property
+    def fd(self) -> int:
+        """The descriptor, for a process that is to inherit the very same bytes."""
+        return self._fd
+
+    @property
     def path(self) -> str:
         """A path to the very same bytes, for runtimes that want one."""
         return f"/proc/self/fd/{self._fd}"

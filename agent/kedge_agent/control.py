@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from kedge_agent import limits
-from kedge_agent.admission import Admission, Room, choose_rung
+from kedge_agent.admission import Admission, Isolation, Room, choose_rung
 from kedge_agent.blobs import BlobStore
-from kedge_agent.detector import Detector, load_detector, open_slot
+from kedge_agent.detector import Detector, isolation_of, load_detector, open_slot
 from kedge_agent.errors import EngineError
 from kedge_agent.frames import LatestFrames
 from kedge_agent.hotswap import HotEngine
@@ -22,6 +22,7 @@ from kedge_agent.local_protocol import (
     Answer,
     Done,
     Drop,
+    Evidence,
     Failed,
     Hello,
     LoadCandidate,
@@ -70,6 +71,7 @@ class Control:
         runtimes: By name.
         threads: Threads an engine may use.
         state_dir: Where starts are counted.
+        isolation: Where engines live; ``None`` is where their runtime wants them.
         fell_back: Why the start took the previous engine; empty if not.
         stills: No two frames of the source show the same objects.
         available_mb: Memory that can still be taken, MiB.
@@ -84,6 +86,7 @@ class Control:
     runtimes: Mapping[str, Runtime]
     threads: int
     state_dir: Path
+    isolation: Isolation | None = None
     fell_back: str = ""
     stills: bool = False
     available_mb: Callable[[], float] = limits.available_memory_mb
@@ -92,6 +95,8 @@ class Control:
     _healthy: bool = False
     _share: float = 0.1
     _switched: bool = False
+    _on_trial: bool = False
+    _seen_before: float = 0.0
 
     def handle(self, request: Any) -> Answer:
         """Carries out one request; changes are made one at a time."""
@@ -111,26 +116,39 @@ class Control:
 
     def state(self) -> RunnerState:
         """Returns where the runner stands."""
-        shadow = self.loop.shadow
-        serving_new = self.hot.slot("previous") is not None
-        live = self.telemetry.recent_p95_ms() if serving_new else 0.0
         return RunnerState(
             pid=os.getpid(),
             active=self.hot.slot("active"),
             candidate=self.hot.slot("candidate"),
             previous=self.hot.slot("previous"),
             fell_back=self.hot.fell_back or self.fell_back,
-            evidence=shadow.evidence(live) if shadow else None,
+            evidence=self._evidence(),
             frames=self.telemetry.frames,
             dropped=self.frames.dropped,
             errors=self.telemetry.errors,
             last_frame_age_s=time.monotonic() - self.telemetry.last_frame,
             swap_gap_ms=self.loop.longest_gap_ms if self._switched else 0.0,
             switch_us=self.hot.switch_us,
+            late=self.hot.late,
             deferred=self.hot.deferred("candidate") or self.hot.deferred("previous"),
             sources=self.sources.state(),
             sinks=tuple(each.state() for each in self.loop.sinks),
         )
+
+    def _evidence(self) -> Evidence | None:
+        """Returns what speaks for or against the newer engine, beside the older one or alone."""
+        shadow = self.loop.shadow
+        serving_new = self.hot.slot("previous") is not None
+        live = self.telemetry.recent_p95_ms() if serving_new or self._on_trial else 0.0
+        if shadow is not None:
+            return shadow.evidence(live)
+        if not self._on_trial:
+            return None
+        frames, seen = self.telemetry.recent_seen()
+        return Evidence(
+            frames=frames, answered=seen, new_p95_ms=live, errors=self.telemetry.recent_errors(),
+            alone=True, seen_before=self._seen_before,
+        )  # fmt: skip
 
     def note_health(self) -> None:
         """Forgets counted starts once the loop has run well for a while."""
@@ -139,6 +157,10 @@ class Control:
         if self.telemetry.frames and not self.telemetry.errors:
             self._healthy = True
             forget_starts(self.state_dir, read_slots(self.state_dir).deployment)
+
+    def watch_alone(self) -> None:
+        """Tells of the serving engine what there is to tell without another one."""
+        self._on_trial = True
 
     def shadow_previous(self) -> None:
         """Begins the reverse shadow."""
@@ -164,7 +186,7 @@ class Control:
             self.hot.load(self._maker(slot))
 
     def _maker(self, slot: Slot) -> Callable[[], Detector]:
-        return partial(load_detector, slot, self.store, self.runtimes, self.threads)
+        return partial(load_detector, slot, self.store, self.runtimes, self.threads, self.isolation)
 
     def _admit(self, slot: Slot, active: Slot | None) -> Admission:
         # Going back is always worth a gap.
@@ -174,9 +196,13 @@ class Control:
                 needed_mb=self._takes_mb(slot),
                 available_mb=self.available_mb(),
                 active_mb=self._takes_mb(active) if active is not None else 0.0,
+                own_process=self._lives(slot) == "own-process",
             ),
             allow_gap=back or open_slot(slot, self.store).policy.allow_gap,
         )
+
+    def _lives(self, slot: Slot) -> Isolation:
+        return isolation_of(open_slot(slot, self.store).manifest, self.runtimes, self.isolation)
 
     def _takes_mb(self, slot: Slot) -> float:
         return takes_mb(open_slot(slot, self.store).manifest, self.runtimes)
@@ -209,8 +235,11 @@ class Control:
     def _swap(self) -> None:
         self._stop_shadow()
         self.loop.watch_gap()
+        frames, seen = self.telemetry.recent_seen()
+        self._seen_before = seen / frames if frames else 0.0
         self.hot.swap()
-        self._switched, self.fell_back = True, ""
+        self._switched = self._on_trial = True
+        self.fell_back = ""
         self._after_switch()
         if self.hot.slot("previous") is not None and not self.hot.deferred("previous"):
             self._start_shadow("previous", "active")
@@ -218,6 +247,7 @@ class Control:
     def _roll_back(self) -> None:
         self._stop_shadow()
         self.hot.roll_back()
+        self._on_trial = False
         self._after_switch()
 
     def _drop(self, name: SlotName) -> None:

@@ -6,19 +6,22 @@ Input size, classes and decoding belong to the engine, so all of them may change
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from kedge_agent import limits
+from kedge_agent.admission import Isolation
 from kedge_agent.blobs import BlobStore, VerifiedBlob
 from kedge_agent.errors import EngineError
+from kedge_agent.hosting.host import HostedEngine
 from kedge_agent.local_protocol import Slot
-from kedge_agent.runtimes.base import Engine, EngineSpec, Runtime
+from kedge_agent.runtimes.base import Engine, EngineSpec, Punctual, Runtime
 from kedge_shared.detections import Array
 from kedge_shared.manifest import MANIFEST_LIMIT_BYTES, FileRef, FileRole, Manifest, read_manifest
 from kedge_shared.policy import FRAME_LIMIT_BYTES, POLICY_LIMIT_BYTES, ModelPolicy, read_policy
-from kedge_shared.vision import Frame, decode, prepare
+from kedge_shared.vision import Frame, Preparer, all_finite, decode
 
 _WARM_UP_FRAMES = 3
 
@@ -53,7 +56,8 @@ class Detector:
     """
 
     def __init__(self, engine: Engine, spec: EngineSpec, slot: Slot) -> None:
-        self._engine, self._spec = engine, spec
+        self._engine, self._spec, self._prepare = engine, spec, Preparer(spec.input)
+        self._in_time = engine.infer_in_time if isinstance(engine, Punctual) else engine.infer
         self.slot = slot
 
     def detect(self, frame: Frame) -> Detections:
@@ -62,11 +66,23 @@ class Detector:
         Raises:
             EngineError: The engine failed, or its output is not what the manifest says.
         """
+        return self._detect(frame, self._engine.infer)
+
+    def detect_in_time(self, frame: Frame) -> Detections:
+        """Runs one frame where another engine stands by.
+
+        Raises:
+            EngineLate: The engine is not done in about its usual time.
+            EngineError: As for :meth:`detect`.
+        """
+        return self._detect(frame, self._in_time)
+
+    def _detect(self, frame: Frame, infer: Callable[[Array], Array]) -> Detections:
         started = time.perf_counter()
         try:
-            batch, place = prepare(frame, self._spec.input)
-            raw = self._engine.infer(batch)
-            finite = bool(np.isfinite(raw).all())
+            batch, place = self._prepare(frame)
+            raw = infer(batch)
+            finite = all_finite(raw)
             rows = decode(raw if finite else np.nan_to_num(raw), place, self._spec.output)
         except (EngineError, MemoryError):
             raise
@@ -106,12 +122,33 @@ def open_slot(slot: Slot, store: BlobStore) -> Opened:
     return Opened(manifest, policy)
 
 
+def isolation_of(
+    spec: EngineSpec, runtimes: Mapping[str, Runtime], wanted: Isolation | None
+) -> Isolation:
+    """Returns where an engine is to live: as is wanted, else as its runtime says."""
+    if wanted is not None:
+        return wanted
+    runtime = runtimes.get(spec.runtime.name)
+    return "in-process" if runtime is None else runtime.isolation
+
+
 def load_detector(
-    slot: Slot, store: BlobStore, runtimes: Mapping[str, Runtime], threads: int
+    slot: Slot,
+    store: BlobStore,
+    runtimes: Mapping[str, Runtime],
+    threads: int,
+    isolation: Isolation | None = "in-process",
 ) -> Detector:
     """Loads an engine from verified bytes and warms it up on golden frames.
 
     A load counts only when the engine has answered: a warm-up that fails is a load that failed.
+
+    Args:
+        slot: Which engine.
+        store: Holds its files.
+        runtimes: By name.
+        threads: Threads it may use.
+        isolation: Where it lives; ``None`` is where its runtime wants it.
 
     Raises:
         TrustError: A file was altered on the board; no runtime was called.
@@ -124,7 +161,8 @@ def load_detector(
         raise EngineError(f"runtime {opened.manifest.runtime.name} is not known to this agent")
     frames = golden_frames(opened.policy, store, most=_WARM_UP_FRAMES)
     blobs = open_files(opened.manifest.engine_files, store)
-    return started(runtime, blobs, opened.manifest, slot, frames, threads)
+    where = isolation_of(opened.manifest, runtimes, isolation)
+    return started(runtime, blobs, opened.manifest, slot, frames, threads, where)
 
 
 def started(
@@ -134,6 +172,7 @@ def started(
     slot: Slot,
     frames: Sequence[Frame],
     threads: int,
+    isolation: Isolation = "in-process",
 ) -> Detector:
     """Loads an engine, lets go of its sealed files and warms it up.
 
@@ -141,7 +180,7 @@ def started(
         EngineError: The runtime does not take it, or it fails on a frame.
     """
     try:
-        engine = runtime.load(blobs, spec, threads=threads)
+        engine = _load(runtime, blobs, spec, threads, isolation)
     finally:
         # Runtimes copy or map what they need; the sealed files themselves are done with.
         for each in blobs.values():
@@ -155,6 +194,20 @@ def started(
         detector.close()
         raise
     return detector
+
+
+def _load(
+    runtime: Runtime,
+    blobs: Mapping[FileRole, VerifiedBlob],
+    spec: EngineSpec,
+    threads: int,
+    isolation: Isolation,
+) -> Engine:
+    if isolation == "in-process":
+        return runtime.load(blobs, spec, threads=threads)
+    return HostedEngine(
+        runtime.name, blobs, spec.input, threads=threads, memory_mb=limits.spare_memory_mb()
+    )
 
 
 def golden_frames(policy: ModelPolicy, store: BlobStore, most: int | None = None) -> list[Frame]:

@@ -15,6 +15,7 @@ from typing import Literal
 import httpx
 
 from kedge_agent import facts, identity
+from kedge_agent.children import run_module
 from kedge_agent.clock import is_behind
 from kedge_agent.commands.protocol import SOCKET
 from kedge_agent.disk import free_bytes
@@ -22,6 +23,7 @@ from kedge_agent.errors import RunnerGone
 from kedge_agent.journal import open_read_only
 from kedge_agent.local_client import RunnerLink
 from kedge_agent.network.window import window_open, zone_of
+from kedge_agent.sandbox import WALLS
 from kedge_agent.sensors import thermal, throttling
 from kedge_agent.settings import AgentSettings
 from kedge_agent.state import State
@@ -35,6 +37,18 @@ _SKEW_SECONDS = 300.0
 _HOT_CELSIUS = 85.0
 #: A release with its golden frames rarely takes more, MiB.
 _ROOM_MB = 256.0
+
+
+#: Who runs as a user of its own has no other to become, and that user's rights are few anyway.
+_WEAK = {"network", "files", "calls"}
+_WALL_MENDS = {
+    "limits": "want Linux",
+    "network": "wants user namespaces (sysctl user.max_user_namespaces, or AppArmor's leave)",
+    "privileges": "want Linux",
+    "user": "wants root and a Python that user nobody can read",
+    "files": "want a kernel with Landlock (5.13, CONFIG_SECURITY_LANDLOCK)",
+    "calls": "want a kernel with seccomp filters (CONFIG_SECCOMP_FILTER) on x86-64 or ARM64",
+}
 
 
 @dataclass(frozen=True)
@@ -75,6 +89,7 @@ def examine(settings: AgentSettings, root: Path = _ROOT) -> list[Finding]:
         *_told("clock", lambda: _clock(settings)),
         *_told("server", lambda: _server(settings)),
         *_told("runtime", lambda: _runtime(settings)),
+        *_told("sandbox", _sandbox),
         *_told("loop", lambda: _loop(settings)),
         *_told("heat", lambda: _heat(root)),
     ]
@@ -201,6 +216,21 @@ def _runtime(settings: AgentSettings) -> Iterator[Finding]:
         yield Finding("runtime", "bad", said, f"pip install 'kedge[agent,{wanted.name}]'")
         return
     yield Finding("runtime", "good", f"{wanted.name} {version}")
+
+
+def _sandbox() -> Iterator[Finding]:
+    """Has a child put up the walls that a candidate gets; only a try tells which stand."""
+    left = asyncio.run(run_module("kedge_agent.sandbox", b"", _SERVER_SECONDS))
+    stand = left.output.decode().split()
+    said = f"a candidate's walls: {', '.join(stand) or 'none'}"
+    missing = [each for each in WALLS if each not in stand]
+    if not missing:
+        yield Finding("sandbox", "good", said)
+        return
+    mends = "; ".join(f"{each} {_WALL_MENDS[each]}" for each in missing)
+    worse = {"limits", "privileges"} & set(missing)
+    yield Finding("sandbox", "bad" if worse else "odd" if _WEAK & set(missing) else "good",
+                  f"{said}; not there: {', '.join(missing)}", mends)  # fmt: skip
 
 
 def _named(installed: dict[str, str]) -> str:

@@ -2,6 +2,8 @@
 
 KedgeError
 ├── EngineError     a runtime does not take an engine, or an engine fails on a frame
+│   ├── EngineGone  its process died: no further frame is of use
+│   └── EngineLate  it is not done with a frame yet
 ├── SourceError     a source gives no frame
 └── RunnerGone      the runner does not answer on its socket
 """
@@ -15,6 +17,14 @@ class EngineError(KedgeError):
     """A runtime refuses an engine, or an engine fails on a frame."""
 
     exit_code = 8
+
+
+class EngineGone(EngineError):
+    """The process that an engine lived in died, or hung and was ended."""
+
+
+class EngineLate(EngineError):
+    """An engine is not done with a frame in about its usual time; it may answer yet."""
 
 
 class SourceError(KedgeError):

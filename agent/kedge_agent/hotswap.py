@@ -25,57 +25,17 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
-from typing import Protocol
+from dataclasses import dataclass
 
 from kedge_agent import limits
 from kedge_agent.detector import Detections
-from kedge_agent.errors import EngineError
+from kedge_agent.errors import EngineError, EngineLate
+from kedge_agent.held import Held, Make, Servable, loaded, run, unload
 from kedge_agent.local_protocol import Slot, SlotName
 from kedge_shared.errors import KedgeError
 from kedge_shared.vision import Frame
-
-
-class Servable(Protocol):
-    """What a HotEngine changes: a :class:`~kedge_agent.detector.Detector`, or one's own."""
-
-    @property
-    def slot(self) -> Slot:
-        """Which engine it is."""
-        ...
-
-    def detect(self, frame: Frame) -> Detections:
-        """Answers one frame, (h, w, 3) BGR uint8; whatever it raises counts as a failure."""
-        ...
-
-    def close(self) -> None:
-        """Frees it; called once, never while it runs."""
-        ...
-
-
-Make = Callable[[], Servable]
-
-
-@dataclass
-class _Held:
-    """An engine with the lock that keeps two callers from it.
-
-    Attributes:
-        slot: Which engine it is.
-        detector: Loaded; ``None`` while there is no room for it.
-        make: Loads it, where it is not.
-    """
-
-    slot: Slot
-    detector: Servable | None
-    make: Make | None = None
-    lock: threading.Lock = field(default_factory=threading.Lock)
-
-
-def _loaded(detector: Servable) -> _Held:
-    return _Held(detector.slot, detector)
 
 
 @dataclass(frozen=True)
@@ -86,11 +46,13 @@ class Answer:
         found: Detections.
         slot: Engine that answered.
         new: The engine that answered is on probation: an older one is kept beside it.
+        instead: The serving engine was late, and the older one answered this frame.
     """
 
     found: Detections
     slot: Slot
     new: bool
+    instead: bool = False
 
 
 class HotEngine:
@@ -105,17 +67,18 @@ class HotEngine:
 
     def __init__(self, active: Servable | None = None, previous: Servable | None = None) -> None:
         self._lock = threading.Lock()
-        self._slots: dict[SlotName, _Held | None] = {
-            "active": _loaded(active) if active else None,
+        self._slots: dict[SlotName, Held | None] = {
+            "active": loaded(active) if active else None,
             "candidate": None,
-            "previous": _loaded(previous) if previous else None,
+            "previous": loaded(previous) if previous else None,
         }
         self._gap_lock = threading.Lock()
         self._gap_ms = 0.0
         self._fell_back = ""
+        self._late = 0
         self._switch_us = 0.0
         self._answered = threading.Event()
-        self._reaper: queue.SimpleQueue[_Held | None] = queue.SimpleQueue()
+        self._reaper: queue.SimpleQueue[Held | None] = queue.SimpleQueue()
         self._reaping = threading.Thread(target=self._reap, name="reaper", daemon=True)
         self._reaping.start()
 
@@ -123,6 +86,11 @@ class HotEngine:
     def fell_back(self) -> str:
         """Why the previous engine took over by itself; empty if it did not."""
         return self._fell_back
+
+    @property
+    def late(self) -> int:
+        """Frames that the older engine answered because the serving one was late."""
+        return self._late
 
     @property
     def switch_us(self) -> float:
@@ -158,20 +126,28 @@ class HotEngine:
             kept = self._slots["previous"]
         if held is None:
             return None
+        spare = kept if kept is not None and kept.detector is not None else None
         try:
-            found = _run(held, frame)
+            found = run(held, frame, in_time=spare is not None)
         except EngineError as error:
+            if spare is not None and isinstance(error, EngineLate):
+                return self._instead(spare, frame)
             if kept is None:
                 raise
             if kept.detector is None:
                 self._fall_back_with_gap(str(error))
                 raise
             self._fall_back(held, str(error))
-            held, found, kept = kept, _run(kept, frame), None
+            held, found, kept = kept, run(kept, frame), None
         if found is None:  # unloaded since we looked
             return None
         self._answered.set()
         return Answer(found, held.slot, new=kept is not None)
+
+    def _instead(self, spare: Held, frame: Frame) -> Answer | None:
+        self._late += 1
+        found = run(spare, frame)
+        return None if found is None else Answer(found, spare.slot, new=False, instead=True)
 
     def load(self, make: Make) -> Slot:
         """Loads a candidate in a thread at the lowest priority and waits for it.
@@ -195,7 +171,7 @@ class HotEngine:
             raise result
         self.drop("candidate")
         with self._lock:
-            self._slots["candidate"] = _loaded(result)
+            self._slots["candidate"] = loaded(result)
         return result.slot
 
     def defer(self, slot: Slot, make: Make, again: Make) -> None:
@@ -211,7 +187,7 @@ class HotEngine:
         """
         self.drop("candidate")
         with self._lock:
-            self._slots["candidate"] = _Held(slot, None, make)
+            self._slots["candidate"] = Held(slot, None, make)
             active = self._slots["active"]
             if active is not None:
                 active.make = again
@@ -307,9 +283,9 @@ class HotEngine:
                 self._fell_back = ""
                 self._answered.clear()
             started = time.perf_counter()
-            _unload(old)
+            unload(old)
             try:
-                found = _loaded(new.make())
+                found = loaded(new.make())
             except BaseException:
                 limits.give_memory_back()
                 self._put_back(old)
@@ -319,9 +295,9 @@ class HotEngine:
                 self._slots["previous"] = old
             self._gap_ms = (time.perf_counter() - started) * 1000
 
-    def _put_back(self, old: _Held | None) -> None:
+    def _put_back(self, old: Held | None) -> None:
         if old is not None and old.make is not None:
-            restored = _Held(old.slot, old.make(), old.make)
+            restored = Held(old.slot, old.make(), old.make)
             with self._lock:
                 self._slots["active"] = restored
 
@@ -337,47 +313,21 @@ class HotEngine:
         if not self._gap_lock.locked():
             threading.Thread(target=exchange, name="fall back", daemon=True).start()
 
-    def _fall_back(self, failed: _Held, why: str) -> None:
+    def _fall_back(self, failed: Held, why: str) -> None:
         with self._lock:
             self._slots["active"], self._slots["previous"] = self._slots["previous"], None
             self._fell_back = why
         self._retire(failed)
 
-    def _retire(self, held: _Held | None) -> None:
+    def _retire(self, held: Held | None) -> None:
         if held is not None and held.detector is not None:
             self._reaper.put(held)
 
     def _reap(self) -> None:
         limits.be_nice_thread()
         while (held := self._reaper.get()) is not None:
-            _unload(held)
+            unload(held)
             del held
-
-
-def _unload(held: _Held | None) -> None:
-    """Frees an engine and gives its memory back, once nobody runs it."""
-    if held is None or held.detector is None:
-        return
-    with held.lock, suppress(EngineError):
-        held.detector.close()
-        held.detector = None
-    limits.give_memory_back()
-
-
-def _run(held: _Held, frame: Frame) -> Detections | None:
-    with held.lock:
-        if held.detector is None:
-            return None
-        try:
-            found = held.detector.detect(frame)
-        except EngineError:
-            raise
-        # Boundary: a detector may be people's own; whatever it raises, the older engine answers.
-        except Exception as error:
-            raise EngineError(f"{type(error).__name__}: {error}") from error
-    if not found.finite:
-        raise EngineError("engine gives NaN")
-    return found
 
 
 def _load(make: Make, outcome: list[Servable | BaseException]) -> None:

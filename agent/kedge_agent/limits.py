@@ -16,6 +16,9 @@ NICEST = 19
 _PR_SET_PDEATHSIG = 1
 #: The kernel's score for "kill this one first".
 _OOM_FIRST = 1000
+#: What a child leaves to the rest of the board, and what it gets at the least, MiB.
+_REST_MB = 64.0
+_LEAST_CHILD_MB = 64.0
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -27,7 +30,12 @@ def be_nice_thread(level: int = NICEST) -> None:
 
 def thread_priority() -> int:
     """Returns the niceness of the calling thread."""
-    return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+    return thread_priority_of(threading.get_native_id())
+
+
+def thread_priority_of(thread: int) -> int:
+    """Returns the niceness of a thread, or of a process's first."""
+    return os.getpriority(os.PRIO_PROCESS, thread)
 
 
 def thread_ids() -> set[int]:
@@ -91,6 +99,11 @@ def resident_mb() -> float:
 def total_memory_mb() -> float:
     """Returns the memory of the board, MiB."""
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+def spare_memory_mb() -> float:
+    """Returns what a child that is not trusted may take, MiB: all that the rest does not need."""
+    return max(_LEAST_CHILD_MB, available_memory_mb() - _REST_MB)
 
 
 def available_memory_mb() -> float:

@@ -129,6 +129,10 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
         stride: Live frames for one shadow frame, as the budget allows.
         errors: Frames on which the newer engine failed or gave NaN.
         seconds: Since shadowing began.
+        alone: No older engine answers beside it, for want of memory: frames are live ones, and
+            nothing is compared.
+        seen_before: Share of the older engine's last frames on which it saw something, 0..1; told
+            only alone.
     """
 
     frames: int = 0
@@ -147,6 +151,8 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     stride: float = 0.0
     errors: int = 0
     seconds: float = 0.0
+    alone: bool = False
+    seen_before: float = 0.0
 
 
 SourcePhase = Literal["waiting", "live", "finished", "failed"]
@@ -212,6 +218,7 @@ class RunnerState(msgspec.Struct, frozen=True, kw_only=True, tag="runner_state")
         switch_us: Time the pointer switch took, microseconds.
         deferred: There is no room for two engines: candidate or previous is not loaded, and the
             switch takes a gap.
+        late: Frames that the older engine answered because the serving one was late.
         sources: Each of them.
         sinks: Each of them.
     """
@@ -230,6 +237,7 @@ class RunnerState(msgspec.Struct, frozen=True, kw_only=True, tag="runner_state")
     swap_gap_ms: float = 0.0
     switch_us: float = 0.0
     deferred: bool = False
+    late: int = 0
     sources: tuple[SourceState, ...] = ()
     sinks: tuple[SinkState, ...] = ()
 

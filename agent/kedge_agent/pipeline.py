@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Sequence
 
-from kedge_agent.errors import EngineError
+from kedge_agent.errors import EngineError, EngineGone
 from kedge_agent.frames import Captured, LatestFrames
 from kedge_agent.hotswap import Answer, HotEngine
 from kedge_agent.pulse import Pulse
@@ -46,6 +46,7 @@ class Loop(threading.Thread):
         self._busy_since: float | None = None
         self._failing_since: float | None = None
         self._errors_in_a_row = 0
+        self._gone = False
         self._last_answer: float | None = None
         self._watched, self._watched_at = "", 0.0
 
@@ -65,6 +66,7 @@ class Loop(threading.Thread):
             busy_seconds=now - busy if busy is not None else 0.0,
             failing_seconds=now - failing if failing is not None else 0.0,
             errors_in_a_row=self._errors_in_a_row,
+            gone=self._gone,
             alive=self.is_alive(),
         )
 
@@ -79,20 +81,21 @@ class Loop(threading.Thread):
         self._busy_since = time.monotonic()
         try:
             answer = self._hot.infer(frame.image)
-        except EngineError:
-            self._failed()
+        except EngineError as error:
+            self._failed(error)
             return
         finally:
             self._busy_since = None
-        self._failing_since, self._errors_in_a_row = None, 0
+        self._failing_since, self._errors_in_a_row, self._gone = None, 0, False
         if answer is None:
             # Between two engines that do not fit side by side: lost like one that nobody took.
             self._slots.lose(frame.source)
         else:
             self._answered(frame, answer)
 
-    def _failed(self) -> None:
+    def _failed(self, error: EngineError) -> None:
         self._telemetry.error()
+        self._gone = self._gone or isinstance(error, EngineGone)
         self._errors_in_a_row += 1
         if self._failing_since is None:
             self._failing_since = time.monotonic()
@@ -109,7 +112,7 @@ class Loop(threading.Thread):
         self._last_answer = now
         self._telemetry.frame(answer.found)
         shadow = self.shadow
-        if shadow is not None and self._watches(frame.source, now):
+        if shadow is not None and not answer.instead and self._watches(frame.source, now):
             shadow.offer(frame.image, answer)
 
     def _watches(self, source: str, now: float) -> bool:

@@ -8,9 +8,6 @@ from kedge_agent import limits
 from kedge_agent.children import Left, run_module
 from kedge_agent.local_protocol import PreflightJob, PreflightResult
 
-_RESERVE_MB = 64.0
-_LEAST_MB = 64.0
-
 
 async def run_preflight(job: PreflightJob, timeout_seconds: float = 120.0) -> PreflightResult:
     """Runs a candidate off the live path.
@@ -25,7 +22,7 @@ async def run_preflight(job: PreflightJob, timeout_seconds: float = 120.0) -> Pr
     limited = msgspec.structs.replace(
         job,
         # What the board has now, less what the rest of it needs; the limit is on what is reserved.
-        memory_mb=job.memory_mb or max(_LEAST_MB, limits.available_memory_mb() - _RESERVE_MB),
+        memory_mb=job.memory_mb or limits.spare_memory_mb(),
         # The timeout ends it before, unless whoever watches it is gone.
         cpu_seconds=job.cpu_seconds or timeout_seconds * (job.threads + 1),
     )

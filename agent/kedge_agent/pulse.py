@@ -24,12 +24,14 @@ class Pulse:
         busy_seconds: Since the frame at hand was begun; 0 between frames.
         failing_seconds: Since the first of the errors in a row; 0 without.
         errors_in_a_row: Frames on which the engine failed since its last answer.
+        gone: The process of the engine ended, and no other engine is there.
         alive: Its thread runs.
     """
 
     busy_seconds: float = 0.0
     failing_seconds: float = 0.0
     errors_in_a_row: int = 0
+    gone: bool = False
     alive: bool = True
 
 
@@ -37,6 +39,8 @@ def lost(pulse: Pulse) -> str:
     """Says why the process must be started again; empty while it need not."""
     if not pulse.alive:
         return "the loop has ended"
+    if pulse.gone:
+        return "the engine's process has ended"
     if pulse.busy_seconds > STALL_SECONDS:
         return "the engine hangs"
     if pulse.failing_seconds > FAILING_SECONDS and pulse.errors_in_a_row >= _FAILING_ERRORS:

@@ -47,7 +47,9 @@ async def run(settings: RunnerSettings) -> int:
     cv2.setNumThreads(1)
     store = BlobStore(settings.blobs)
     slots = read_slots(settings.state_dir)
-    begun = load_at_start(settings.state_dir, slots, store, RUNTIMES, settings.threads)
+    begun = load_at_start(
+        settings.state_dir, slots, store, RUNTIMES, settings.threads, settings.isolation
+    )
     hot = HotEngine(begun.active, begun.previous)
     frames, telemetry = LatestFrames([each.name for each in settings.sources]), Telemetry()
     loop = Loop(frames, hot, open_sinks(settings.sinks), telemetry)
@@ -57,7 +59,8 @@ async def run(settings: RunnerSettings) -> int:
     control = Control(
         hot=hot, loop=loop, telemetry=telemetry, frames=frames, sources=sources, store=store,
         runtimes=RUNTIMES, threads=settings.threads, state_dir=settings.state_dir,
-        fell_back=begun.fell_back, stills=all(each.kind == "folder" for each in settings.sources),
+        isolation=settings.isolation, fell_back=begun.fell_back,
+        stills=all(each.kind == "folder" for each in settings.sources),
     )  # fmt: skip
     server = await serve(settings.socket, control.handle)
     loop.start()
@@ -66,6 +69,8 @@ async def run(settings: RunnerSettings) -> int:
         sources.opens.set()
     if begun.previous is not None:
         control.shadow_previous()
+    elif slots.probation:
+        control.watch_alone()
     status = await _watch(loop, control, slots)
     server.close()
     sources.stop()

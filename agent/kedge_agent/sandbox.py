@@ -18,7 +18,7 @@ from pathlib import Path
 
 import kedge_agent
 import kedge_shared
-from kedge_agent import landlock, limits
+from kedge_agent import landlock, limits, seccomp
 
 #: A user that owns nothing; the first of these that exists.
 _USERS = ("kedge-preflight", "nobody")
@@ -28,6 +28,8 @@ _MOST_PROCESSES = 512
 _LARGEST_FILE_MB = 4096
 #: Address space that interpreter, libraries and thread stacks reserve without using it, MiB.
 _RESERVED_MB = 1024
+#: What may stand; which of them do depends on kernel and user.
+WALLS = ("limits", "network", "privileges", "user", "files", "calls")
 _NO_HOME = "/nonexistent"
 _NEW_USER, _NEW_NETWORK, _NEW_IPC = 0x10000000, 0x40000000, 0x08000000
 _PR_SET_NO_NEW_PRIVS, _PR_SET_DUMPABLE = 38, 4
@@ -52,7 +54,7 @@ def enter(
         cpu_seconds: Processor time it may use; 0 is no limit.
 
     Returns:
-        The walls that stand: ``limits``, ``network``, ``privileges``, ``user``, ``files``.
+        The walls that stand, of :data:`WALLS`.
     """
     os.nice(limits.NICEST)
     os.environ["HOME"] = _NO_HOME  # vendors look there for settings, and stumble over ours
@@ -70,6 +72,8 @@ def enter(
         "files": landlock.restrict(
             [*libraries, *map(Path, _SYSTEM), *readable], [Path("/dev")]
         ),
+        # Last: what puts up the others is among what it denies.
+        "calls": seccomp.restrict(),
     }  # fmt: skip
     # Both are forgotten when the user changes.
     _libc.prctl(_PR_SET_DUMPABLE, 1, 0, 0, 0)
@@ -134,3 +138,12 @@ def _reads(uid: int, gid: int, paths: Sequence[Path]) -> bool:
         os.setegid(0)
         with suppress(OSError):
             os.setgroups(groups)
+
+
+def main() -> None:
+    """Tries the walls in this process and says which of them stand, one a line."""
+    sys.stdout.write("".join(f"{each}\n" for each in enter([])))
+
+
+if __name__ == "__main__":
+    main()

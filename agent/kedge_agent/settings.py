@@ -14,6 +14,7 @@ import msgspec
 from msgspec import Meta
 
 from kedge_agent import metrics
+from kedge_agent.admission import Isolation
 from kedge_agent.metrics import MetricsSettings
 from kedge_agent.network.window import WindowSettings, zone_of
 from kedge_agent.patience import ProbationSettings, Seconds, ShadowSettings
@@ -60,6 +61,8 @@ class AgentSettings:
         enrolment_token_file: File with the one-time token; or KEDGE_ENROL_TOKEN.
         tags: For selectors.
         threads: Threads an engine may use.
+        isolation: ``own-process`` keeps engines out of the loop's process; without it they live
+            where their runtime wants them.
         poll_seconds: Between polls until the server says otherwise.
         telemetry_seconds: Between windows of telemetry.
         metrics: Local Prometheus endpoint; ``None`` is off.
@@ -86,6 +89,7 @@ class AgentSettings:
     enrolment_token_file: Path | None = None
     tags: dict[str, str] = field(default_factory=dict)
     threads: Annotated[int, Meta(ge=1, le=64)] = 1
+    isolation: Isolation | None = None
     poll_seconds: Annotated[float, Meta(ge=0.2, le=86400)] = 60.0
     telemetry_seconds: Annotated[float, Meta(ge=1, le=86400)] = 300.0
     metrics: MetricsSettings | None = None
@@ -174,7 +178,8 @@ def _unknown(raw: Any, kind: Any, prefix: str = "") -> Iterator[str]:
             continue
         below = [each for each in (hints[name], *get_args(hints[name])) if is_dataclass(each)]
         if len(below) == 1:
-            yield from _unknown(value, below[0], f"{prefix}{name}.")
+            for one in value if isinstance(value, list) else [value]:
+                yield from _unknown(one, below[0], f"{prefix}{name}.")
 
 
 def schema() -> dict[str, Any]:

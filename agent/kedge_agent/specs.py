@@ -12,11 +12,12 @@ from urllib.parse import urlsplit
 
 from msgspec import Meta
 
+from kedge_agent.admission import Isolation
 from kedge_shared.errors import InputError
 from kedge_shared.ids import Name
 
 SourceKind = Literal["camera", "rtsp", "video", "folder", "python"]
-SinkKind = Literal["jsonl", "http", "snapshot", "python", "null"]
+SinkKind = Literal["jsonl", "http", "mqtt", "snapshot", "python", "null"]
 _URLS = frozenset({"rtsp", "rtsps"})
 
 
@@ -50,12 +51,54 @@ class SourceSpec:
 
 
 @dataclass(frozen=True, kw_only=True)
+class BrokerSpec:
+    """An MQTT broker and what is published there.
+
+    Attributes:
+        host: Its name or address.
+        topic: Results go to ``TOPIC/detections/SOURCE``, the board's state to ``TOPIC/status``.
+        port: It listens at; without it 8883 with TLS, 1883 without.
+        qos: 0 sends each result once at the most, 1 at least once.
+        every_seconds: Least time between two results of a source; 0 sends each.
+        tls: The connection is encrypted and the broker's certificate checked.
+        unencrypted_beyond_this_machine: Has to be said where ``tls`` is off and the broker is
+            elsewhere: whoever is on the way reads and writes along.
+        ca_file: Authorities to trust instead of the system's, PEM.
+        certificate_file: Of this board, where the broker asks for one, PEM.
+        key_file: Its key, PEM.
+        credentials_file: User and password, a line each; they stand nowhere else.
+        client_id: Of this board, one in the broker; empty lets the broker choose.
+        keep_alive_seconds: A board that is silent for one and a half times as long is offline.
+    """
+
+    host: Annotated[str, Meta(min_length=1, max_length=255)]
+    topic: Annotated[str, Meta(min_length=1, max_length=512, pattern=r"^[^#+\x00]*[^#+/\x00]$")]
+    port: Annotated[int, Meta(ge=1, le=65535)] | None = None
+    qos: Literal[0, 1] = 0
+    every_seconds: Annotated[float, Meta(ge=0, le=86400)] = 0.0
+    tls: bool = True
+    unencrypted_beyond_this_machine: bool = False
+    ca_file: Path | None = None
+    certificate_file: Path | None = None
+    key_file: Path | None = None
+    credentials_file: Path | None = None
+    client_id: Annotated[str, Meta(max_length=128)] = ""
+    keep_alive_seconds: Annotated[int, Meta(ge=5, le=3600)] = 30
+
+    @property
+    def on_port(self) -> int:
+        """The port, said or not."""
+        return self.port or (8883 if self.tls else 1883)
+
+
+@dataclass(frozen=True, kw_only=True)
 class SinkSpec:
     """Where detections go.
 
     Attributes:
-        kind: ``jsonl`` writes a line a frame, ``http`` answers on a port, ``snapshot`` replaces
-            an annotated picture, ``python`` calls, ``null`` does nothing.
+        kind: ``jsonl`` writes a line a frame, ``http`` answers on a port, ``mqtt`` publishes at a
+            broker, ``snapshot`` replaces an annotated picture, ``python`` calls, ``null`` does
+            nothing.
         path: File, for ``jsonl`` and ``snapshot``.
         max_mb: Size at which the lines become ``PATH.1``, MiB; two of them are kept.
         address: To listen at.
@@ -64,6 +107,7 @@ class SinkSpec:
             what the camera sees.
         every_seconds: Least time between two snapshots.
         call: ``module:function`` that is called with each result.
+        broker: For ``mqtt``.
     """
 
     kind: SinkKind = "null"
@@ -74,6 +118,7 @@ class SinkSpec:
     beyond_this_machine: bool = False
     every_seconds: Annotated[float, Meta(ge=0, le=86400)] = 1.0
     call: str | None = None
+    broker: BrokerSpec | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,6 +132,7 @@ class RunnerSettings:
         sources: Where frames come from.
         sinks: Where detections go.
         threads: Threads an engine may use.
+        isolation: Where engines live; ``None`` is where their runtime wants them.
     """
 
     state_dir: Path
@@ -95,12 +141,16 @@ class RunnerSettings:
     sources: tuple[SourceSpec, ...]
     sinks: tuple[SinkSpec, ...] = ()
     threads: int = 1
+    isolation: Isolation | None = None
 
 
 _SOURCE_NEEDS: dict[SourceKind, str] = {
     "camera": "camera", "rtsp": "url", "video": "path", "folder": "path", "python": "call",
 }  # fmt: skip
-_SINK_NEEDS: dict[SinkKind, str] = {"jsonl": "path", "snapshot": "path", "python": "call"}
+_SINK_NEEDS: dict[SinkKind, str] = {
+    "jsonl": "path", "snapshot": "path", "python": "call", "mqtt": "broker",
+}  # fmt: skip
+_BROKER_FILES = ("ca_file", "certificate_file", "key_file", "credentials_file")
 
 
 def sources_of(given: SourceSpec | tuple[SourceSpec, ...], base: Path) -> tuple[SourceSpec, ...]:
@@ -129,7 +179,15 @@ def sinks_of(given: SinkSpec | tuple[SinkSpec, ...], base: Path) -> tuple[SinkSp
     specs = given if isinstance(given, tuple) else (given,)
     for each in specs:
         _check_sink(each)
-    return tuple(replace(each, path=base / each.path) if each.path else each for each in specs)
+    return tuple(_sink_from(each, base) for each in specs)
+
+
+def _sink_from(spec: SinkSpec, base: Path) -> SinkSpec:
+    if spec.broker is not None:
+        found = {name: getattr(spec.broker, name) for name in _BROKER_FILES}
+        files = {name: base / path for name, path in found.items() if path is not None}
+        spec = replace(spec, broker=replace(spec.broker, **files))
+    return replace(spec, path=base / spec.path) if spec.path else spec
 
 
 def check_source(spec: SourceSpec) -> None:
@@ -154,6 +212,22 @@ def _check_sink(spec: SinkSpec) -> None:
         raise InputError(
             f"sink.address {spec.address} is not this machine's alone",
             "take 127.0.0.1, or say sink.beyond_this_machine: true",
+        )
+    if spec.broker is not None:
+        _check_broker(spec.broker)
+
+
+def _check_broker(broker: BrokerSpec) -> None:
+    local = broker.host == "localhost" or is_loopback(broker.host)
+    if not (broker.tls or local or broker.unencrypted_beyond_this_machine):
+        raise InputError(
+            f"sink.broker {broker.host} is another machine and tls is off",
+            "say tls: true, or sink.broker.unencrypted_beyond_this_machine: true",
+        )
+    if (broker.certificate_file is None) != (broker.key_file is None):
+        raise InputError(
+            "sink.broker has a certificate without its key, or a key without its certificate",
+            "set both certificate_file and key_file",
         )
 
 

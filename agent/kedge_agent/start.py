@@ -12,7 +12,7 @@ from typing import Literal
 import msgspec
 
 from kedge_agent import limits
-from kedge_agent.admission import RESERVE_MB
+from kedge_agent.admission import RESERVE_MB, Isolation
 from kedge_agent.blobs import BlobStore
 from kedge_agent.detector import Detector, load_detector, open_slot
 from kedge_agent.disk import write_whole
@@ -93,6 +93,7 @@ def load_at_start(
     store: BlobStore,
     runtimes: Mapping[str, Runtime],
     threads: int,
+    isolation: Isolation | None = None,
 ) -> Begun:
     """Loads what :func:`choose_at_start` says; if that fails, the other one."""
     in_a_row = int(os.environ.get(STARTS_ENV, "0"))
@@ -107,23 +108,27 @@ def load_at_start(
         if slot is None or detector is not None:
             continue
         try:
-            detector = load_detector(slot, store, runtimes, threads)
+            detector = load_detector(slot, store, runtimes, threads, isolation)
         except KedgeError as error:
             why = why or str(error)
     if detector is None or detector.slot == slots.previous:
         return Begun(detector, None, why if detector is not None else "")
-    return Begun(detector, _beside(slots, store, runtimes, threads), "")
+    return Begun(detector, _beside(slots, store, runtimes, threads, isolation), "")
 
 
 def _beside(
-    slots: Slots, store: BlobStore, runtimes: Mapping[str, Runtime], threads: int
+    slots: Slots,
+    store: BlobStore,
+    runtimes: Mapping[str, Runtime],
+    threads: int,
+    isolation: Isolation | None,
 ) -> Detector | None:
     if not slots.probation or slots.previous is None:
         return None
     try:
         if not fits(slots.previous, store, runtimes):
             return None
-        return load_detector(slots.previous, store, runtimes, threads)
+        return load_detector(slots.previous, store, runtimes, threads, isolation)
     except KedgeError:
         # Without it there is no reverse shadow; going back then takes a load.
         return None

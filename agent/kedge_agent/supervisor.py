@@ -112,6 +112,7 @@ def write_runner_settings(settings: AgentSettings) -> Path:
         sources=sources_of(settings.source, Path()),
         sinks=sinks_of(settings.sink, Path()),
         threads=settings.threads,
+        isolation=settings.isolation,
     )
     path, body = settings.state_dir / "runner.json", wire.encode(runner)
     # Written only when it changes: a board that starts on a full disk goes on serving.

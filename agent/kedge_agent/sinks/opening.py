@@ -9,6 +9,7 @@ from kedge_agent.sinks.base import Sink
 from kedge_agent.sinks.callback import Callback
 from kedge_agent.sinks.http import Http
 from kedge_agent.sinks.jsonl import JsonLines
+from kedge_agent.sinks.mqtt import Mqtt
 from kedge_agent.sinks.queued import Queued
 from kedge_agent.sinks.snapshot import Snapshot
 from kedge_agent.specs import SinkKind, SinkSpec, called
@@ -16,7 +17,8 @@ from kedge_shared.errors import InputError
 
 #: Results that may wait, and whether each holds its frame (about a megabyte).
 _QUEUES: dict[SinkKind, tuple[int, bool]] = {
-    "jsonl": (256, False), "http": (4, True), "snapshot": (1, True), "python": (8, True),
+    "jsonl": (256, False), "mqtt": (256, False),
+    "http": (4, True), "snapshot": (1, True), "python": (8, True),
 }  # fmt: skip
 
 
@@ -33,6 +35,8 @@ def open_sinks(specs: Sequence[SinkSpec]) -> list[Queued]:
 def _open(spec: SinkSpec) -> Sink:
     if spec.kind == "http":
         return Http(spec.address, spec.port)
+    if spec.kind == "mqtt" and spec.broker is not None:
+        return Mqtt(spec.broker)
     if spec.kind == "python" and spec.call is not None:
         return Callback(called(spec.call))
     if spec.path is None:

@@ -1,0 +1,298 @@
+"""An engine in a process of its own: whatever becomes of that process, every frame is answered."""
+
+from __future__ import annotations
+
+import os
+import signal
+import struct
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from kedge_agent import detector
+from kedge_agent.blobs import BlobStore
+from kedge_agent.detector import Detections, Detector
+from kedge_agent.errors import EngineError, EngineGone, EngineLate
+from kedge_agent.frames import Captured, LatestFrames
+from kedge_agent.hosting import host, wire
+from kedge_agent.hosting.host import HostedEngine
+from kedge_agent.hosting.wire import Message, WireError
+from kedge_agent.hotswap import HotEngine
+from kedge_agent.pipeline import Loop
+from kedge_agent.pulse import lost
+from kedge_agent.runtimes.registry import RUNTIMES
+from kedge_agent.sinks.callback import Callback
+from kedge_agent.sinks.queued import Queued
+from kedge_agent.telemetry import Telemetry
+from kedge_shared.manifest import InputSpec
+from tests.agent.test_sinks import wait_for
+from tests.sim.camera import PICTURE
+from tests.sim.engine import FRAME, SimDetector, slot_of
+from tests.sim.onnx_engine import SIZE, tiny_onnx
+from tests.sim.store import put
+
+GIVEN = InputSpec(height=SIZE, width=SIZE)
+BATCH = np.random.default_rng(0).random((1, 3, SIZE, SIZE), dtype=np.float32)
+
+
+def bad(how: str, at: int, memory_mb: float = 0.0) -> HostedEngine:
+    command = (sys.executable, "-m", "tests.sim.bad_host", how, str(at))
+    return HostedEngine("onnxruntime", {}, GIVEN, threads=1, memory_mb=memory_mb, command=command)
+
+
+class Served:
+    """A hosted engine as a HotEngine has it."""
+
+    def __init__(self, engine: HostedEngine) -> None:
+        self.engine, self.slot = engine, slot_of("hosted")
+
+    def detect(self, _: np.ndarray) -> Detections:
+        return self._found(self.engine.infer(BATCH))
+
+    def detect_in_time(self, _: np.ndarray) -> Detections:
+        return self._found(self.engine.infer_in_time(BATCH))
+
+    def _found(self, raw: np.ndarray) -> Detections:
+        assert np.array_equal(raw.reshape(-1), BATCH.reshape(-1)[:12])
+        return Detections(np.zeros((0, 6), np.float32), ("hosted",), 1.0, finite=True)
+
+    def close(self) -> None:
+        self.engine.close()
+
+
+@pytest.fixture
+def hosted() -> Iterator[Callable[..., Served]]:
+    made: list[Served] = []
+
+    def make(*given: Any, **more: Any) -> Served:
+        made.append(Served(bad(*given, **more)))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.close()
+        assert each.engine._process.poll() is not None, "no process is left behind"
+
+
+@pytest.mark.parametrize("name", sorted(RUNTIMES))
+def test_it_answers_as_the_same_engine_does_in_the_process(tmp_path: Path, name: str) -> None:
+    store = BlobStore(tmp_path)
+    blobs: Any = {"engine": store.open_verified(put(store, tiny_onnx()))}
+    here = RUNTIMES[name].load(blobs, None, threads=1)  # type: ignore[arg-type]
+    there = HostedEngine(name, blobs, GIVEN, threads=1, memory_mb=2000)
+    found = [there.infer(BATCH * scale) for scale in (1.0, 0.5)]
+    np.testing.assert_array_equal(found[0], here.infer(BATCH).copy())
+    np.testing.assert_array_equal(found[1], here.infer(BATCH * np.float32(0.5)))
+    process = Path(f"/proc/{there.pid}")
+    assert (process / "oom_score_adj").read_text().strip() == "1000", "killed before the loop"
+    assert "NoNewPrivs:\t1" in (process / "status").read_text()
+    if os.geteuid() == 0:
+        nice = {
+            os.getpriority(os.PRIO_PROCESS, int(each.name)) for each in (process / "task").iterdir()
+        }
+        assert nice == {os.getpriority(os.PRIO_PROCESS, 0)}, "it serves like the loop"
+    there.close()
+    assert not process.exists()
+
+
+def test_what_does_not_load_says_why(tmp_path: Path) -> None:
+    store = BlobStore(tmp_path)
+    blobs: Any = {"engine": store.open_verified(put(store, b"no engine"))}
+    with pytest.raises(EngineError, match="does not take the engine"):
+        HostedEngine("onnxruntime", blobs, GIVEN, threads=1)
+    with pytest.raises(EngineError, match="not known"):
+        HostedEngine("abacus", blobs, GIVEN, threads=1)
+
+
+@pytest.mark.parametrize(
+    ("how", "said"),
+    [("crash", "SIGSEGV"), ("exit", "status 3"), ("hang", "not loaded"), ("fail", "not this one")],
+)
+def test_a_process_that_dies_of_the_load(
+    how: str, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(host, "LOAD_SECONDS", 4.0)
+    hot = HotEngine(SimDetector("old"))  # type: ignore[arg-type]
+    with pytest.raises(EngineError, match=said):
+        hot.load(lambda: Served(bad(how, 0)))  # type: ignore[arg-type,return-value]
+    answer = hot.infer(FRAME)
+    assert answer is not None
+    assert answer.slot == slot_of("old")
+    hot.close()
+
+
+@pytest.mark.parametrize(
+    ("how", "said"),
+    [("crash", "SIGSEGV"), ("exit", "status 3"), ("fail", "not this one"), ("hang", "hangs"),
+     ("bomb", "emory")],
+)  # fmt: skip
+def test_whatever_becomes_of_it_every_frame_is_answered_and_the_old_engine_stays(
+    how: str, said: str, hosted: Callable[..., Served], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(host, "HANG_SECONDS", 1.5 if how == "hang" else 60.0)
+    hot = HotEngine(SimDetector("old"))  # type: ignore[arg-type]
+    new = hosted(how, 15, memory_mb=100.0)
+    hot.load(lambda: new)  # type: ignore[arg-type,return-value]
+    hot.swap()
+    names, deadline = [], time.monotonic() + 60
+    while not hot.fell_back and time.monotonic() < deadline:
+        answer = hot.infer(FRAME)
+        assert answer is not None
+        names.append(answer.slot.release)
+        time.sleep(0.01)
+    assert said in hot.fell_back
+    assert names[:14] == ["hosted"] * 14
+    assert set(names[14:]) == {"old"}
+    assert hot.late > 3 or how != "hang", "a late frame waits for nobody"
+    wait_for(lambda: new.engine._process.poll() is not None)
+    hot.close()
+
+
+def test_one_late_frame_is_the_older_engines_and_no_reason_to_go_back(
+    hosted: Callable[..., Served],
+) -> None:
+    hot = HotEngine(SimDetector("old"))  # type: ignore[arg-type]
+    new = hosted("late", 15)
+    hot.load(lambda: new)  # type: ignore[arg-type,return-value]
+    hot.swap()
+    answers = []
+    for _ in range(60):
+        answer = hot.infer(FRAME)
+        assert answer is not None
+        answers.append(answer)
+        time.sleep(0.01)
+    late = [each for each in answers if each.instead]
+    assert late
+    assert {each.slot.release for each in late} == {"old"}
+    assert not any(each.new for each in late), "no evidence of the new engine"
+    assert answers[-1].slot.release == "hosted"
+    assert (hot.fell_back, hot.late) == ("", len(late))
+    hot.close()
+
+
+def test_without_another_engine_a_late_frame_is_waited_for(hosted: Callable[..., Served]) -> None:
+    hot = HotEngine(hosted("late", 15))  # type: ignore[arg-type]
+    names = [answer.slot.release for _ in range(30) if (answer := hot.infer(FRAME)) is not None]
+    assert names == ["hosted"] * 30
+    hot.close()
+
+
+def test_a_late_answer_is_not_taken_for_the_next_frames(hosted: Callable[..., Served]) -> None:
+    engine = hosted("late", 12).engine
+    for _ in range(11):
+        engine.infer(BATCH)
+    with pytest.raises(EngineLate):
+        engine.infer_in_time(BATCH)
+    with pytest.raises(EngineLate):
+        engine.infer_in_time(BATCH * 2)
+    found = engine.infer(BATCH * 3)
+    assert np.array_equal(found.reshape(-1), (BATCH * 3).reshape(-1)[:12])
+
+
+def test_in_a_whole_loop_a_crash_costs_nothing(hosted: Callable[..., Served]) -> None:
+    slots, got = LatestFrames(), []
+    sink = Queued("test", lambda: Callback(got.append), 10_000)
+    hot = HotEngine(SimDetector("old"))  # type: ignore[arg-type]
+    loop = Loop(slots, hot, [sink], Telemetry())
+    loop.start()
+    given, halt = 0, threading.Event()
+
+    def camera() -> None:
+        nonlocal given
+        while not halt.wait(0.01):
+            slots.put(Captured(given, PICTURE, 0.0))
+            given += 1
+
+    feeding = threading.Thread(target=camera)
+    feeding.start()
+    hot.load(lambda: hosted("crash", 30))  # type: ignore[arg-type,return-value]
+    hot.swap()
+    wait_for(lambda: hot.fell_back)
+    before = len(got)
+    wait_for(lambda: len(got) > before + 5)
+    halt.set()
+    feeding.join()
+    wait_for(lambda: len(got) == given - slots.dropped)
+    loop.stop()
+    sink.close()
+    assert loop.pulse().errors_in_a_row == 0
+    assert {each.slot.release for each in got} == {"old", "hosted"}
+
+
+def test_where_no_other_engine_is_the_runner_starts_again_at_once(
+    hosted: Callable[..., Served],
+) -> None:
+    slots = LatestFrames()
+    new = hosted("hang", 10_000)
+    loop = Loop(slots, HotEngine(new), [], Telemetry())  # type: ignore[arg-type]
+    loop.start()
+    slots.put(Captured(0, PICTURE, 0.0))
+    os.kill(new.engine.pid, signal.SIGKILL)  # as the kernel does when memory is short
+    new.engine._process.wait()
+    for seq in range(1, 4):
+        slots.put(Captured(seq, PICTURE, 0.0))
+        time.sleep(0.05)
+    wait_for(lambda: lost(loop.pulse()))
+    assert lost(loop.pulse()) == "the engine's process has ended"
+    loop.stop()
+    with pytest.raises(EngineGone, match="memory was short"):
+        new.engine.infer(BATCH)
+
+
+def test_a_detector_is_punctual_only_where_its_engine_is() -> None:
+    class Plain:
+        def infer(self, batch: Any) -> Any:
+            return np.zeros((1, 6, 10), np.float32)
+
+        def close(self) -> None: ...
+
+    from kedge_shared.manifest import OutputSpec
+
+    class Spec:
+        runtime: Any = None
+        input = GIVEN
+        output = OutputSpec(head="yolo-v8", classes=("a", "b"))
+
+    found = Detector(Plain(), Spec(), slot_of("plain")).detect_in_time(FRAME)  # type: ignore[arg-type]
+    assert len(found.rows) == 0
+
+
+def test_the_words_of_the_wire_are_these() -> None:
+    said = wire.pack(Message(wire.INFER, 7, wire.pack_shape((1, 3))))
+    assert said == (
+        b"KDGE\x01\x00\x03\x00\x07\0\0\0\0\0\0\0\x02\0\0\0\x01\0\0\0\0\0\0\0\x03\0\0\0\0\0\0\0"
+    )
+    assert wire.unpack(said) == Message(3, 7, said[16:])
+    assert wire.unpack_shape(said[16:], 12) == (1, 3)
+    assert wire.unpack_failure(wire.pack_failure(wire.MEMORY, "why")) == (2, "why")
+    for wrong in (b"", b"KDGE", b"KDGF" + said[4:], b"KDGE\x02\x00" + said[6:]):
+        with pytest.raises(WireError):
+            wire.unpack(wrong)
+    for body, limit in ((said[16:], 11), (said[16:-1], 99), (struct.pack("<I", 9), 99), (b"", 99)):
+        with pytest.raises(WireError):
+            wire.unpack_shape(body, limit)
+
+
+def test_the_memory_that_is_shared_cannot_be_cut_off(hosted: Callable[..., Served]) -> None:
+    fd = host._shared_memory(4096)
+    with pytest.raises(PermissionError):
+        os.ftruncate(fd, 0)
+    os.close(fd)
+
+
+def test_who_asks_for_a_process_of_its_own_gets_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[tuple[Any, ...]] = []
+    monkeypatch.setattr(detector, "HostedEngine", lambda *given, **_: made.append(given))
+    runtime: Any = RUNTIMES["onnxruntime"]
+
+    class Spec:
+        input = GIVEN
+
+    detector._load(runtime, {}, Spec(), 1, "own-process")  # type: ignore[arg-type]
+    assert made == [("onnxruntime", {}, GIVEN)]
