@@ -16,26 +16,25 @@ _FIRST_COMPATIBLE = ">=8.6"
 _NO_INT8 = frozenset({50, 52, 53, 60, 62})
 
 
-def exact(plan: Plan, facts: DeviceFacts) -> str:
-    """Says why a plan is not exactly this board's; empty if it is."""
+def against(plan: Plan, facts: DeviceFacts) -> str:
+    """Says why a plan does not run on this board; empty if it does."""
     have = facts.runtimes.get(plan.runtime, "")
-    if not same_release(have, plan.version):
-        return f"plan of {plan.runtime} {plan.version}, board has {have or 'none'}"
     if plan.version_compatible:
-        return f"plan of {plan.runtime} {plan.version} was made version-compatible"
-    return hardware(plan, facts)
+        why = _not_newer(plan, have, facts)
+    elif same_release(have, plan.version):
+        why = ""
+    else:
+        why = f"plan of {plan.runtime} {plan.version}, board has {have or 'none'}"
+    return why or _hardware(plan, facts)
 
 
-def compatible(plan: Plan, facts: DeviceFacts) -> str:
-    """Says why a newer TensorRT on this board may not load an older plan; empty if it may."""
-    have = facts.runtimes.get(plan.runtime, "")
-    if not plan.version_compatible:
-        return f"plan of {plan.runtime} {plan.version}, board has {have or 'none'}"
+def _not_newer(plan: Plan, have: str, facts: DeviceFacts) -> str:
+    """Says why a newer TensorRT may not load an older plan; empty if it may."""
     if plan.runtime != "tensorrt" or not _goes_forward(plan.version, have):
         return f"version-compatible plan of {plan.version} does not run on {have or 'none'}"
     if not any(same_release(plan.version, each) for each in facts.lean_runtimes):
         return f"the board lacks TensorRT's lean runtime {plan.version}"
-    return hardware(plan, facts)
+    return ""
 
 
 def _goes_forward(made: str, have: str) -> bool:
@@ -47,7 +46,7 @@ def _goes_forward(made: str, have: str) -> bool:
     return _FORWARD.get(major(made) or 0) == major(have)
 
 
-def hardware(plan: Plan, facts: DeviceFacts) -> str:
+def _hardware(plan: Plan, facts: DeviceFacts) -> str:
     """Says why a plan does not run on this board's silicon; empty if it does."""
     if plan.host_code:
         return "the plan carries host code, which no board runs"

@@ -13,7 +13,7 @@ from typing import Literal
 
 from kedge_shared.device_classes import RuntimeRange
 from kedge_shared.manifest import Manifest, Requires
-from kedge_shared.planfit import buildable, cache_fits, compatible, exact
+from kedge_shared.planfit import against, buildable, cache_fits
 from kedge_shared.plans import PLANNED, Plan
 from kedge_shared.protocol import DeviceFacts
 from kedge_shared.versions import in_range
@@ -52,14 +52,14 @@ class Fit:
 
 def resolve(manifest: Manifest, facts: DeviceFacts) -> Fit:
     """Says how a board of ``facts`` runs a build, or why it does not."""
-    against: list[str] = []
+    reasons: list[str] = []
     for found in _candidates(manifest, facts):
         lacking = _lacking(found, manifest, facts) if found.fits else found.reason
         if not lacking:
-            because = f" because {_joined(against)}" if against and found.way != "engine" else ""
+            because = f" because {_joined(reasons)}" if reasons and found.way != "engine" else ""
             return replace(found, reason=found.reason + because)
-        against.append(lacking)
-    return Fit(False, _joined(against))
+        reasons.append(lacking)
+    return Fit(False, _joined(reasons))
 
 
 def fit(runtime: RuntimeRange, requires: Requires, facts: DeviceFacts) -> Fit:
@@ -95,7 +95,7 @@ def _candidates(manifest: Manifest, facts: DeviceFacts) -> Iterator[Fit]:
 def _plans(manifest: Manifest, facts: DeviceFacts) -> Iterator[Fit]:
     for plan in sorted(manifest.plans, key=lambda each: each.version_compatible):
         way: Way = "compatible-plan" if plan.version_compatible else "exact-plan"
-        why = compatible(plan, facts) if plan.version_compatible else exact(plan, facts)
+        why = against(plan, facts)
         yield Fit(False, why) if why else Fit(True, _told(plan, facts), way, plan.file)
 
 
