@@ -60,6 +60,7 @@ class DeviceFacts:
         drivers: Kernel driver (``nvidia``, ``rknpu``) → version.
         libraries: Vendor's library on the disk → version, whether or not the agent loads it.
         lean_runtimes: Releases of TensorRT whose lean runtime is on the disk.
+        gpus: Makers of the GPUs on the bus: ``intel``, ``nvidia``, ``amd``.
         gpu_memory_mb: A discrete GPU's own memory, MiB, or ``None``.
         ways: What the agent can do besides loading an engine as it was sent: ``plans`` (choose
             one of several), ``lean`` (version-compatible ones), ``build``, ``fallback``.
@@ -80,6 +81,7 @@ class DeviceFacts:
     drivers: dict[str, str] = field(default_factory=dict)
     libraries: dict[str, str] = field(default_factory=dict)
     lean_runtimes: tuple[str, ...] = ()
+    gpus: tuple[str, ...] = ()
     gpu_memory_mb: float | None = None
     ways: tuple[str, ...] = ()
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from kedge_shared.device_classes import RuntimeRange
+from kedge_shared.device_classes import DeviceClass, RuntimeRange
 from kedge_shared.manifest import Manifest, Requires
 from kedge_shared.planfit import against, buildable, cache_fits
 from kedge_shared.plans import PLANNED, Plan
@@ -71,6 +71,14 @@ def fit(runtime: RuntimeRange, requires: Requires, facts: DeviceFacts) -> Fit:
         return Fit(False, f"{runtime.name} {version} is outside {runtime.range}")
     missing = _missing(requires, facts)
     return Fit(not missing, missing or f"{runtime.name} {version} satisfies {runtime.range}")
+
+
+def requires(device_class: DeviceClass) -> Requires:
+    """Returns what a build for a class asks of a board."""
+    return Requires(
+        arch=device_class.arch, cpu_flags=device_class.cpu_flags, sm=device_class.sm,
+        soc=device_class.soc, l4t=device_class.l4t, drivers=device_class.drivers,
+    )  # fmt: skip
 
 
 def _candidates(manifest: Manifest, facts: DeviceFacts) -> Iterator[Fit]:

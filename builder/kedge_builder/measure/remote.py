@@ -129,7 +129,7 @@ def measure_remotely(
         now = int(time.time())
         job = BenchJob(
             id=fresh_id("bj"), device_class=device_class.name, runtime=device_class.runtime,
-            requires=Requires(arch=device_class.arch, cpu_flags=device_class.cpu_flags),
+            requires=requires(device_class),
             engines=_engines(built, reference), input=given, output=read,
             threads=device_class.threads, seconds=seconds,
             noise=NoiseFrames(height=given.height, width=given.width),

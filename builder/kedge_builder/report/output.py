@@ -31,7 +31,6 @@ from kedge_shared.manifest import (
     Golden,
     Manifest,
     Provenance,
-    Requires,
     Tolerances,
 )
 from kedge_shared.manifest import Measured as MeasuredFigure
@@ -152,7 +151,7 @@ def make_manifest(
         release_counter=options.release_counter,
         device_class=device_class.name,
         runtime=device_class.runtime,
-        requires=Requires(arch=device_class.arch, cpu_flags=device_class.cpu_flags),
+        requires=requires(device_class),
         files=tuple(refs),
         input=source.given,
         output=source.read,
