@@ -18,6 +18,7 @@ EXTRA_OF = {
     "bench-worker": "agent",
     "build": "builder",
     "device": "operator",
+    "device-class": "agent",
     "explain": "builder",
     "inspect": "builder",
     "keys": "builder",

@@ -33,7 +33,8 @@ from kedge_shared.client import Client
 from kedge_shared.device_classes import DeviceClass
 from kedge_shared.errors import KedgeError, ServiceError
 from kedge_shared.ids import fresh_id, sha256_hex
-from kedge_shared.manifest import FileRef, InputSpec, OutputSpec, Requires
+from kedge_shared.manifest import FileRef, InputSpec, OutputSpec
+from kedge_shared.resolver import requires
 from kedge_shared.timing import Latency
 from kedge_shared.vision import Frame
 

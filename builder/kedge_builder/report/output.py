@@ -34,6 +34,7 @@ from kedge_shared.manifest import (
     Tolerances,
 )
 from kedge_shared.manifest import Measured as MeasuredFigure
+from kedge_shared.resolver import requires
 from kedge_shared.timing import Speed, Timed
 
 REFERENCES = "golden-references.json"
