@@ -22,7 +22,8 @@ def list_classes(as_json: Json = False) -> None:
         print(wire.encode_pretty(classes).decode(), end="")
         return
     for each in classes:
-        typer.echo(f"{each.name:22}{each.runtime.name} {each.runtime.range:20}{each.title}")
+        needs = f"{each.runtime.name} {each.runtime.range}"
+        typer.echo(f"{each.name:22}{needs:30}{each.title}")
 
 
 @app.command()

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from kedge_builder.compilers.step import Plans, compile_plans
 from kedge_builder.judge import golden_set
 from kedge_builder.judge.acceptance import Decision, judge
 from kedge_builder.judge.golden_set import GoldenSet
@@ -91,22 +92,25 @@ class ClassBuild:
         tuned = choose(shop, self._class, self._baseline)
         source = tuned.chosen.source
         files = copy_engine(tuned.chosen.candidate.files, work / name)
-        measured = self._measure(tuned, files)
+        plans = compile_plans(self._class, files, shop.progress)
+        measured = self._measure(tuned, files, plans)
         decision = judge(measured.figures, self._class.budgets, options.overrides)
         manifest = output.make_manifest(
-            options, self._class, source, files, measured, decision, self._provenance(tuned)
+            options, self._class, source, files, plans, measured, decision, self._provenance(tuned)
         )
-        body = report.body(
-            manifest, decision, measured, self._more(tuned, measured, manifest.provenance)
-        )
+        more = self._more(tuned, measured, manifest.provenance) | {"compiled": plans.section}
+        body = report.body(manifest, decision, measured, more)
         with shop.progress.stage(f"{name}: writing"):
             page = report.page(body, self._examples(measured, source), source.read.classes)
             output.write_class(
-                out / name, files, manifest, measured, decision, body, page, shop.data.calibrate
-            )
+                out / name, (*files, *plans.files), manifest, measured, decision, body, page,
+                shop.data.calibrate,
+            )  # fmt: skip
         return BuildResult(name, options.out / name, decision, body)
 
-    def _measure(self, tuned: Tuned, files: tuple[EngineFile, ...]) -> output.Measured:
+    def _measure(
+        self, tuned: Tuned, files: tuple[EngineFile, ...], plans: Plans
+    ) -> output.Measured:
         shop, source, candidate = self._shop, tuned.chosen.source, tuned.chosen.candidate
         before = shop.surveyor(self._class, self._baseline).float_survey("gate").accuracy
         after = (
@@ -131,7 +135,12 @@ class ClassBuild:
             before=Measurement(
                 before, timings.before, float_bytes, golden_set.score(floats, golden, classes)
             ),
-            after=Measurement(after, timings.after, size, golden_set.score(found, golden, classes)),
+            after=Measurement(
+                after,
+                timings.after,
+                size + plans.size_bytes,
+                golden_set.score(found, golden, classes),
+            ),  # fmt: skip
             drop=drop,
             speed=(
                 speed(timings.before, timings.after) if timings.before and timings.after else None

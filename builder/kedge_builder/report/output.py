@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from kedge_builder.compilers.step import Plans
 from kedge_builder.data.datasets import Sample
 from kedge_builder.judge.acceptance import Decision, Figures
 from kedge_builder.measure.engines import EngineFile
@@ -131,6 +132,7 @@ def make_manifest(
     device_class: DeviceClass,
     source: Source,
     files: Sequence[EngineFile],
+    plans: Plans,
     measured: Measured,
     decision: Decision,
     provenance: Provenance,
@@ -138,7 +140,7 @@ def make_manifest(
     """Returns the manifest of a build; it is written only if the build may be published."""
     references = write_references(measured.references)
     digest = sha256_hex(references)
-    refs = [_ref(each) for each in files]
+    refs = [_ref(each) for each in (*files, *plans.files)]
     refs.append(
         FileRef(role="golden-references", name=REFERENCES, sha256=digest, length=len(references))
     )
@@ -162,6 +164,7 @@ def make_manifest(
         measured=_measured_rows(measured),
         overrides=decision.overrides,
         verdict=verdict,
+        plans=plans.plans,
     )
 
 
