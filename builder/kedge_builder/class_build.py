@@ -140,7 +140,7 @@ class ClassBuild:
                 timings.after,
                 size + plans.size_bytes,
                 golden_set.score(found, golden, classes),
-            ),  # fmt: skip
+            ),
             drop=drop,
             speed=(
                 speed(timings.before, timings.after) if timings.before and timings.after else None
@@ -169,7 +169,7 @@ class ClassBuild:
             return Timings(
                 found.reference or found.built, found.built, found.where, found.memory_mb
             )
-        if not engines.is_here(self._class.runtime.name):
+        if not engines.is_here(self._class.runtime.name) or not machine.is_of(self._class.arch):
             return Timings(None, None, machine.describe(), None)
         stage = f"{name}: latency, float and built in turn"
         with shop.progress.stage(stage), pinned(self._class.threads):

@@ -1,6 +1,6 @@
 """What a plan's first bytes tell, read before any vendor's code sees it. Pure.
 
-TensorRT for RTX: ``vtrt`` at 0, length of the plan (8 bytes) at 16, version in four bytes at 24, SMs
+TensorRT for RTX: ``vtrt`` at 0, the plan's length (8 bytes) at 16, version in four bytes at 24, SMs
 as bits at 32. Measured with 1.7.1 by compiling one graph for each SM and for several. Of classic
 TensorRT's header (``ftrt``) nothing is read but that it is one: no plan was at hand to measure.
 """

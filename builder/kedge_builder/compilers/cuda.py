@@ -1,4 +1,4 @@
-"""What CUDA tells of this machine: the first GPU's SM, the toolkit's major. No package is needed."""
+"""What CUDA tells of this machine: the first GPU's SM and the toolkit's major, without packages."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""FP16 for what is not INT8, written into the graph: a strongly typed network takes its types there.
+"""FP16 for what is not INT8, written into the graph, where a strongly typed network reads types.
 
 TensorRT 11 has no precision flags, and a strongly typed network of any release ignores them. Left
 in FP32, the float part of a YOLOv8 costs 18 % of the latency (Ultralytics issue 26167). The decode

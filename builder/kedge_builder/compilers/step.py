@@ -96,5 +96,5 @@ def _section(made: Compiled, path: Path) -> dict[str, Any]:
         "precision": counted(made.layers),
         "precision_read_from": made.read_from,
         "layers": [[each.name, each.kind, each.precision] for each in made.layers],
-        "accuracy": "measured on the signed ONNX, operator by operator; the plan itself needs a GPU",
+        "accuracy": "measured on the signed ONNX, operator by operator; the plan needs a GPU",
     }

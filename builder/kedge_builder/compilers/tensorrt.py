@@ -117,8 +117,8 @@ class Compiler:
             InputError: The graph cannot be read, has an operator or needs a plugin that the
                 compiler lacks, or cannot be compiled for these GPUs.
         """
-        trt, said = self._trt, _logger(self._trt)
         self._check_target(sm)
+        trt, said = self._trt, _logger(self._trt)
         builder = trt.Builder(said)
         network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
         self._parse(onnx, network, said)
@@ -180,7 +180,8 @@ class Compiler:
                 "choose another runtime or another model",
             )
         node = f"{error.node_operator()} {error.node_name()}".strip()
-        return InputError(f"{self._told()} cannot read the model: {node}: {why[:200]}")
+        where = f"{node}: " if node else ""
+        return InputError(f"{self._told()} cannot read the model: {where}{why[:200]}")
 
     def _aim(self, config: Any, sm: tuple[int, ...]) -> None:
         if self.kind.ahead:
