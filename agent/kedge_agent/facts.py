@@ -6,15 +6,19 @@ import json
 import platform
 import subprocess
 import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from kedge_agent import hardware
 from kedge_agent.children import clean_environment
 from kedge_agent.limits import total_memory_mb
+from kedge_agent.sensors import files, nvml
 from kedge_shared import __version__
 from kedge_shared.protocol import DeviceFacts
 
 #: Flags that decide which kernels a runtime takes.
 _FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "fma", "asimd", "asimddp", "i8mm")
+_ROOT = Path("/")
 _TIMEOUT_SECONDS = 60
 _PROBE = (
     "import json; from kedge_agent.runtimes.registry import available; "
@@ -22,13 +26,9 @@ _PROBE = (
 )
 
 
-def cpu_flags() -> tuple[str, ...]:
+def cpu_flags(root: Path = _ROOT) -> tuple[str, ...]:
     """Returns the flags of /proc/cpuinfo that matter to a runtime."""
-    try:
-        text = Path("/proc/cpuinfo").read_text()
-    except OSError:
-        return ()
-    words = set(text.split())
+    words = set(files.text(root / "proc/cpuinfo").split())
     return tuple(each for each in _FLAGS if each in words)
 
 
@@ -45,12 +45,37 @@ def runtimes() -> dict[str, str]:
     return dict(json.loads(result.stdout)) if result.returncode == 0 else {}
 
 
-def gather() -> DeviceFacts:
-    """Returns the facts."""
+def gather(
+    root: Path = _ROOT,
+    installed: Mapping[str, str] | None = None,
+    arch: str = "",
+    gpu: Callable[[], nvml.Gpu | None] = nvml.device,
+) -> DeviceFacts:
+    """Returns the facts.
+
+    Args:
+        root: Of the file system.
+        installed: Runtime → version; by default those that import here.
+        arch: As ``platform.machine()`` says, which is the default.
+        gpu: Tells of the first discrete GPU.
+    """
+    found, card = hardware.look(root), gpu()
     return DeviceFacts(
-        arch=platform.machine(),
-        memory_mb=round(total_memory_mb(), 1),
-        runtimes=runtimes(),
-        cpu_flags=cpu_flags(),
+        arch=arch or platform.machine(),
+        memory_mb=round(hardware.memory_mb(root) or total_memory_mb(), 1),
+        runtimes=runtimes() if installed is None else dict(installed),
+        cpu_flags=cpu_flags(root),
+        sm=card.sm if card else found.sm,
         agent=__version__,
+        board=found.board,
+        soc=found.soc,
+        module=found.module,
+        l4t=found.l4t,
+        jetpack=found.jetpack,
+        python=platform.python_version(),
+        drivers=found.drivers,
+        libraries=found.libraries,
+        lean_runtimes=found.lean_runtimes,
+        gpus=found.gpus,
+        gpu_memory_mb=card.memory_mb if card else None,
     )

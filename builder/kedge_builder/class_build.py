@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from kedge_builder.compilers.step import Plans, compile_plans
 from kedge_builder.judge import golden_set, predecessor
 from kedge_builder.judge.acceptance import Decision, judge
 from kedge_builder.judge.golden_set import GoldenSet
@@ -94,14 +95,15 @@ class ClassBuild:
         tuned = choose(shop, self._class, self._baseline)
         source = tuned.chosen.source
         files = copy_engine(tuned.chosen.candidate.files, work / name)
-        measured = self._measure(tuned, files)
+        plans = compile_plans(self._class, files, shop.progress)
+        measured = self._measure(tuned, files, plans)
         decision = judge(measured.figures, self._class.budgets, options.overrides)
         compared = self._compared(measured)
         manifest = output.make_manifest(
-            options, self._class, source, files, measured, decision, self._provenance(tuned),
+            options, self._class, source, files, plans, measured, decision, self._provenance(tuned),
             stated(options.terms, compared) if compared else options.terms,
         )  # fmt: skip
-        more = self._more(tuned, measured, manifest.provenance)
+        more = self._more(tuned, measured, manifest.provenance) | {"compiled": plans.section}
         if compared:
             more["previous"] = asdict(compared)
             more["notes"] += [each for each in [warning(options.terms, compared)] if each]
@@ -109,11 +111,14 @@ class ClassBuild:
         with shop.progress.stage(f"{name}: writing"):
             page = report.page(body, self._examples(measured, source), source.read.classes)
             output.write_class(
-                out / name, files, manifest, measured, decision, body, page, shop.data.calibrate
-            )
+                out / name, (*files, *plans.files), manifest, measured, decision, body, page,
+                shop.data.calibrate,
+            )  # fmt: skip
         return BuildResult(name, options.out / name, decision, body)
 
-    def _measure(self, tuned: Tuned, files: tuple[EngineFile, ...]) -> output.Measured:
+    def _measure(
+        self, tuned: Tuned, files: tuple[EngineFile, ...], plans: Plans
+    ) -> output.Measured:
         shop, source, candidate = self._shop, tuned.chosen.source, tuned.chosen.candidate
         before = shop.surveyor(self._class, self._baseline).float_survey("gate").accuracy
         after = (
@@ -138,7 +143,12 @@ class ClassBuild:
             before=Measurement(
                 before, timings.before, float_bytes, golden_set.score(floats, golden, classes)
             ),
-            after=Measurement(after, timings.after, size, golden_set.score(found, golden, classes)),
+            after=Measurement(
+                after,
+                timings.after,
+                size + plans.size_bytes,
+                golden_set.score(found, golden, classes),
+            ),
             drop=drop,
             speed=(
                 speed(timings.before, timings.after) if timings.before and timings.after else None
@@ -179,7 +189,7 @@ class ClassBuild:
             return Timings(
                 found.reference or found.built, found.built, found.where, found.memory_mb
             )
-        if not engines.is_here(self._class.runtime.name):
+        if not engines.is_here(self._class.runtime.name) or not machine.is_of(self._class.arch):
             return Timings(None, None, machine.describe(), None)
         stage = f"{name}: latency, float and built in turn"
         with shop.progress.stage(stage), pinned(self._class.threads):

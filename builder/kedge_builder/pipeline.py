@@ -9,6 +9,8 @@ from pathlib import Path
 
 from kedge_builder.cache import Cache, default_folder
 from kedge_builder.class_build import BuildResult, ClassBuild
+from kedge_builder.compilers.step import compiler_of
+from kedge_builder.compilers.support import check_class
 from kedge_builder.data.curation import CurationOptions
 from kedge_builder.data.curation_step import curated, steps
 from kedge_builder.data.datasets import Data, read_data
@@ -40,6 +42,9 @@ def run(options: BuildOptions, progress: Progress) -> list[BuildResult]:
         ServiceError: No board measured, where boards were asked to.
     """
     options.check()
+    for each in options.classes:
+        check_class(each)
+        compiler_of(each)
     cache = Cache(options.cache or default_folder())
     with (
         output.scratch(options.out) as scratch,

@@ -20,6 +20,7 @@ EXTRA_OF = {
     "build": "builder",
     "device": "operator",
     "events": "operator",
+    "device-class": "agent",
     "explain": "builder",
     "inspect": "builder",
     "keys": "builder",

@@ -11,7 +11,9 @@ from kedge_shared import wire
 from kedge_shared.errors import InputError
 from kedge_shared.ids import Millis, Name, Share
 
-QuantizationForm = Literal["qdq-u8s8", "qdq-s8s8", "nncf-mixed"]
+#: How an engine's numbers are written: three kinds of INT8 that the builder makes, and two that
+#: classes of the catalogue want and it does not.
+QuantizationForm = Literal["qdq-u8s8", "qdq-s8s8", "nncf-mixed", "float16", "rknn-int8"]
 _CLASS_LIMIT_BYTES = 64 * 1024
 
 
@@ -64,6 +66,14 @@ class DeviceClass:
         input_size: Pixels, square.
         threads: Threads an engine may use.
         budgets: Limits of a build.
+        soc: Systems on chip; empty is: any computer.
+        modules: NVIDIA's part numbers, by their beginning; empty is: any.
+        sm: CUDA compute capability times ten that every board of the class has.
+        plan_sm: Those that plans are compiled for beforehand.
+        l4t: Range of Jetson Linux.
+        drivers: Kernel driver → range.
+        gpu: Maker of the GPU that the class computes on; empty is: none, or the SoC's.
+        sources: Field, dotted, → where its number comes from.
     """
 
     name: Name
@@ -77,6 +87,14 @@ class DeviceClass:
     input_size: int = 640
     threads: int = 1
     notes: str = field(default="")
+    soc: tuple[str, ...] = ()
+    modules: tuple[str, ...] = ()
+    sm: int | None = None
+    plan_sm: tuple[int, ...] = ()
+    l4t: str = ""
+    drivers: dict[str, str] = field(default_factory=dict)
+    gpu: str = ""
+    sources: dict[str, str] = field(default_factory=dict)
 
 
 def catalogue() -> dict[str, DeviceClass]:

@@ -11,16 +11,20 @@ from kedge_shared import wire
 from kedge_shared.device_classes import Budgets, RuntimeRange
 from kedge_shared.errors import InputError
 from kedge_shared.ids import Count, Millis, Name, Sha256, Share
+from kedge_shared.plans import OnDevice, Plan, TimingCache
 
 SCHEMA = 1
 MANIFEST_LIMIT_BYTES = 256 * 1024
 #: Nothing larger is a model file we would put on a board.
 FILE_LIMIT_BYTES = 4 * 1024**3
 
-FileRole = Literal["engine", "engine-weights", "golden-references"]
+FileRole = Literal["engine", "engine-weights", "golden-references", "plan", "timing-cache"]
+#: A release may bring several of these: one for each kind of board within the class.
+_SEVERAL = frozenset({"plan", "timing-cache"})
 Head = Literal["yolo-v8", "yolo-end2end"]
 Length = Annotated[int, Meta(ge=1, le=FILE_LIMIT_BYTES)]
 Text = Annotated[str, Meta(max_length=500)]
+Range = Annotated[str, Meta(max_length=100)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +32,8 @@ class FileRef:
     """Immutable bytes, named by what they are.
 
     Attributes:
-        role: What the file is for; ``engine-weights`` is OpenVINO's ``.bin``.
+        role: What the file is for; ``engine-weights`` is OpenVINO's ``.bin``, ``plan`` an engine
+            compiled beforehand, ``timing-cache`` what makes one compile faster.
         name: File name, for people.
         sha256: Hexadecimal.
         length: Bytes.
@@ -48,13 +53,34 @@ class Requires:
         arch: ``platform.machine()`` values.
         sm: CUDA compute capability times ten, for TensorRT plans.
         cpu_flags: Flags of /proc/cpuinfo.
-        memory_mb: Free memory to load it, MiB.
+        memory_mb: Memory of the board, MiB.
+        soc: Systems on chip, such as ``tegra234``.
+        l4t: Range of Jetson Linux.
+        python: Range of the Python that the agent runs on.
+        drivers: Kernel driver (``nvidia``, ``rknpu``) → range.
     """
 
     arch: tuple[str, ...] = ()
     sm: int | None = None
     cpu_flags: tuple[str, ...] = ()
     memory_mb: Millis | None = None
+    soc: tuple[str, ...] = ()
+    l4t: Range = ""
+    python: Range = ""
+    drivers: Annotated[dict[str, Range], Meta(max_length=8)] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fallback:
+    """What carries out the build's engine file where no plan fits: slower, and said to be so.
+
+    Attributes:
+        runtime: What loads it instead.
+        requires: What a board must have for that.
+    """
+
+    runtime: RuntimeRange
+    requires: Requires = Requires()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -225,6 +251,10 @@ class Manifest:
         overrides: Budgets missed and accepted.
         provenance: Where it came from.
         verdict: The builder's verdict; ``undecided`` needs the policy's leave.
+        plans: Engines compiled beforehand: of the engine, or the engine itself.
+        timing_caches: For boards that compile it themselves.
+        on_device: What compiling it on the board takes.
+        fallback: What else may carry out the engine, or ``None``.
     """
 
     schema: Annotated[int, Meta(ge=1, le=SCHEMA)]
@@ -244,6 +274,10 @@ class Manifest:
     measured: tuple[Measured, ...] = ()
     overrides: tuple[Override, ...] = ()
     verdict: Literal["pass", "overridden", "undecided"] = "pass"
+    plans: Annotated[tuple[Plan, ...], Meta(max_length=12)] = ()
+    timing_caches: Annotated[tuple[TimingCache, ...], Meta(max_length=12)] = ()
+    on_device: OnDevice = field(default_factory=OnDevice)
+    fallback: Fallback | None = None
 
     def file(self, role: FileRole) -> FileRef:
         """Returns the one file with ``role``.
@@ -259,7 +293,7 @@ class Manifest:
     @property
     def engine_files(self) -> tuple[FileRef, ...]:
         """The files that the runtime loads."""
-        return tuple(each for each in self.files if each.role != "golden-references")
+        return tuple(each for each in self.files if each.role in {"engine", "engine-weights"})
 
     @property
     def engine_hash(self) -> str:
@@ -281,15 +315,31 @@ def read_manifest(data: bytes | memoryview) -> Manifest:
     """Decodes a manifest and checks what the field types cannot say.
 
     Raises:
-        InputError: Malformed, too large, roles missing or twice, or references not listed.
+        InputError: Malformed, too large, roles missing or twice, or something named that is not
+            among its files.
     """
     if len(data) > MANIFEST_LIMIT_BYTES:
         raise InputError(f"manifest is larger than {MANIFEST_LIMIT_BYTES} bytes")
     manifest = wire.decode(data, Manifest, "manifest")
-    roles = [each.role for each in manifest.files]
+    roles = [each.role for each in manifest.files if each.role not in _SEVERAL]
     if len(set(roles)) != len(roles):
         raise InputError("manifest lists two files for one role")
     if manifest.file("golden-references").sha256 != manifest.golden.references:
         raise InputError("manifest's golden references are not among its files")
     manifest.file("engine")
+    _check_plans(manifest)
     return manifest
+
+
+def _check_plans(manifest: Manifest) -> None:
+    files = {each.sha256: each.role for each in manifest.files}
+    for plan in manifest.plans:
+        if files.get(plan.file) not in {"engine", "plan"}:
+            raise InputError(f"manifest's plan {plan.file[:12]} is not among its files")
+        if plan.runtime != manifest.runtime.name:
+            raise InputError(
+                f"manifest's plan is for {plan.runtime}, its runtime is {manifest.runtime.name}"
+            )
+    for cache in manifest.timing_caches:
+        if files.get(cache.file) != "timing-cache":
+            raise InputError(f"manifest's timing cache {cache.file[:12]} is not among its files")

@@ -52,6 +52,19 @@ class DeviceFacts:
         runtimes: Runtime → version, of those that import on the board.
         sm: CUDA compute capability times ten, or ``None``.
         agent: Version of the agent.
+        board: What the board calls itself, for people.
+        soc: System on chip, such as ``tegra234``; empty on computers that have none.
+        module: Part of a family's board, such as NVIDIA's ``p3767-0005``.
+        l4t: Release of Jetson Linux.
+        jetpack: NVIDIA's name for it.
+        python: That the agent runs on.
+        drivers: Kernel driver (``nvidia``, ``rknpu``) → version.
+        libraries: Vendor's library on the disk → version, whether or not the agent loads it.
+        lean_runtimes: Releases of TensorRT whose lean runtime is on the disk.
+        gpus: Makers of the GPUs on the bus: ``intel``, ``nvidia``, ``amd``.
+        gpu_memory_mb: A discrete GPU's own memory, MiB, or ``None``.
+        ways: What the agent can do besides loading an engine as it was sent: ``plans`` (choose
+            one of several), ``lean`` (version-compatible ones), ``build``, ``fallback``.
     """
 
     arch: str
@@ -60,6 +73,18 @@ class DeviceFacts:
     cpu_flags: tuple[str, ...] = ()
     sm: int | None = None
     agent: str = ""
+    board: str = ""
+    soc: str = ""
+    module: str = ""
+    l4t: str = ""
+    jetpack: str = ""
+    python: str = ""
+    drivers: dict[str, str] = field(default_factory=dict)
+    libraries: dict[str, str] = field(default_factory=dict)
+    lean_runtimes: tuple[str, ...] = ()
+    gpus: tuple[str, ...] = ()
+    gpu_memory_mb: float | None = None
+    ways: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,7 +15,8 @@ from kedge_shared.device_classes import catalogue, find_class
 from kedge_shared.errors import InputError
 from kedge_shared.manifest import MANIFEST_LIMIT_BYTES, Golden, read_manifest
 from kedge_shared.policy import read_policy
-from kedge_shared.resolver import in_range, resolve
+from kedge_shared.resolver import resolve
+from kedge_shared.versions import in_range
 from tests.shared.samples import HASH, facts, manifest, policy
 
 

@@ -20,6 +20,38 @@ class GpuReading:
     throttled: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class Gpu:
+    """What the first GPU is.
+
+    Attributes:
+        sm: CUDA compute capability times ten.
+        memory_mb: Its own memory, MiB.
+    """
+
+    sm: int
+    memory_mb: float
+
+
+def device() -> Gpu | None:
+    """Returns what the first GPU is; ``None`` without the binding, the driver or a GPU."""
+    try:
+        import pynvml
+    except ImportError:
+        return None
+    try:
+        pynvml.nvmlInit()
+        try:
+            gpu = pynvml.nvmlDeviceGetHandleByIndex(0)
+            major, minor = pynvml.nvmlDeviceGetCudaComputeCapability(gpu)
+            memory = pynvml.nvmlDeviceGetMemoryInfo(gpu).total
+            return Gpu(10 * major + minor, round(memory / 2**20, 1))
+        finally:
+            pynvml.nvmlShutdown()
+    except pynvml.NVMLError:
+        return None
+
+
 def look() -> GpuReading | None:
     """Returns what NVML says; ``None`` without the binding, the driver or a GPU."""
     try:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import platform
 import resource
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 
 from kedge_shared.machine import describe
 
-__all__ = ["describe", "peak_memory_mb", "tools"]
+__all__ = ["describe", "is_of", "peak_memory_mb", "tools"]
 
 _TOOLS = (
     "kedge",
@@ -18,6 +19,7 @@ _TOOLS = (
     "onnxruntime",
     "openvino",
     "nncf",
+    "tensorrt_rtx",
 )
 
 
@@ -30,6 +32,11 @@ def tools() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
+
+
+def is_of(arch: Sequence[str]) -> bool:
+    """Says whether this machine's times say anything of boards of ``arch``; empty is: any."""
+    return not arch or platform.machine() in arch
 
 
 def peak_memory_mb() -> float:

@@ -33,7 +33,8 @@ from kedge_shared.client import Client
 from kedge_shared.device_classes import DeviceClass
 from kedge_shared.errors import KedgeError, ServiceError
 from kedge_shared.ids import fresh_id, sha256_hex
-from kedge_shared.manifest import FileRef, InputSpec, OutputSpec, Requires
+from kedge_shared.manifest import FileRef, InputSpec, OutputSpec
+from kedge_shared.resolver import requires
 from kedge_shared.timing import Latency
 from kedge_shared.vision import Frame
 
@@ -129,7 +130,7 @@ def measure_remotely(
         now = int(time.time())
         job = BenchJob(
             id=fresh_id("bj"), device_class=device_class.name, runtime=device_class.runtime,
-            requires=Requires(arch=device_class.arch, cpu_flags=device_class.cpu_flags),
+            requires=requires(device_class),
             engines=_engines(built, reference), input=given, output=read,
             threads=device_class.threads, seconds=seconds,
             noise=NoiseFrames(height=given.height, width=given.width),

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from kedge_builder.compilers.step import Plans
 from kedge_builder.data.datasets import Sample
 from kedge_builder.judge.acceptance import Decision, Figures
 from kedge_builder.measure.engines import EngineFile
@@ -33,11 +34,11 @@ from kedge_shared.manifest import (
     Golden,
     Manifest,
     Provenance,
-    Requires,
     Shadow,
     Tolerances,
 )
 from kedge_shared.manifest import Measured as MeasuredFigure
+from kedge_shared.resolver import requires
 from kedge_shared.timing import Speed, Timed
 
 REFERENCES = "golden-references.json"
@@ -134,6 +135,7 @@ def make_manifest(
     device_class: DeviceClass,
     source: Source,
     files: Sequence[EngineFile],
+    plans: Plans,
     measured: Measured,
     decision: Decision,
     made_from: Provenance,
@@ -142,7 +144,7 @@ def make_manifest(
     """Returns the manifest of a build; it is written only if the build may be published."""
     references = write_references(measured.references)
     digest = sha256_hex(references)
-    refs = [_ref(each) for each in files]
+    refs = [_ref(each) for each in (*files, *plans.files)]
     refs.append(
         FileRef(role="golden-references", name=REFERENCES, sha256=digest, length=len(references))
     )
@@ -156,7 +158,7 @@ def make_manifest(
         release_counter=options.release_counter,
         device_class=device_class.name,
         runtime=device_class.runtime,
-        requires=Requires(arch=device_class.arch, cpu_flags=device_class.cpu_flags),
+        requires=requires(device_class),
         files=tuple(refs),
         input=source.given,
         output=source.read,
@@ -167,6 +169,7 @@ def make_manifest(
         overrides=decision.overrides,
         shadow=terms,
         verdict=verdict,
+        plans=plans.plans,
     )
 
 
