@@ -1,0 +1,107 @@
+"""Chaos: `kill -9` of a real agent's processes, and real power cuts on ext4.
+
+    python benchmarks/chaos.py [--json] [--kills 500] [--cuts 300] [--seed 1]
+
+Kills fall on supervisor, updater, runner and preflight child of one agent as it really runs, while
+releases of a real detector go back and forth. Power cuts are of a loop image (root and loop devices
+are needed), under the agent's real updater with a simulated runner; after each the runner's own
+start loads the engine by the real runtime. After every blow everything is checked anew.
+"""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+import tempfile
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+from benchmarks import chaos_cuts, chaos_kills
+from benchmarks.chaos_board import Record
+from benchmarks.common import Row, as_object, as_table
+from kedge_shared import machine
+
+_FINDINGS = {
+    "engine": "no verified engine served or could be",
+    "altered": "stored files that are not what their name says",
+    "state": "journals or slots unreadable or at odds",
+    "forgotten": "acknowledged states or metadata lost",
+    "blamed": "engines blamed for it",
+    "stuck": "starts or updates that did not end",
+}
+
+
+def main() -> int:
+    """Tries and prints; the exit status is 1 where something did not hold."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--kills", type=int, default=500)
+    parser.add_argument("--cuts", type=int, default=300)
+    parser.add_argument("--seed", type=int, default=1)
+    options = parser.parse_args()
+    # So that everything is put away then too: mounts, loop devices, processes.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    rows: list[Row] = []
+    with suppress(KeyboardInterrupt), tempfile.TemporaryDirectory(prefix="kedge-chaos-") as folder:
+        for trial in (_kills, _cuts):
+            rows += trial(Path(folder), options)
+    print(as_object(machine.describe(), rows) if options.json else as_table(rows, ""))
+    return 1 if any(each.holds is False for each in rows) else 0
+
+
+def _kills(home: Path, options: argparse.Namespace) -> list[Row]:
+    if not options.kills:
+        return []
+    record, lost = chaos_kills.run(home / "kills", options.kills, options.seed)
+    return [
+        *_rows(record, "kills", options.kills),
+        Row(name="kills: frames lost while the runner lived", value=lost, unit="frames", target=0,
+            holds=lost == 0),
+        *_times(record, "kills: from the kill to frames and commands again"),
+    ]  # fmt: skip
+
+
+def _cuts(home: Path, options: argparse.Namespace) -> list[Row]:
+    if not options.cuts:
+        return []
+    if why := chaos_cuts.why_not():
+        return [Row(name=f"cuts survived: not measured, {why}", value=None, unit="cuts",
+                    target=options.cuts)]  # fmt: skip
+    record = chaos_cuts.run(home / "cuts", options.cuts, options.seed)
+    return [
+        *_rows(record, "cuts", options.cuts),
+        *_times(record, "cuts: from the mount to an engine in memory"),
+    ]
+
+
+def _rows(record: Record, what: str, planned: int) -> list[Row]:
+    print(file=sys.stderr)
+    well = record.survived
+    rows = [
+        Row(name=f"{what} survived", value=well, unit=what, target=planned, holds=well >= planned)
+    ]
+    for kind, said in _FINDINGS.items():
+        count = record.found[kind]
+        rows.append(Row(name=f"{what}: {said}", value=count, unit="times", target=0,
+                        holds=count == 0))  # fmt: skip
+    rows.append(Row(name=f"{what}: sent again of files that were whole", value=record.again,
+                    unit="bytes", target=0, holds=record.again == 0))  # fmt: skip
+    rows.append(Row(name=f"{what}: updates confirmed meanwhile", value=record.updates, unit=""))
+    rows.append(Row(name=f"{what}: updates that had to be begun again", value=record.retried,
+                    unit=""))  # fmt: skip
+    return rows
+
+
+def _times(record: Record, name: str) -> list[Row]:
+    ordered = sorted(record.recoveries)
+    figures: list[tuple[str, Callable[[list[float]], float]]] = [
+        ("median", lambda each: each[len(each) // 2]),
+        ("longest", lambda each: each[-1]),
+    ]
+    return [Row(name=f"{name}, {said}", value=of(ordered), unit="s") for said, of in figures]
+
+
+if __name__ == "__main__":
+    sys.exit(main())
