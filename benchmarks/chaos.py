@@ -18,6 +18,9 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+#: Run by its path, only this folder is searched for modules.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
 from benchmarks import chaos_cuts, chaos_kills
 from benchmarks.chaos_board import Record
 from benchmarks.common import Row, as_object, as_table

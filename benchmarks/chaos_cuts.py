@@ -119,6 +119,7 @@ class Cuts:
         self, disk: Disk, operator: Operator, whole: Whole, record: Record, seed: int
     ) -> None:
         self._disk, self._operator, self._whole, self._record = disk, operator, whole, record
+        self._log = disk.at.with_name("board.log")
         self._rng = random.Random(seed)
         self._context = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload(["benchmarks.chaos_life"])
@@ -163,6 +164,7 @@ class Cuts:
             root=self._operator.world.trust.root, name=board.name, token=board.token,
             step=rng.randrange(_STEPS) if at_step else None, active=_slot(begun.active),
             previous=_slot(begun.previous), fell_back=begun.fell_back,
+            log=self._log,
         )  # fmt: skip
         self._record.recoveries.append(time.monotonic() - began)
         with self._alive(life) as (process, pipe):
@@ -215,7 +217,7 @@ class Cuts:
             if self._keep_busy(go_on=not resting) and resting:
                 return True
             if time.monotonic() > until:
-                self._record.note("stuck", f"no end of {board.saved[-1:]}")
+                self._record.note("stuck", f"no end of {board.saved[-1:]}\n{self._tail()}")
                 self._operator.give_up()
                 return resting
             time.sleep(0.01)
@@ -250,6 +252,9 @@ class Cuts:
 
     def _is_enrolled(self) -> bool:
         return any(each.id == self._board.name for each in self._operator.world.operator.devices())
+
+    def _tail(self) -> str:
+        return self._log.read_text(errors="replace")[-2000:]
 
     def _renew(self) -> None:
         """The updater gave up: it has lost its way into the fleet."""

@@ -54,6 +54,7 @@ class Life:
         fell_back: Why its runner took the older engine.
         step: Step of a write at which the power goes; ``None`` is: when somebody else cuts it.
         kill: End by SIGKILL there instead: the disk keeps what was written.
+        log: Where its log goes.
     """
 
     disk: Path
@@ -66,6 +67,7 @@ class Life:
     fell_back: str = ""
     step: int | None = None
     kill: bool = False
+    log: Path = Path(os.devnull)
 
     @property
     def state_dir(self) -> Path:
@@ -143,6 +145,8 @@ class Fuse:
 def live(life: Life, pipe: Connection) -> None:
     """Runs the updater until the power goes or somebody ends it."""
     fuse = Fuse(life)
+    with life.log.open("ab") as log:
+        os.dup2(log.fileno(), 2)
 
     def tell(what: str, lasts: bool, body: str) -> None:
         pipe.send_bytes(msgspec.json.encode(Saved(what, lasts, body)))

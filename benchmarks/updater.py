@@ -18,6 +18,9 @@ from pathlib import Path
 
 import yaml
 
+#: Run by its path, only this folder is searched for modules.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
 from benchmarks.common import Row, as_object, as_table
 from kedge_shared import api, machine
 from tests.sim.world import World, world

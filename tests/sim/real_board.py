@@ -120,7 +120,7 @@ class RealBoard:
         return None
 
     def serves(self, after: float) -> str:
-        """Returns the release of the newest frame, if it is younger than ``after``, Unix seconds."""
+        """Returns the release of the newest frame, if it came after ``after`` (Unix seconds)."""
         last = self.last_frame()
         return str(last["release"]) if last is not None and last["t"] > after else ""
 
