@@ -19,7 +19,6 @@ import msgspec
 
 from benchmarks.chaos_board import Record, Whole, check_journal, examine
 from benchmarks.chaos_fleet import Operator, fleet
-from benchmarks.chaos_life import Life, Saved, cut_power, live
 from kedge_agent.blobs import BlobStore
 from kedge_agent.detector import Detector
 from kedge_agent.local_protocol import Slot
@@ -28,6 +27,7 @@ from kedge_agent.slots import read_slots
 from kedge_agent.start import CRASH_LOOP, Begun, Starts, load_at_start
 from kedge_agent.state import State, read_state
 from kedge_shared.phases import TERMINAL, Phase
+from tests.sim.life import Life, Saved, cut_power, live
 
 _IMAGE_MB = 48
 #: Cuts after which a new board takes the place of the old one: enrolment and the first engine are
@@ -122,7 +122,7 @@ class Cuts:
         self._log = disk.at.with_name("board.log")
         self._rng = random.Random(seed)
         self._context = multiprocessing.get_context("forkserver")
-        self._context.set_forkserver_preload(["benchmarks.chaos_life"])
+        self._context.set_forkserver_preload(["tests.sim.life"])
         self._boards = 0
         self._board = self._another()
 

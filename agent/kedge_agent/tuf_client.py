@@ -12,12 +12,13 @@ import httpx
 from tuf.api.exceptions import DownloadError, ExpiredMetadataError, RepositoryError
 from tuf.api.metadata import TargetFile
 
+from kedge_agent.blobs import BlobStore
 from kedge_agent.disk import write_whole
 from kedge_agent.network import tls
 from kedge_agent.server_client import TIMEOUT
 from kedge_agent.tuf_metadata import LIMITS, TrustedMetadata
 from kedge_shared import wire
-from kedge_shared.errors import ServiceError, StorageError, TrustError
+from kedge_shared.errors import InputError, ServiceError, StorageError, TrustError
 from kedge_shared.ids import sha256_hex
 from kedge_shared.trust import DIRECTOR_LIMIT_BYTES, DIRECTOR_PATH, DirectorKey
 from kedge_shared.tuf_fetcher import HttpxFetcher
@@ -126,6 +127,8 @@ class ImageRepository:
     def fetch(self, path: str, limit_bytes: int, store: Path) -> bytes:
         """Returns a target's bytes, verified, and keeps them among the blobs.
 
+        What lies there whole is not fetched again.
+
         Args:
             path: Target path.
             limit_bytes: Longest that is accepted, whatever the metadata says.
@@ -138,10 +141,13 @@ class ImageRepository:
         info = self._info(path)
         if info.length > limit_bytes:
             raise TrustError("length", f"{path} is larger than {limit_bytes} bytes")
+        digest = info.hashes["sha256"]
+        kept = _kept(BlobStore(store), digest, info.length)
+        if kept is not None:
+            return kept
         with self._told("hash", path):
             data = self._metadata.download(info, f"{self._server}/tuf/targets/")
-            digest = sha256_hex(data)
-            if digest != info.hashes["sha256"]:
+            if sha256_hex(data) != digest:
                 raise TrustError("hash", f"{path} was altered")
             store.mkdir(parents=True, exist_ok=True)
             write_whole(store / digest, data)
@@ -175,3 +181,12 @@ class ImageRepository:
             raise ServiceError(f"server {self._server} does not answer: {error}") from None
         except OSError as error:
             raise StorageError(f"{what} cannot be written: {error.strerror or error}") from None
+
+
+def _kept(store: BlobStore, digest: str, length: int) -> bytes | None:
+    """Returns a target that this board has whole, or ``None``: then it is fetched (anew)."""
+    try:
+        with store.open_verified(digest, length) as blob:
+            return bytes(blob.view)
+    except (InputError, StorageError, TrustError):
+        return None
