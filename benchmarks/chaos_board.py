@@ -91,9 +91,15 @@ class Whole:
     traffic: Traffic
     before: dict[str, int] = field(default_factory=dict)
 
+    def swept(self) -> int:
+        """Returns bytes sent again so far, before the board removes what it needs no more."""
+        again = sum(self.traffic.sent[name] - sent for name, sent in self.before.items())
+        self.before = {}
+        return again
+
     def settle(self, state_dir: Path) -> int:
         """Returns bytes sent since the last call of files that were whole then; looks anew."""
-        again = sum(self.traffic.sent[name] - sent for name, sent in self.before.items())
+        again = self.swept()
         found = [*_whole(state_dir / "blobs"), *_whole(state_dir / "partial")]
         self.before = {name: self.traffic.sent[name] for name in found}
         return again

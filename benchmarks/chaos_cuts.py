@@ -51,22 +51,31 @@ class Disk:
     """
 
     def __init__(self, home: Path) -> None:
-        self._image, self.at = home / "disk.img", home / "disk"
+        image, self.at = home / "disk.img", home / "disk"
         self.at.mkdir()
+        with image.open("wb") as file:
+            file.truncate(_IMAGE_MB * 2**20)
+        # One loop device for all mounts: another might still write what a cut has left in memory.
+        self._loop = _run("losetup", "--find", "--show", str(image))
         self._mounted = False
 
     def format(self) -> None:
         """Makes it empty."""
         self.unmount()
-        with self._image.open("wb") as file:
-            file.truncate(_IMAGE_MB * 2**20)
-        _run("mkfs.ext4", "-q", "-F", str(self._image))
+        _run("mkfs.ext4", "-q", "-F", self._loop)
         self.mount()
 
     def mount(self) -> None:
         """Mounts it; ext4 replays what reached its log."""
-        _run("mount", "-o", "loop", str(self._image), str(self.at))
+        where = os.fsencode(self.at)
+        if _libc.mount(self._loop.encode(), where, b"ext4", 0, None) != 0:
+            raise OSError(ctypes.get_errno(), "the image cannot be mounted")
         self._mounted = True
+
+    def close(self) -> None:
+        """Gives mount and loop device back."""
+        self.unmount()
+        _run("losetup", "--detach", self._loop)
 
     def unmount(self) -> None:
         """Unmounts it; whoever had files open on it must have ended."""
@@ -123,7 +132,7 @@ class Cuts:
         self._rng = random.Random(seed)
         self._context = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload(["tests.sim.life"])
-        self._boards = 0
+        self._boards, self._moment = 0, ""
         self._board = self._another()
 
     def run(self) -> None:
@@ -167,6 +176,7 @@ class Cuts:
             log=self._log,
         )  # fmt: skip
         self._record.recoveries.append(time.monotonic() - began)
+        self._moment = "at any moment" if life.step is None else f"at step {life.step}"
         with self._alive(life) as (process, pipe):
             soon = time.monotonic() + rng.uniform(0, _LONGEST_LIFE)
             rested = self._follow(process, pipe, None if at_step or board.uncut else soon)
@@ -273,7 +283,8 @@ class Cuts:
             record.note("state", wrong)
         state = examine(state_dir, self._operator.signed, record)
         if board.saved and state not in board.saved:
-            record.note("forgotten", f"saved {_brief(board.saved[0])}, found {_brief(state)}")
+            record.note("forgotten", f"saved {_brief(board.saved[0])}, found {_brief(state)} "
+                                     f"({self._moment})")  # fmt: skip
         board.saved = [state]
         version = _timestamp(state_dir)
         if version < board.timestamp:
@@ -296,6 +307,8 @@ class Cuts:
             state = read_state(line.body.encode())
             # While it is being saved, a cut may leave either.
             board.saved = [state] if line.lasts else [*board.saved, state]
+            if state.deployment is not None and state.deployment.phase is Phase.CONFIRMED:
+                self._record.again += self._whole.swept()
         elif line.what == "error":
             self._record.note("stuck", line.body)
 
@@ -331,8 +344,8 @@ def _brief(state: State) -> str:
     return f"{deployment.id} in {deployment.phase.value}" if deployment else "nothing"
 
 
-def _run(*command: str) -> None:
-    subprocess.run(command, check=True, capture_output=True)
+def _run(*command: str) -> str:
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
 
 def why_not() -> str:
@@ -353,5 +366,5 @@ def run(home: Path, count: int, seed: int) -> Record:
         try:
             Cuts(disk, operator, Whole(traffic), record, seed).run()
         finally:
-            disk.unmount()
+            disk.close()
     return record

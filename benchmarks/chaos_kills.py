@@ -28,6 +28,8 @@ _UPDATE_SECONDS = 120.0
 _MOST_RUNNERS = 2
 _MOST_BLOWS = 4
 _LONGEST_DELAY = 5.0
+#: From a confirmation until what nobody needs is gone, at the most.
+_SWEEP_SECONDS = 0.5
 _SETTINGS = {
     "poll_seconds": 0.2, "telemetry_seconds": 5, "preflight_rounds": 4,
     "download_kib_per_second": 1024, "shadow": {"seconds": 0.5},
@@ -146,11 +148,13 @@ class Kills:
         serving = self._board.state().active
         if not wait_until(lambda: self._serves(serving), _PATIENCE_SECONDS):
             record.note("engine", f"the loop does not serve what was confirmed: {serving}")
-        record.again += self._whole.settle(self._board.state_dir)
+        record.again += self._whole.swept()
+        time.sleep(_SWEEP_SECONDS)
+        self._whole.settle(self._board.state_dir)
 
     def _serves(self, serving: object) -> bool:
         runner = self._board.runner()
-        return runner is not None and runner.active == serving
+        return runner is not None and runner.active == serving and runner.previous is None
 
     def _rests(self, deployment: str) -> bool:
         state = self._board.state().deployment

@@ -37,6 +37,7 @@ from tests.sim.runner import SimRunner
 #: ext4: from now on nothing reaches the medium, the journal's log included.
 _SHUTDOWN, _NO_LOG_FLUSH = 0x8004587D, 2
 _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT
+_CHANGES = frozenset({"os.rename", "os.remove", "os.mkdir", "os.rmdir"})
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,8 @@ class Life:
         previous: What its runner keeps beside it.
         fell_back: Why its runner took the older engine.
         step: Step of a write at which the power goes; ``None`` is: when somebody else cuts it.
-        kill: End by SIGKILL there instead: the disk keeps what was written.
+        kill: End by SIGKILL instead, and count only what gives a state or a file its place:
+            commits of the journal and renames. The disk keeps what was written.
         log: Where its log goes.
     """
 
@@ -105,7 +107,7 @@ class Fuse:
     def __init__(self, life: Life) -> None:
         self._life, self.steps = life, 0
 
-    def step(self, *_: object) -> None:
+    def step(self) -> None:
         """Called before each step."""
         if self.steps == self._life.step:
             if not self._life.kill:
@@ -123,23 +125,33 @@ class Fuse:
             real_fsync(fd)
             self.step()
 
-        os.fsync = fsync
+        if not self._life.kill:
+            os.fsync = fsync
         real_connect = sqlite3.connect
 
         def connect(*arguments: Any, **options: Any) -> sqlite3.Connection:
-            found = real_connect(*arguments, **options)
-            found.set_trace_callback(self.step)
+            found: sqlite3.Connection = real_connect(*arguments, **options)
+            found.set_trace_callback(self._executes)
             return found
 
         journal.sqlite3.connect = connect  # type: ignore[attr-defined]
 
+    def _executes(self, statement: str) -> None:
+        if statement == "COMMIT" or not self._life.kill:
+            self.step()
+
     def _heard(self, event: str, arguments: tuple[Any, ...]) -> None:
-        if event in {"os.rename", "os.remove", "os.mkdir", "os.rmdir"} or (
-            event == "open" and isinstance(arguments[2], int) and arguments[2] & _WRITES
-        ):
-            path = arguments[0]
-            if isinstance(path, (str, os.PathLike)) and str(path).startswith(str(self._life.disk)):
-                self.step()
+        if event not in _CHANGES and not (event == "open" and _writes(arguments[2])):
+            return
+        if self._life.kill and event != "os.rename":
+            return
+        path = arguments[0]
+        if isinstance(path, (str, os.PathLike)) and str(path).startswith(str(self._life.disk)):
+            self.step()
+
+
+def _writes(flags: object) -> bool:
+    return isinstance(flags, int) and bool(flags & _WRITES)
 
 
 def live(life: Life, pipe: Connection) -> None:
@@ -180,9 +192,10 @@ def _listen(tell: Callable[[str, bool, str], None]) -> None:
     async def preflight(_: PreflightJob, __: float) -> PreflightResult:
         return GOOD
 
-    update.run_preflight = preflight
-    update._LOOK_SECONDS = 0.02
-    facts.gather = samples.facts
+    changes = {(update, "run_preflight"): preflight, (update, "_LOOK_SECONDS"): 0.02,
+               (facts, "gather"): samples.facts}  # fmt: skip
+    for (module, name), value in changes.items():
+        setattr(module, name, value)
 
 
 async def _updater(life: Life, beat: Callable[[], None]) -> None:
