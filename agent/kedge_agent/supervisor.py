@@ -68,6 +68,8 @@ class Child:
                     STARTS_ENV: str(failures + 1),
                     limits.PARENT_ENV: str(os.getpid()),
                 },
+                # Ctrl-C at a terminal is for the supervisor, which ends both in order.
+                start_new_session=True,
             )
             if self._stopping.is_set():  # while it was being started
                 self._process.terminate()

@@ -1,4 +1,4 @@
-"""``kill -9`` and power cuts: always back on a verified engine. Hundreds: ``benchmarks/chaos.py``."""
+"""``kill -9`` and power cuts: always back on a verified engine (more: ``benchmarks/chaos.py``)."""
 
 from __future__ import annotations
 
@@ -94,8 +94,11 @@ class Steps:
         self._world.tick()
         if not self._world.operator.rollouts():
             self.roll_out("1.0")
-        rows = self._world.operator.rollout_deployments(self.rollout)
-        return max(rows, key=lambda each: each.assigned).phase in TERMINAL
+        client = self._world.operator
+        (row,) = client.rollout_deployments(self.rollout)
+        if row.phase in TERMINAL - {Phase.CONFIRMED}:
+            client.change_rollout(self.rollout, "stop")
+        return row.phase in TERMINAL and client.rollout(self.rollout).state != "running"
 
 
 SIGNED = {

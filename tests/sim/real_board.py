@@ -68,17 +68,20 @@ class RealBoard:
         """Returns what runs: supervisor, updater, runner, preflight → process id."""
         supervisor = self.processes.pid(self.name)
         found = {"supervisor": supervisor} if self.processes.alive(self.name) else {}
-        for task in Path("/proc").iterdir():
-            if not task.name.isdigit():
-                continue
+        mine = {supervisor}
+        # Children have larger ids than their parents, but for once in 4 million processes.
+        for task in sorted(
+            int(each.name) for each in Path("/proc").iterdir() if each.name.isdigit()
+        ):
             with suppress(OSError, IndexError):
-                stat = (task / "stat").read_text().rsplit(")", 1)[1].split()
-                if int(stat[3]) != supervisor or stat[0] == "Z":  # its session
+                stat = Path(f"/proc/{task}/stat").read_text().rsplit(")", 1)[1].split()
+                if int(stat[1]) not in mine or stat[0] == "Z":
                     continue
-                words = (task / "cmdline").read_bytes().decode().split("\0")
+                mine.add(task)
+                words = Path(f"/proc/{task}/cmdline").read_bytes().decode().split("\0")
                 for role, module in _MODULES.items():
                     if f"kedge_agent.{module}" in words:
-                        found[role] = int(task.name)
+                        found[role] = task
         return found
 
     def kill(self, *roles: str) -> dict[str, int]:
