@@ -204,7 +204,7 @@ async def _updater(life: Life, beat: Callable[[], None]) -> None:
         device_class="x86-onnxruntime", source=SourceSpec(kind="video", path=Path("none.mp4")),
         tags={"board": life.name}, poll_seconds=0.2, disk_reserve_mb=0, telemetry_seconds=1,
         shadow=ShadowSettings(seconds=0.05),
-        probation=ProbationSettings(seconds=0.05, max_seconds=20, min_frames=30),
+        probation=ProbationSettings(seconds=0.05, max_seconds=900, min_frames=30),
     )  # fmt: skip
     os.environ["KEDGE_ENROL_TOKEN"] = life.token
     settings.state_dir.mkdir(mode=0o700, exist_ok=True)
