@@ -46,42 +46,46 @@ def main() -> int:
     options = parser.parse_args()
     # So that everything is put away then too: mounts, loop devices, processes.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    rows: list[Row] = []
+    kills, cuts = Record("kill -9", options.kills), Record("power cuts", options.cuts)
+    why_not = chaos_cuts.why_not()
+    # What was tried until Ctrl-C is told all the same.
     with suppress(KeyboardInterrupt), tempfile.TemporaryDirectory(prefix="kedge-chaos-") as folder:
-        for trial in (_kills, _cuts):
-            rows += trial(Path(folder), options)
+        if kills.planned:
+            chaos_kills.run(Path(folder) / "kills", kills, options.seed)
+        if cuts.planned and not why_not:
+            chaos_cuts.run(Path(folder) / "cuts", cuts, options.seed)
+    print(file=sys.stderr)
+    rows = [*_kills(kills), *_cuts(cuts, why_not)]
     print(as_object(machine.describe(), rows) if options.json else as_table(rows, ""))
     return 1 if any(each.holds is False for each in rows) else 0
 
 
-def _kills(home: Path, options: argparse.Namespace) -> list[Row]:
-    if not options.kills:
-        return []
-    record, lost = chaos_kills.run(home / "kills", options.kills, options.seed)
+def _kills(record: Record) -> list[Row]:
+    if not record.done:
+        return _none("kills", record, "interrupted")
     return [
-        *_rows(record, "kills", options.kills),
-        Row(name="kills: frames lost while the runner lived", value=lost, unit="frames", target=0,
-            holds=lost == 0),
-        *_times(record, "kills: from the kill to frames and commands again"),
+        *_rows(record, "kills"),
+        Row(name="kills: frames lost while the runner lived", value=record.lost, unit="frames",
+            target=0, holds=record.lost == 0),
+        *_times(record, "kills: until frames and commands again"),
     ]  # fmt: skip
 
 
-def _cuts(home: Path, options: argparse.Namespace) -> list[Row]:
-    if not options.cuts:
+def _cuts(record: Record, why_not: str) -> list[Row]:
+    if not record.done:
+        return _none("cuts", record, why_not or "interrupted")
+    return [*_rows(record, "cuts"), *_times(record, "cuts: until an engine is in memory")]
+
+
+def _none(what: str, record: Record, why: str) -> list[Row]:
+    if not record.planned:
         return []
-    if why := chaos_cuts.why_not():
-        return [Row(name=f"cuts survived: not measured, {why}", value=None, unit="cuts",
-                    target=options.cuts)]  # fmt: skip
-    record = chaos_cuts.run(home / "cuts", options.cuts, options.seed)
-    return [
-        *_rows(record, "cuts", options.cuts),
-        *_times(record, "cuts: from the mount to an engine in memory"),
-    ]
+    return [Row(name=f"{what} survived: not measured ({why})", value=None, unit=what,
+                target=record.planned)]  # fmt: skip
 
 
-def _rows(record: Record, what: str, planned: int) -> list[Row]:
-    print(file=sys.stderr)
-    well = record.survived
+def _rows(record: Record, what: str) -> list[Row]:
+    well, planned = record.survived, record.planned
     rows = [
         Row(name=f"{what} survived", value=well, unit=what, target=planned, holds=well >= planned)
     ]

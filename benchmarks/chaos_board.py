@@ -44,6 +44,7 @@ class Record:
         recoveries: Seconds from each blow to the board's own work again.
         updates: Confirmed.
         retried: Updates that an operator had to begin again.
+        lost: Frames that are missing although their runner lived.
     """
 
     title: str
@@ -54,6 +55,7 @@ class Record:
     recoveries: list[float] = field(default_factory=list)
     updates: int = 0
     retried: int = 0
+    lost: int = 0
     _struck: set[int] = field(default_factory=set)
     _began: float = field(default_factory=time.monotonic)
 

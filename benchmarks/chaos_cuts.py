@@ -357,14 +357,11 @@ def why_not() -> str:
     return ""
 
 
-def run(home: Path, count: int, seed: int) -> Record:
-    """Runs the trial."""
-    record = Record("power cuts", count)
-    home.mkdir(parents=True)
+def run(home: Path, record: Record, seed: int) -> None:
+    """Runs the trial; what was found until an interruption is in the record."""
     with fleet(home) as (operator, traffic):
         disk = Disk(home)
         try:
             Cuts(disk, operator, Whole(traffic), record, seed).run()
         finally:
             disk.close()
-    return record

@@ -170,15 +170,11 @@ def _scenes(folder: Path) -> Path:
     return folder
 
 
-def run(home: Path, count: int, seed: int) -> tuple[Record, int]:
-    """Runs the trial.
-
-    Returns:
-        What was found, and frames lost while their runner lived.
-    """
-    record = Record("kill -9", count)
-    home.mkdir(parents=True)
+def run(home: Path, record: Record, seed: int) -> None:
+    """Runs the trial; what was found until an interruption is in the record."""
     with fleet(home) as (operator, traffic):
         kills = Kills(home, operator, Whole(traffic), record, seed)
-        kills.run()
-    return record, kills.lost_frames()
+        try:
+            kills.run()
+        finally:
+            record.lost = kills.lost_frames()

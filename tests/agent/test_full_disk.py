@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -151,7 +151,7 @@ def test_each_writer_says_so_and_what_was_there_stays(
 ) -> None:
     """Journal, spool of reports, downloads, targets and trusted metadata, each by itself."""
     board.install()
-    me, body = identity.load(small), b"an engine" * 100_000
+    me, body = identity.load(small), b"an engine" * 30_000
     assert me is not None
     running.publish("1.1", 11)
     with (
@@ -160,12 +160,12 @@ def test_each_writer_says_so_and_what_was_there_stays(
     ):
         writers = {
             "journal": lambda: journal.save(large(journal.state)),
-            "spool": lambda: [journal.queue(report(at)) for at in range(2000)],
+            "spool": lambda: [journal.queue(report(at)) for at in range(reports)],
             "blob": lambda: write_whole(small / "blobs" / sha256_hex(body), body),
             "download": lambda: asyncio.run(download(small, body)),
             "metadata": lambda: tuf.refresh(time.time()),
         }
-        before, state = files(small), journal.state
+        before, state, reports = files(small), journal.state, 600
         mend = spoil(small)
         try:
             for name, write in writers.items():
@@ -177,6 +177,7 @@ def test_each_writer_says_so_and_what_was_there_stays(
         finally:
             mend()
         assert files(small) == before, "nothing new, nothing half"
+        reports = 5
         for write in writers.values():
             write()
         assert files(small).keys() > before.keys()
@@ -187,7 +188,11 @@ def large(state: State) -> State:
 
 
 async def download(folder: Path, body: bytes) -> None:
-    answer = httpx.MockTransport(lambda _: httpx.Response(200, content=body))
+    async def pieces() -> AsyncIterator[bytes]:
+        for at in range(0, len(body), 65536):
+            yield body[at : at + 65536]
+
+    answer = httpx.MockTransport(lambda _: httpx.Response(200, content=pieces()))
     async with httpx.AsyncClient(transport=answer, base_url="http://127.0.0.1") as http:
         store = BlobStore(folder / "blobs")
         fetching = Downloader(http, store, folder / "partial", lambda _: None)

@@ -31,16 +31,18 @@ RELEASES = {"1.0": 10, "1.1": 11}
 
 def test_kill_9_of_each_process_at_random_moments(tmp_path: Path) -> None:
     """Real processes, a real engine; each kind of them once."""
-    record, _ = chaos_kills.run(tmp_path / "home", len(chaos_kills.VICTIMS), seed=20)
-    assert record.done == len(chaos_kills.VICTIMS)
+    record = Record("kill -9", len(chaos_kills.VICTIMS))
+    chaos_kills.run(tmp_path / "home", record, seed=20)
+    assert record.done == record.planned
     assert (record.found, record.again) == ({}, 0)
     assert record.updates > 1
 
 
 @pytest.mark.skipif(bool(chaos_cuts.why_not()), reason=chaos_cuts.why_not() or "it can")
 def test_power_cuts(tmp_path: Path) -> None:
-    record = chaos_cuts.run(tmp_path / "home", 8, seed=4)
-    assert record.done == 8
+    record = Record("power cuts", 8)
+    chaos_cuts.run(tmp_path / "home", record, seed=4)
+    assert record.done == record.planned
     assert (record.found, record.again) == ({}, 0)
 
 
