@@ -61,7 +61,7 @@ class ImageRepository:
         root: Path,
         transport: httpx.BaseTransport | None = None,
     ) -> None:
-        self._server = server
+        self._server, self._targets = server, folder / "targets"
         self._http = httpx.Client(
             headers={"Authorization": f"Bearer {token}"},
             timeout=TIMEOUT,
@@ -153,9 +153,12 @@ class ImageRepository:
             write_whole(store / digest, data)
         return data
 
-    def director(self, store: Path) -> DirectorKey:
-        """Returns the key that may assign, an offline-signed target."""
-        data = self.fetch(DIRECTOR_PATH, DIRECTOR_LIMIT_BYTES, store)
+    def director(self) -> DirectorKey:
+        """Returns the key that may assign, an offline-signed target.
+
+        It is of no build, so it is kept where nothing is swept.
+        """
+        data = self.fetch(DIRECTOR_PATH, DIRECTOR_LIMIT_BYTES, self._targets)
         return wire.decode(data, DirectorKey, "director's key")
 
     def _info(self, path: str) -> TargetFile:
