@@ -164,7 +164,7 @@ def test_each_writer_says_so_and_what_was_there_stays(
             "journal": lambda: saved(held, small),
             "spool": lambda: queued(held, small, reports),
             "blob": lambda: write_whole(small / "blobs" / sha256_hex(body), body),
-            "download": lambda: asyncio.run(download(small, body)),
+            "download": lambda: asyncio.run(download(small, body * 2)),
             "metadata": lambda: tuf.refresh(time.time()),
         }
         before, state, reports = files(small), open_read_only(small), 600
@@ -185,6 +185,20 @@ def test_each_writer_says_so_and_what_was_there_stays(
         for write in writers.values():
             write()
         assert files(small).keys() > before.keys()
+
+
+def test_a_torn_file_on_a_read_only_disk_is_said(small: Path) -> None:
+    body = b"an engine" * 100
+    (small / "blobs").mkdir()
+    (small / "blobs" / sha256_hex(body)).write_bytes(bytes(len(body)))
+    mend = read_only(small)
+    try:
+        with pytest.raises(StorageError, match="cannot be written"):
+            asyncio.run(download(small, body))
+    finally:
+        mend()
+    asyncio.run(download(small, body))
+    assert (small / "blobs" / sha256_hex(body)).read_bytes() == body
 
 
 def saved(held: Journal | None, folder: Path) -> None:
@@ -208,9 +222,7 @@ async def download(folder: Path, body: bytes) -> None:
     async with httpx.AsyncClient(transport=answer, base_url="http://127.0.0.1") as http:
         store = BlobStore(folder / "blobs")
         fetching = Downloader(http, store, folder / "partial", lambda _: None)
-        name = sha256_hex(body)
-        store.path(name).unlink(missing_ok=True)
-        await fetching.fetch(name, len(body))
+        await fetching.fetch(sha256_hex(body), len(body))
 
 
 def files(folder: Path) -> dict[str, bytes]:
