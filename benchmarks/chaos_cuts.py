@@ -96,7 +96,7 @@ class Board:
         name: In the fleet.
         token: To enrol with.
         served: It had an engine at some time.
-        saved: States that were acknowledged last, or were being saved: newest last.
+        saved: State that was acknowledged last, and those that were being saved after it.
         timestamp: Newest version of the metadata that was acknowledged.
         uncut: Its next life must not be cut.
         lives: Cuts so far.
@@ -106,7 +106,7 @@ class Board:
     name: str
     token: str
     served: bool = False
-    saved: list[State] = field(default_factory=list)
+    saved: list[State] = field(default_factory=lambda: [State()])
     timestamp: int = 0
     uncut: bool = False
     lives: int = 0
@@ -239,7 +239,7 @@ class Cuts:
     def _keep_busy(self, *, go_on: bool) -> bool:
         """Begins the next rollout when the last one has ended; says whether it has."""
         operator, board = self._operator, self._board
-        state = board.saved[-1] if board.saved else State()
+        state = board.saved[-1]
         if state.deployment is None:
             if not operator.rollout and self._is_enrolled():
                 operator.go_on()
@@ -282,7 +282,7 @@ class Cuts:
         if wrong := check_journal(state_dir):
             record.note("state", wrong)
         state = examine(state_dir, self._operator.signed, record)
-        if board.saved and state not in board.saved:
+        if state not in board.saved:
             record.note("forgotten", f"saved {_brief(board.saved[0])}, found {_brief(state)} "
                                      f"({self._moment})")  # fmt: skip
         board.saved = [state]

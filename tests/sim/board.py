@@ -27,7 +27,7 @@ from kedge_agent.specs import SourceSpec
 from kedge_agent.state import State
 from kedge_agent.updater import Updater
 from kedge_shared import api
-from kedge_shared.phases import TERMINAL
+from kedge_shared.phases import TERMINAL, Phase
 from tests.shared import samples
 from tests.sim.runner import SimRunner
 from tests.sim.world import World
@@ -198,8 +198,14 @@ class SimBoard:
         """Enrols if need be, publishes and rolls out a release and sees it confirmed."""
         self.run(lambda _: (self.folder / "state" / "identity.json").is_file())
         self.world.publish(release, counter)
-        self.world.roll_out(release)
-        state = self.run(lambda s: settled(s) and s.active is not None)
+        rollout = self.world.roll_out(release).id
+
+        def known(state: State) -> bool:
+            """It has ended, and the server has heard of it."""
+            rows = self.world.operator.rollout_deployments(rollout) if settled(state) else ()
+            return any(each.phase is Phase.CONFIRMED for each in rows)
+
+        state = self.run(known)
         assert state.active is not None
         assert state.active.release == release
         self.world.tick()
