@@ -33,6 +33,7 @@ _FINDINGS = {
     "forgotten": "acknowledged states or metadata lost",
     "blamed": "engines blamed for it",
     "stuck": "starts or updates that did not end",
+    "token": "boards that needed another enrolment token",
 }
 
 

@@ -26,8 +26,9 @@ from tests.sim.traffic import Traffic
 #: engine: no verified engine runs or could run; altered: a stored file is not what its name says;
 #: state: journal and slots are unreadable or contradict one another; forgotten: what was saved is
 #: gone; blamed: an engine is quarantined, or an update ended for harm, though nothing is wrong
-#: with it; stuck: an update or a start does not come to its end.
-Kind = Literal["engine", "altered", "state", "forgotten", "blamed", "stuck"]
+#: with it; stuck: an update or a start does not come to its end; token: a one-time token is used
+#: up, and the board does not know who it is.
+Kind = Literal["engine", "altered", "state", "forgotten", "blamed", "stuck", "token"]
 _LOOKS = 5
 
 

@@ -310,7 +310,7 @@ class Cuts:
             if state.deployment is not None and state.deployment.phase is Phase.CONFIRMED:
                 self._record.again += self._whole.swept()
         elif line.what == "error":
-            self._record.note("stuck", line.body)
+            self._record.note("token" if "enrolment" in line.body else "stuck", line.body)
 
 
 def _slot(detector: Detector | None) -> Slot | None:
