@@ -26,6 +26,7 @@ from benchmarks.chaos_board import Record
 from benchmarks.common import Row, as_object, as_table
 from kedge_shared import machine
 
+_STOPS = (signal.SIGINT, signal.SIGTERM)
 _FINDINGS = {
     "engine": "no verified engine served or could be",
     "altered": "stored files that are not what their name says",
@@ -45,8 +46,8 @@ def main() -> int:
     parser.add_argument("--cuts", type=int, default=300)
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
-    # So that everything is put away then too: mounts, loop devices, processes.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for each in _STOPS:
+        signal.signal(each, _stop)
     kills, cuts = Record("kill -9", options.kills), Record("power cuts", options.cuts)
     why_not = chaos_cuts.why_not()
     # What was tried until Ctrl-C is told all the same.
@@ -59,6 +60,13 @@ def main() -> int:
     rows = [*_kills(kills), *_cuts(cuts, why_not)]
     print(as_object(machine.describe(), rows) if options.json else as_table(rows, ""))
     return 1 if any(each.holds is False for each in rows) else 0
+
+
+def _stop(*_: object) -> None:
+    """Ends the trial; a second Ctrl-C does not keep mounts and processes from being put away."""
+    for each in _STOPS:
+        signal.signal(each, signal.SIG_IGN)
+    raise KeyboardInterrupt
 
 
 def _kills(record: Record) -> list[Row]:
