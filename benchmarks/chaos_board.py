@@ -201,3 +201,6 @@ def _files(folder: Path) -> Iterator[tuple[Path, bytes]]:
             yield path, path.read_bytes()
         except FileNotFoundError:
             continue  # swept meanwhile
+        except OSError as error:
+            # A name that a torn disk still has; no blob is of these bytes.
+            yield path, str(error).encode()

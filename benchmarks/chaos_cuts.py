@@ -220,7 +220,8 @@ class Cuts:
         board, until = self._board, time.monotonic() + _PATIENCE_SECONDS
         resting = board.uncut
         while process.is_alive():
-            self._hear(pipe)
+            if self._hear(pipe):
+                until = time.monotonic() + _PATIENCE_SECONDS
             if cut_at is not None and time.monotonic() >= cut_at:
                 cut_power(self._disk.at)
                 return False
@@ -292,13 +293,14 @@ class Cuts:
         board.timestamp = version
         board.uncut = _nearly_a_loop(state_dir, state)
 
-    def _hear(self, pipe: Connection) -> None:
-        """Takes in what the board has told."""
-        board = self._board
+    def _hear(self, pipe: Connection) -> bool:
+        """Takes in what the board has told; says whether it has got on."""
+        board, before = self._board, self._board.saved
         # A life that ends in the midst of a word leaves half of it.
         with suppress(EOFError, OSError):
             while pipe.poll():
                 self._take(board, msgspec.json.decode(pipe.recv_bytes(), type=Saved))
+        return board.saved is not before
 
     def _take(self, board: Board, line: Saved) -> None:
         if line.what == "timestamp":
