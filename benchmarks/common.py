@@ -16,7 +16,7 @@ class Row:
 
     Attributes:
         name: What was measured.
-        value: It.
+        value: It; ``None`` is not measured, and the name says why.
         unit: Of value, target, interval and against.
         target: What was promised, if anything was.
         holds: Whether the target is met; ``None`` without a target, or where the interval holds
@@ -26,7 +26,7 @@ class Row:
     """
 
     name: str
-    value: float
+    value: float | None
     unit: str
     target: float | None = None
     holds: bool | None = None

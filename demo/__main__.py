@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
+import signal
 import sys
 import time
 from pathlib import Path
@@ -19,6 +20,7 @@ from demo.shapes import PACE, draw_video
 from demo.summary import measure, percentile, read_sink, release_row, spans_of
 from demo.train import FIXTURE
 from demo.view import View, summary_table
+from kedge_agent.disk import write_whole
 from kedge_agent.journal import open_read_only
 from kedge_shared import api
 from kedge_shared.errors import KedgeError
@@ -45,6 +47,9 @@ def main() -> int:
         out=given.out.resolve(), summary=HERE / "summary.json", weights=given.weights,
         data=given.data, input_size=size, large_size=int(size * 3.2) // 32 * 32,
     )  # fmt: skip
+    # A closed terminal and `kill` end it as Ctrl-C does: its processes with it.
+    for each in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(each, signal.default_int_handler)
     try:
         return _run(settings)
     except KeyboardInterrupt:
@@ -68,7 +73,7 @@ def _run(settings: DemoSettings) -> int:
         rollouts = _roll_out(fleet, builds, policy, view)
         time.sleep(2)  # a little steady running after the last one
         summary = _summarise(settings, fleet, rollouts, started)
-    settings.summary.write_text(json.dumps(summary, indent=2) + "\n")
+    write_whole(settings.summary, json.dumps(summary, indent=2).encode() + b"\n", 0o644)
     return _show(summary, settings)
 
 

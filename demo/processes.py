@@ -72,7 +72,14 @@ class Processes:
         return "\n".join(text.splitlines()[-lines:])
 
     def stop_all(self) -> None:
-        """Ends everything: asks first, then by force."""
+        """Ends everything: asks first, then by force. A second Ctrl-C does not stop it."""
+        before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        try:
+            self._stop_all()
+        finally:
+            signal.signal(signal.SIGINT, before)
+
+    def _stop_all(self) -> None:
         for process in reversed(list(self._running.values())):
             with contextlib.suppress(ProcessLookupError):
                 process.send_signal(signal.SIGTERM)

@@ -9,6 +9,8 @@ import sys
 from contextlib import suppress
 from dataclasses import dataclass
 
+from kedge_agent import limits
+
 #: What a child may know of the environment: no tokens, no addresses.
 _ENVIRONMENT = ("PATH", "HOME", "LANG", "LD_LIBRARY_PATH", "PYTHONPATH", "TMPDIR", "VIRTUAL_ENV")
 _ERROR_BYTES = 2000
@@ -59,7 +61,7 @@ async def run_module(module: str, job: bytes, timeout_seconds: float) -> Left:
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
-        env=clean_environment(),
+        env={**clean_environment(), limits.PARENT_ENV: str(os.getpid())},
     )  # fmt: skip
     try:
         output, errors = await asyncio.wait_for(child.communicate(job), timeout_seconds)

@@ -154,14 +154,21 @@ def resumed(deployment: Deployment) -> Deployment:
     after = RESUME[deployment.phase]
     if after is deployment.phase:
         return deployment
-    attempts = deployment.attempts + 1
+    attempts, stopped_in = deployment.attempts + 1, deployment.phase
     changed = structs.replace(deployment, phase=after, attempts=attempts)
+    if after is Phase.ROLLING_BACK:
+        return structs.replace(changed, verdict=unfinished(stopped_in))
     if attempts <= MAX_ATTEMPTS or after is not Phase.VERIFYING:
         return changed
-    stopped_in = deployment.phase
     reason = f"the update was interrupted {attempts} times, last in {stopped_in.value}"
     verdict = Verdict(code="crash", reason=reason, cause="environment", stopped_in=stopped_in)
     return structs.replace(changed, phase=Phase.REFUSED, verdict=verdict)
+
+
+def unfinished(phase: Phase) -> Verdict:
+    """Returns the verdict of a swap that an end of this board's agent, not the engine, undid."""
+    reason = f"the board stopped in the midst of the swap, in {phase.value}"
+    return Verdict(code="crash", reason=reason, cause="environment", stopped_in=phase)
 
 
 def quarantined(engine: str, state: State, *, retry: bool) -> Verdict | None:

@@ -101,7 +101,7 @@ class Downloader:
         if self._store.has(sha256):
             if await asyncio.to_thread(self._is_whole, sha256, length):
                 return
-            self._store.path(sha256).unlink(missing_ok=True)
+            _remove(self._store.path(sha256))
         path = self._partial / sha256
         left_behind = path.exists()
         await self._persist(path, sha256, length)
@@ -148,7 +148,7 @@ class Downloader:
         answer = self._http.send(request, stream=True)
         async with aclosing(await within(self._patience.headers_seconds, answer)) as body:
             if _is_another_part(body, have):
-                path.unlink(missing_ok=True)
+                _remove(path)
                 raise _Restart
             if not body.is_success:
                 raise ServiceError(
@@ -180,7 +180,7 @@ class Downloader:
                 file.flush()
                 os.fsync(file.fileno())
         except TrustError:
-            path.unlink(missing_ok=True)
+            _remove(path)
             raise
         except OSError as error:
             # A full disk holds not even the journal's word of it: what came makes room.
@@ -223,6 +223,18 @@ def _hashed(path: Path) -> tuple[str, int]:
             while chunk := file.read(_CHUNK_BYTES):
                 digest.update(chunk)
             return digest.hexdigest(), file.tell()
+    except OSError as error:
+        raise disk_error(path, error) from None
+
+
+def _remove(path: Path) -> None:
+    """Removes a file that is not what it should be.
+
+    Raises:
+        StorageError: The disk is read-only.
+    """
+    try:
+        path.unlink(missing_ok=True)
     except OSError as error:
         raise disk_error(path, error) from None
 

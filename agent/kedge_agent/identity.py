@@ -11,7 +11,7 @@ from typing import Protocol
 import msgspec
 from securesystemslib.signer import CryptoSigner
 
-from kedge_agent.disk import write_whole
+from kedge_agent.disk import disk_error, settle, write_whole
 from kedge_shared import signing, wire
 from kedge_shared.errors import StorageError
 from kedge_shared.protocol import ENROLMENT_TYPE, DeviceFacts, Enrolled, Enrolment
@@ -73,9 +73,20 @@ def device_key(folder: Path) -> CryptoSigner:
     """Returns the board's key, made at the first call."""
     path = folder / "device.key"
     if not path.exists():
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        signing.save_private_key(signing.generate(), path)
+        _make_key(folder, path)
     return signing.load_private_key(path)
+
+
+def _make_key(folder: Path, path: Path) -> None:
+    """Makes the key aside: half of one under its name would keep a board from starting for good."""
+    scratch = folder / ".device.key.new"
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        scratch.unlink(missing_ok=True)
+        signing.save_private_key(signing.generate(), scratch)
+        settle(scratch, path)
+    except OSError as error:
+        raise disk_error(path, error) from None
 
 
 def load(folder: Path) -> Identity | None:

@@ -117,7 +117,7 @@ class Intake:
     def _fetch_director(self, repository: ImageRepository) -> tuple[int, Key]:
         board = self._board
         repository.refresh(board.now(), board.grace_seconds)
-        director = repository.director(board.store.root)
+        director = repository.director()
         if director.epoch < board.journal.state.epoch:
             raise TrustError("rollback", f"director of epoch {director.epoch} is an older one")
         return director.epoch, signing.key_from_dict(dict(director.key))

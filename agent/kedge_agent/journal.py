@@ -57,14 +57,22 @@ class Journal:
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._db = sqlite3.connect(folder / "journal.db", isolation_level=None, timeout=10)
-            self._db.execute("PRAGMA journal_mode=WAL")
-            self._db.execute("PRAGMA synchronous=FULL")
-            self._db.executescript(_SCHEMA)
-            self._db.execute("INSERT OR IGNORE INTO name VALUES (1, ?)", (fresh_id("journal"),))
-            self.name: str = self._db.execute("SELECT body FROM name").fetchone()[0]
-            self.state = self._read()
+            try:
+                self._begin()
+            except BaseException:
+                # What stays open keeps SQLite from trying anew when the disk is writable again.
+                self._db.close()
+                raise
         except (OSError, sqlite3.Error) as error:
             raise StorageError(f"journal in {folder} cannot be opened: {error}") from None
+
+    def _begin(self) -> None:
+        self._db.execute("PRAGMA journal_mode=WAL")
+        self._db.execute("PRAGMA synchronous=FULL")
+        self._db.executescript(_SCHEMA)
+        self._db.execute("INSERT OR IGNORE INTO name VALUES (1, ?)", (fresh_id("journal"),))
+        self.name: str = self._db.execute("SELECT body FROM name").fetchone()[0]
+        self.state = self._read()
 
     def save(self, state: State, report: Report | None = None) -> None:
         """Replaces the state, together with the report that tells of it.

@@ -13,6 +13,8 @@ from pathlib import Path
 from kedge_agent import cgroups
 
 NICEST = 19
+#: Process id of who starts a child, in the child's environment.
+PARENT_ENV = "KEDGE_PARENT"
 _PR_SET_PDEATHSIG = 1
 #: The kernel's score for "kill this one first".
 _OOM_FIRST = 1000
@@ -60,8 +62,14 @@ def restore_priority(threads: set[int], level: int) -> None:
 
 
 def die_with_parent() -> None:
-    """Has the kernel end this process when the one that started it ends."""
+    """Has the kernel end this process when the one that started it ends.
+
+    It may have ended before this was asked for: an orphan would live beside its successor.
+    """
     _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    parent = os.environ.get(PARENT_ENV, "")
+    if parent and parent != str(os.getppid()):
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 def be_first_to_be_killed() -> None:

@@ -93,5 +93,7 @@ def read_state(body: bytes) -> State:
     raw = msgspec.json.decode(body)
     deployment = raw.get("deployment")
     if deployment and deployment["phase"] not in {each.value for each in Phase}:
+        reason = f"phase {deployment['phase']} is not known to this version of the agent"
         deployment["phase"] = Phase.ROLLING_BACK.value
+        deployment["verdict"] = {"code": "crash", "reason": reason, "cause": "environment"}
     return msgspec.convert(raw, State)

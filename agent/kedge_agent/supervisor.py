@@ -63,8 +63,13 @@ class Child:
             started = time.monotonic()
             self._process = await asyncio.create_subprocess_exec(
                 *self._command,
-                env={**(self._env or os.environ), STARTS_ENV: str(failures + 1)},
-                preexec_fn=limits.die_with_parent,
+                env={
+                    **(self._env or os.environ),
+                    STARTS_ENV: str(failures + 1),
+                    limits.PARENT_ENV: str(os.getpid()),
+                },
+                # Ctrl-C at a terminal is for the supervisor, which ends both in order.
+                start_new_session=True,
             )
             if self._stopping.is_set():  # while it was being started
                 self._process.terminate()

@@ -12,12 +12,13 @@ import httpx
 from tuf.api.exceptions import DownloadError, ExpiredMetadataError, RepositoryError
 from tuf.api.metadata import TargetFile
 
+from kedge_agent.blobs import BlobStore
 from kedge_agent.disk import write_whole
 from kedge_agent.network import tls
 from kedge_agent.server_client import TIMEOUT
 from kedge_agent.tuf_metadata import LIMITS, TrustedMetadata
 from kedge_shared import wire
-from kedge_shared.errors import ServiceError, StorageError, TrustError
+from kedge_shared.errors import InputError, ServiceError, StorageError, TrustError
 from kedge_shared.ids import sha256_hex
 from kedge_shared.trust import DIRECTOR_LIMIT_BYTES, DIRECTOR_PATH, DirectorKey
 from kedge_shared.tuf_fetcher import HttpxFetcher
@@ -69,7 +70,7 @@ class ImageRepository:
         root: Path,
         transport: httpx.BaseTransport | None = None,
     ) -> None:
-        self._server = server
+        self._server, self._targets = server, folder / "targets"
         self._http = httpx.Client(
             auth=_bearing(token),
             timeout=TIMEOUT,
@@ -135,6 +136,8 @@ class ImageRepository:
     def fetch(self, path: str, limit_bytes: int, store: Path) -> bytes:
         """Returns a target's bytes, verified, and keeps them among the blobs.
 
+        What lies there whole is not fetched again.
+
         Args:
             path: Target path.
             limit_bytes: Longest that is accepted, whatever the metadata says.
@@ -147,18 +150,24 @@ class ImageRepository:
         info = self._info(path)
         if info.length > limit_bytes:
             raise TrustError("length", f"{path} is larger than {limit_bytes} bytes")
+        digest = info.hashes["sha256"]
+        kept = _kept(BlobStore(store), digest, info.length)
+        if kept is not None:
+            return kept
         with self._told("hash", path):
             data = self._metadata.download(info, f"{self._server}/tuf/targets/")
-            digest = sha256_hex(data)
-            if digest != info.hashes["sha256"]:
+            if sha256_hex(data) != digest:
                 raise TrustError("hash", f"{path} was altered")
             store.mkdir(parents=True, exist_ok=True)
             write_whole(store / digest, data)
         return data
 
-    def director(self, store: Path) -> DirectorKey:
-        """Returns the key that may assign, an offline-signed target."""
-        data = self.fetch(DIRECTOR_PATH, DIRECTOR_LIMIT_BYTES, store)
+    def director(self) -> DirectorKey:
+        """Returns the key that may assign, an offline-signed target.
+
+        It is of no build, so it is kept where nothing is swept.
+        """
+        data = self.fetch(DIRECTOR_PATH, DIRECTOR_LIMIT_BYTES, self._targets)
         return wire.decode(data, DirectorKey, "director's key")
 
     def _info(self, path: str) -> TargetFile:
@@ -184,3 +193,12 @@ class ImageRepository:
             raise ServiceError(f"server {self._server} does not answer: {error}") from None
         except OSError as error:
             raise StorageError(f"{what} cannot be written: {error.strerror or error}") from None
+
+
+def _kept(store: BlobStore, digest: str, length: int) -> bytes | None:
+    """Returns a target that this board has whole, or ``None``: then it is fetched (anew)."""
+    try:
+        with store.open_verified(digest, length) as blob:
+            return bytes(blob.view)
+    except (InputError, StorageError, TrustError):
+        return None

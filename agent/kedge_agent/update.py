@@ -19,11 +19,7 @@ import msgspec
 
 from kedge_agent import fetching
 from kedge_agent.board import Board
-from kedge_agent.decisions import (
-    Ruling,
-    harm,
-    judge_preflight,
-)
+from kedge_agent.decisions import Ruling, harm, judge_preflight, unfinished
 from kedge_agent.errors import RunnerGone
 from kedge_agent.evidence.verdicts import Served, judge_probation, judge_shadow
 from kedge_agent.local_protocol import (
@@ -250,9 +246,8 @@ class Update:
         while True:
             await asyncio.sleep(_LOOK_SECONDS)
             runner = await self._patiently()
-            if runner.active is None or runner.active.engine != slot.engine:
-                reason = runner.fell_back or "the runner does not serve the new engine any more"
-                return harm("crash", reason, Phase.PROBATION)
+            if runner.active is None or runner.active.manifest != slot.manifest:
+                return _not_served(runner)
             frames_before = runner.frames if frames_before is None else frames_before
             ruling = judge_probation(
                 runner.evidence if board.journal.state.previous else None,
@@ -267,12 +262,13 @@ class Update:
         board = self._board
         state = board.journal.state
         bad, old = self._deployment.slot, state.active
-        if bad is not None and state.active is not None and state.active.engine == bad.engine:
+        # By manifest: a release may change no more than how the same engine is read.
+        if bad is not None and state.active is not None and state.active.manifest == bad.manifest:
             old = state.previous
         board.journal.save(msgspec.structs.replace(state, active=old, previous=None))
         board.journal.show_slots()
         runner = await self._patiently()
-        if runner.active is not None and (old is None or runner.active.engine != old.engine):
+        if runner.active is not None and (old is None or runner.active.manifest != old.manifest):
             await self._put_back(runner, old)
         return Ruling(Event.RESTORED, self._deployment.verdict)
 
@@ -282,7 +278,7 @@ class Update:
             with suppress(ProcessLookupError):
                 os.kill(runner.pid, signal.SIGTERM)
             return
-        if runner.previous is not None and runner.previous.engine == old.engine:
+        if runner.previous is not None and runner.previous.manifest == old.manifest:
             await self._ask(RollBack(), _LOAD_SECONDS)
             return
         await self._ask(LoadCandidate(old), _LOAD_SECONDS)
@@ -328,6 +324,18 @@ class Update:
         store = self._board.store
         manifest = read_manifest(store.read_verified(slot.manifest, MANIFEST_LIMIT_BYTES))
         return manifest, read_policy(store.read_verified(slot.policy, POLICY_LIMIT_BYTES))
+
+
+def _not_served(runner: RunnerState) -> Ruling:
+    """Rules on a probation whose engine the runner does not serve.
+
+    It says why when it went back by itself. Where it does not, it was started by a ``slots.json``
+    older than the journal: the board stopped between the two, and the engine has done nothing.
+    """
+    if runner.active is not None and not runner.fell_back:
+        return Ruling(Event.ENVIRONMENT, unfinished(Phase.PROBATION))
+    reason = runner.fell_back or "the runner does not serve the new engine any more"
+    return harm("crash", reason, Phase.PROBATION)
 
 
 def _as_failed(answer: object) -> Failed:

@@ -182,19 +182,28 @@ class Updater:
 
     def _resume(self) -> None:
         """Stands where the table says after a start, whatever the last one ended in."""
+        self._stand()
+        self._journal.show_slots()
+
+    def _stand(self) -> None:
+        """Puts a deployment where a step that was not finished may be taken again.
+
+        Not only after a start: a disk that is full when a step's end is to be saved leaves it
+        unfinished too, and a swap that was made must not be asked for twice.
+        """
         state = self._journal.state
         if state.deployment is not None:
             after = resumed(state.deployment)
             if after is not state.deployment:
                 following = msgspec.structs.replace(state, deployment=after)
                 self._journal.save(following, self._board.reporter.about(following))
-        self._journal.show_slots()
 
     async def _go_on(self) -> None:
         """Takes up what a crash or an unreachable server interrupted.
 
         While it downloads, a server in trouble must not keep newer assignments from being seen.
         """
+        self._stand()
         if self._is_idle():
             return
         if time.monotonic() < self._not_before:

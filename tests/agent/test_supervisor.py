@@ -62,6 +62,18 @@ def test_a_process_is_told_how_often_it_was_started_in_a_row(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(("answers", "killed"), [(True, False), (False, True)])
+def test_ctrl_c_at_the_terminal_is_for_the_supervisor_alone(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        said = tmp_path / "said"
+        script = f"import os; open({str(said)!r}, 'w').write(str(os.getsid(0) == os.getpid()))"
+        one = child(script)
+        keeping = asyncio.ensure_future(one.keep())
+        await until(lambda: said.is_file() and said.read_text() == "True")
+        await stopped(one, keeping)
+
+    asyncio.run(scenario())
+
+
 def test_an_updater_that_lives_and_answers_nothing_is_started_anew(
     tmp_path: Path, answers: bool, killed: bool
 ) -> None:

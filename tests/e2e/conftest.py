@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,10 @@ from demo.shapes import PACE, draw_video
 from demo.summary import SinkFrame, read_sink
 from kedge_agent.settings import read_settings
 from kedge_agent.status import AgentStatus, gather
-from kedge_shared import api
+from kedge_shared import api, wire
 from kedge_shared.client import Client, read_token
+from kedge_shared.ids import sha256_hex
+from kedge_shared.manifest import FileRef, read_manifest
 from tests.conftest import SIZE, Builder
 
 #: Fast, so that evidence comes soon.
@@ -35,7 +38,8 @@ def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def releases(
     build: Builder, built: dict[str, Any], tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, Path]:
-    """1.0; 1.1 and 1.2, calibrated on other draws; 1.3, which names every shape wrongly.
+    """1.0; 1.1, calibrated on another draw; 1.2, the same as 1.1 under other bytes, which nobody
+    gets to run; 1.3, which names every shape wrongly.
 
     1.3 is a model that faithfully reproduces its own bad outputs: its builder measured it on
     data with the same mistake and found nothing to object to.
@@ -43,13 +47,32 @@ def releases(
     policy = built["x86-onnxruntime"].folder.parent / "policy" / "policy.json"
     made = {"1.0": policy.parents[1]}
     both = ("x86-onnxruntime", "x86-openvino")
-    for release, seed in (("1.1", 1), ("1.2", 2)):
-        made[release] = build(release, *both, policy=policy, seed=seed)[0].folder.parent
+    made["1.1"] = build("1.1", *both, policy=policy, seed=1)[0].folder.parent
+    made["1.2"] = under_other_bytes(made["1.1"], tmp_path_factory.mktemp("other") / "out", "1.2")
     home = tmp_path_factory.mktemp("wrong")
     made["1.3"] = build(
         "1.3", *both, policy=policy, weights=wrong_weights(home), data=wrong_data(home)
     )[0].folder.parent
     return made
+
+
+def under_other_bytes(build: Path, out: Path, release: str) -> Path:
+    """Copies a build as a release whose engines have other hashes; no runtime takes them."""
+    shutil.copytree(build, out)
+    for path in out.glob("*/manifest.json"):
+        manifest = read_manifest(path.read_bytes())
+        files = tuple(longer(path.parent, each) for each in manifest.files)
+        changed = replace(manifest, release=release, release_counter=12, files=files)
+        path.write_bytes(wire.encode_pretty(changed))
+    return out
+
+
+def longer(folder: Path, file: FileRef) -> FileRef:
+    if file.role == "golden-references":
+        return file
+    body = (folder / file.name).read_bytes() + b"."
+    (folder / file.name).write_bytes(body)
+    return replace(file, sha256=sha256_hex(body), length=len(body))
 
 
 def wrong_weights(home: Path) -> Path:

@@ -27,7 +27,7 @@ from kedge_agent.specs import SourceSpec
 from kedge_agent.state import State
 from kedge_agent.updater import Updater
 from kedge_shared import api
-from kedge_shared.phases import TERMINAL
+from kedge_shared.phases import TERMINAL, Phase
 from tests.shared import samples
 from tests.sim.runner import SimRunner
 from tests.sim.world import World
@@ -142,8 +142,10 @@ class SimBoard:
     async def _run(self, until: Condition, seconds: float) -> State:
         async with self._running() as (updater, task):
             await asyncio.wait_for(self._wait(updater, task, until), seconds)
-            # The report about it is on its way.
+            # The report about it is on its way, and so is what comes after a confirmation.
             await asyncio.sleep(0.1)
+            if settled(updater.state):
+                await asyncio.wait({asyncio.ensure_future(self._resting.wait())}, timeout=10)
         return self.state
 
     async def _command(self, command: Any, offline: bool, seconds: float) -> Any:
@@ -177,6 +179,7 @@ class SimBoard:
         settings.state_dir.mkdir(exist_ok=True)
         async with ServerClient(settings.server, transport) as server:
             updater = Updater(settings, server, self.clock)
+            self._mark_rests(updater)
             listening = await serve(settings.socket, self.runner.handle)
             task = asyncio.ensure_future(updater.run())
             try:
@@ -186,6 +189,18 @@ class SimBoard:
                 await _ended(task)
                 updater.close()
                 listening.close()
+
+    def _mark_rests(self, updater: Updater) -> None:
+        """Notes while the updater rests: then everything is done that there was to do."""
+        resting, rest = asyncio.Event(), updater._rest
+        self._resting = resting
+
+        async def marked(seconds: float) -> None:
+            resting.set()
+            await rest(seconds)
+            resting.clear()
+
+        updater._rest = marked  # type: ignore[method-assign]
 
     @staticmethod
     async def _wait(updater: Updater, task: asyncio.Future[None], until: Condition) -> None:
@@ -198,8 +213,14 @@ class SimBoard:
         """Enrols if need be, publishes and rolls out a release and sees it confirmed."""
         self.run(lambda _: (self.folder / "state" / "identity.json").is_file())
         self.world.publish(release, counter)
-        self.world.roll_out(release)
-        state = self.run(lambda s: settled(s) and s.active is not None)
+        rollout = self.world.roll_out(release).id
+
+        def known(state: State) -> bool:
+            """It has ended, and the server has heard of it."""
+            rows = self.world.operator.rollout_deployments(rollout) if settled(state) else ()
+            return any(each.phase is Phase.CONFIRMED for each in rows)
+
+        state = self.run(known)
         assert state.active is not None
         assert state.active.release == release
         self.world.tick()

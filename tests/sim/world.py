@@ -5,10 +5,11 @@ from __future__ import annotations
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import httpx
 import uvicorn
@@ -140,11 +141,18 @@ class World:
         scheduler.tick(self.context)
 
 
+#: Stands between uvicorn and the application: counts, or gets in the way.
+Around = Callable[[Any], Any]
+
+
 @contextmanager
-def world(home: Path, **settings: object) -> Iterator[World]:
+def world(home: Path, around: Around = lambda app: app, **settings: object) -> Iterator[World]:
     """Runs a server on a free port of this machine."""
     trust = keys.create(home / "trust")
-    with serve(home, trust, **settings) as (context, url), OperatorClient(url, TOKEN) as operator:
+    with (
+        serve(home, trust, around, **settings) as (context, url),
+        OperatorClient(url, TOKEN) as operator,
+    ):
         found = World(home, trust, context, url, operator)
         yield found
         for each in found.devices:
@@ -152,14 +160,16 @@ def world(home: Path, **settings: object) -> Iterator[World]:
 
 
 @contextmanager
-def serve(home: Path, trust: keys.KeySet, **settings: object) -> Iterator[tuple[Context, str]]:
+def serve(
+    home: Path, trust: keys.KeySet, around: Around = lambda app: app, **settings: object
+) -> Iterator[tuple[Context, str]]:
     """Runs a server over ``home/server``; it may be run again over the same folder."""
     options = {"tick_seconds": 300, "poll_seconds": 0.2, "operator_token": TOKEN} | settings
     context = open_context(
         ServerSettings(data=home / "server", trust=trust.online.parent, port=0, **options)  # type: ignore[arg-type]
     )
     listening = socket.create_server(("127.0.0.1", int(str(options.get("port", 0)))))
-    server = uvicorn.Server(uvicorn.Config(create_app(context), log_level="warning"))
+    server = uvicorn.Server(uvicorn.Config(around(create_app(context)), log_level="warning"))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
     thread.start()
     url = f"http://127.0.0.1:{listening.getsockname()[1]}"

@@ -140,7 +140,7 @@ class Device:
             Unfit: It does not fit the board.
         """
         self.repository.refresh(time.time())
-        director = self.repository.director(self.store.root)
+        director = self.repository.director()
         key = signing.key_from_dict(dict(director.key))
         assignment = signing.unseal(
             envelope, ASSIGNMENT_TYPE, Assignment, key, limit_bytes=ASSIGNMENT_LIMIT_BYTES
