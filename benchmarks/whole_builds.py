@@ -22,7 +22,6 @@ from kedge_builder.quantize.quantizer import engine_files
 from kedge_builder.quantize.source import digest_of
 from kedge_builder.recipe import BuildOptions
 from kedge_builder.workshop import Workshop
-from kedge_shared.device_classes import find_class
 from kedge_shared.errors import InputError
 
 #: Both classes without tuning, two cores, 128 images.
@@ -79,11 +78,15 @@ def tuned_rows(title: str, shop: Workshop, folder: Path) -> list[Row]:
     """
     try:
         report = json.loads((folder / "report.json").read_bytes())
-        device_class = find_class(report["device_class"])
+        runtime = str(report["runtime"]["name"])
         size = int(report["input"]["height"])
         epochs = epochs_of(report)
     except (OSError, ValueError, KeyError):
         raise InputError(f"{folder} holds no report of a build", "name DIR/CLASS") from None
+    # By the runtime: the build may have been for a class of one's own.
+    device_class = next((c for c in shop.options.classes if c.runtime.name == runtime), None)
+    if device_class is None:
+        raise InputError(f"{folder} is a build for {runtime}", f"measure --runtime {runtime}")
     trained = _equal(shop, shop.options.size(device_class), epochs, report["provenance"])
     reference = shop.source(shop.options.size(device_class), trained)
     files = engine_files(folder)

@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kedge_builder.search.measured import Measured, Record
-from kedge_builder.search.pareto import GOALS, Goal, Limits, dominates, front, pick
+from kedge_builder.search.pareto import GOALS, Goal, Limits, dominates, front, pick, too_small
 from kedge_builder.search.record import read, section
 from kedge_builder.search.space import FLOAT, Point, Space, space_of
 from kedge_builder.search.study import SearchOptions
@@ -375,3 +375,33 @@ def test_fewer_than_twelve_trials_are_refused(tmp_path: Path) -> None:
 def test_figures_that_are_not_finite_are_no_measurement() -> None:
     with pytest.raises(ValueError, match="finite"):
         measured(float("nan"), 1.0, 1)
+
+
+def test_a_size_that_is_too_small_is_given_up_for_every_step(tmp_path: Path) -> None:
+    """Below 512 pixels nothing is seen any more; a point or two are enough to learn that."""
+    space = Space((0, 1, 2, 3), (640, 512, 416, 320), ("int8", FLOAT), Point(0, 640, FLOAT))
+    asked: list[Point] = []
+
+    def blind(point: Point) -> Measured:
+        asked.append(point)
+        accuracy = 0.6 - 0.002 * point.pruned - (0.3 if point.input_size < 512 else 0.0)
+        work = point.input_size / 20 / (1 + point.pruned)
+        return measured(accuracy, work * (1 if point.precision == FLOAT else 0.6), 1_000_000)
+
+    found = search(tmp_path, blind, space=space, trials=20)
+    limits = Limits(BUDGETS, space.baseline)
+    assert too_small(found.records, limits) in {320, 416}
+    hopeless = [each for each in asked if each.input_size <= 416]
+    assert len(hopeless) <= 3, "at most one at 320 and two at 416"
+    assert len(asked) == 16 + len(hopeless), "all that is left of the space, each once"
+    assert pick(found.records, "fastest", limits).record.point == Point(3, 512, "int8")
+
+
+def test_without_a_bound_on_the_loss_no_size_is_too_small() -> None:
+    bad = Record(Point(0, 320, "int8"), measured(0.01, 1.0, 1))
+    base = Record(SPACE.baseline, measured(0.6, 9.0, 9))
+    bounded = Limits(Budgets(accuracy_drop=0.02), SPACE.baseline)
+    assert too_small([bad, base], bounded) == 320
+    assert too_small([bad, base], Limits(Budgets(), SPACE.baseline)) == 0
+    assert too_small([bad], bounded) == 0
+    assert too_small([base, Record(base.point, measured(0.01, 1.0, 1))], bounded) == 0

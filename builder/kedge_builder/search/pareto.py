@@ -16,6 +16,8 @@ GOALS: tuple[Goal, ...] = get_args(Goal)
 _MIB = 2**20
 #: A drop is weighed in points of mAP where its budget is nearly nothing.
 _LEAST_DROP = 0.01
+#: An input size at which a point loses so many times the allowed drop is too small for the task.
+_HOPELESS, _HOPELESS_LEAST = 5.0, 0.05
 
 
 @dataclass(frozen=True)
@@ -86,6 +88,25 @@ def slack(measured: Measured, baseline: Measured | None, limits: Limits) -> dict
     if limits.floor is not None:
         found["floor"] = (limits.floor - measured.map50_95) / max(limits.floor, _LEAST_DROP)
     return found
+
+
+def too_small(records: Iterable[Record], limits: Limits) -> int:
+    """Returns the largest input size at which a point lost beyond mending; 0 if none did.
+
+    What a model cannot see at one size it cannot see at a smaller one, pruned or not: DeepPCB loses
+    33 points at 256 px of 320, and a search that does not know that spends two thirds of its trials
+    below.
+    """
+    known = {each.point: each.measured for each in records if each.measured}
+    baseline, allowed = known.get(limits.baseline), limits.budgets.accuracy_drop
+    if baseline is None or allowed is None:
+        return 0
+    least = baseline.map50_95 - max(_HOPELESS * allowed, _HOPELESS_LEAST)
+    return max(
+        (point.input_size for point, each in known.items()
+         if point.input_size < limits.baseline.input_size and each.map50_95 < least),
+        default=0,
+    )  # fmt: skip
 
 
 def misses(measured: Measured, baseline: Measured | None, limits: Limits) -> tuple[Miss, ...]:

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from kedge_builder.search.measured import Measured, Record
-from kedge_builder.search.pareto import Choice, Goal, Limits, feasible, front, misses
+from kedge_builder.search.pareto import Choice, Goal, Limits, feasible, front, misses, too_small
 from kedge_builder.search.space import Point
 from kedge_builder.search.study import Explored
 from kedge_shared.device_classes import Budgets
@@ -37,6 +37,7 @@ def section(explored: Explored, choice: Choice, goal: Goal, limits: Limits) -> d
         "reason": choice.reason,
         "baseline": limits.baseline.key,
         "limits": {**asdict(limits.budgets), "floor": limits.floor},
+        "too_small": too_small(explored.records, limits),
         "machines": sorted({each.machine for each in known.values() if each and each.machine}),
         "trials": [
             {

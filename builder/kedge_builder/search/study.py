@@ -16,7 +16,7 @@ from optuna.exceptions import UpdateFinishedTrialError
 from kedge_builder.progress import Progress
 from kedge_builder.search import ledger, storage
 from kedge_builder.search.measured import Measured, PointError, Record
-from kedge_builder.search.pareto import Limits, slack
+from kedge_builder.search.pareto import Limits, slack, too_small
 from kedge_builder.search.space import LEAST_TRIALS, Point, Space
 from kedge_shared import wire
 from kedge_shared.device_classes import Budgets, DeviceClass
@@ -172,12 +172,18 @@ class _Search:
                 shown += 1
             if len(done) >= self.target:
                 return tuple(done[point] for point in sorted(done))
-            if len(done) + len(running) >= self.target:
+            small = too_small(done.values(), self._limits)
+            free = [
+                each for each in self._space.points()
+                if each not in done and each not in running and each.input_size > small
+            ]  # fmt: skip
+            if not free and not running:
+                return tuple(done[point] for point in sorted(done))
+            if not free or len(done) + len(running) >= self.target:
                 # The rest is being measured elsewhere, or its process died and will be found out.
                 time.sleep(min(1.0, self._options.heartbeat_seconds / 2))
                 optuna.storages.fail_stale_trials(self._study)
                 continue
-            free = [e for e in self._space.points() if e not in done and e not in running]
             self._step(self._planned(trials, free), len(trials))
 
     def _planned(self, trials: list[optuna.trial.FrozenTrial], free: list[Point]) -> Point | None:
@@ -213,10 +219,13 @@ class _Search:
         # time at least the later sees the other and steps back; so may both, and try again.
         trials = self._study.get_trials(deepcopy=False)
         done = ledger.finished(trials, self._space)
-        self._repeated = point in done
+        small = too_small(done.values(), self._limits)
+        self._repeated = point in done or point.input_size <= small
         if point in done:
             trial.set_user_attr(ledger.REUSED, True)
             return self._answer(trial, done[point], done)
+        if self._repeated:
+            raise optuna.TrialPruned
         if point in ledger.claimed(trials, self._space, but=trial.number):
             time.sleep(random.uniform(0, 0.2))  # noqa: S311 - keeps two workers out of step
             raise _TakenError
