@@ -36,7 +36,8 @@ _LIVES = 30
 #: Share of the cuts that fall between two steps of a write; the rest fall at any moment.
 _AT_STEPS = 0.75
 _LONGEST_LIFE = 1.2
-_PATIENCE_SECONDS = 40.0
+#: Without a new state.
+_PATIENCE_SECONDS = 120.0
 #: Steps that the life of a board has until its first engine is confirmed, about.
 _STEPS = 420
 _MOST_STRAYED = 3

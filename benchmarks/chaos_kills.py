@@ -22,8 +22,9 @@ VICTIMS = (
     ("updater",), ("runner",), ("preflight",), ("updater", "runner"), ("supervisor",),
 )  # fmt: skip
 _FPS = 8
-_PATIENCE_SECONDS = 60.0
-_UPDATE_SECONDS = 120.0
+#: How long it took is told; only what never comes is a finding.
+_PATIENCE_SECONDS = 300.0
+_UPDATE_SECONDS = 600.0
 #: Of one update; more of them in probation would rightly be taken for a crash loop.
 _MOST_RUNNERS = 2
 _MOST_BLOWS = 4

@@ -62,18 +62,6 @@ def test_a_process_is_told_how_often_it_was_started_in_a_row(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(("answers", "killed"), [(True, False), (False, True)])
-def test_ctrl_c_at_the_terminal_is_for_the_supervisor_alone(tmp_path: Path) -> None:
-    async def scenario() -> None:
-        said = tmp_path / "said"
-        script = f"import os; open({str(said)!r}, 'w').write(str(os.getsid(0) == os.getpid()))"
-        one = child(script)
-        keeping = asyncio.ensure_future(one.keep())
-        await until(lambda: said.is_file() and said.read_text() == "True")
-        await stopped(one, keeping)
-
-    asyncio.run(scenario())
-
-
 def test_an_updater_that_lives_and_answers_nothing_is_started_anew(
     tmp_path: Path, answers: bool, killed: bool
 ) -> None:
@@ -115,6 +103,18 @@ def test_an_updater_that_has_no_desk_yet_is_left_alone(tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as nobody:
         nobody.bind(str(tmp_path / "left"))
     assert not asyncio.run(supervisor._is_stuck(tmp_path / "left", 0.1))
+
+
+def test_ctrl_c_at_the_terminal_is_for_the_supervisor_alone(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        said = tmp_path / "said"
+        script = f"import os; open({str(said)!r}, 'w').write(str(os.getsid(0) == os.getpid()))"
+        one = child(script)
+        keeping = asyncio.ensure_future(one.keep())
+        await until(lambda: said.is_file() and said.read_text() == "True")
+        await stopped(one, keeping)
+
+    asyncio.run(scenario())
 
 
 def test_a_process_that_ends_is_started_again(tmp_path: Path) -> None:
