@@ -89,7 +89,7 @@ def test_a_publication_later_moves_nobody_again(running: World) -> None:
     over(running)
     before = running.operator.rollouts()
     assert before[0].state == "completed"
-    running.publish("1.3", 13)
+    running.publish("1.3", 13, policy=replace(samples.policy(), fallback="1.0"))
     assert len(running.operator.rollouts()) == len(before)
     away.live()
     assert away.runs == MANIFEST.format("1.0")
