@@ -26,6 +26,7 @@ from kedge_agent.server_client import ServerClient
 from kedge_agent.settings import AgentSettings
 from kedge_agent.tuf_client import ImageRepository
 from kedge_shared.manifest import MANIFEST_LIMIT_BYTES, Manifest, read_manifest
+from kedge_shared.protocol import DeviceFacts
 from kedge_shared.trust import Pinned
 
 _ROOT = Path("/")
@@ -61,8 +62,7 @@ def make_board(
             journal.state, bytes_downloaded=journal.state.bytes_downloaded + count
         )
 
-    about_board = facts.gather()
-    attester = Attester(settings, about_board, lambda slot: _manifest(store, slot))
+    found = facts.gather()
     return Board(
         settings=settings,
         journal=journal,
@@ -76,9 +76,7 @@ def make_board(
             bytes_per_second=settings.download_bytes_per_second,
         ),
         runner=RunnerLink(settings.socket),
-        reporter=Reporter(
-            settings, journal, journal.name, Sampler(settings.state_dir), attester, clock
-        ),
+        reporter=_reporter(settings, journal, store, found, clock),
         pinned=Pinned(
             device=me.device,
             key_id=me.signer.public_key.keyid,
@@ -86,7 +84,7 @@ def make_board(
             models=settings.models,
             workload=settings.workload,
         ),
-        facts=about_board,
+        facts=found,
         send_reports=send_reports,
         counted=counted,
         clock=clock,
@@ -94,8 +92,18 @@ def make_board(
     )  # fmt: skip
 
 
-def _manifest(store: BlobStore, slot: Slot) -> Manifest:
-    return read_manifest(store.read_verified(slot.manifest, MANIFEST_LIMIT_BYTES))
+def _reporter(
+    settings: AgentSettings,
+    journal: Journal,
+    store: BlobStore,
+    found: DeviceFacts,
+    clock: Callable[[], float],
+) -> Reporter:
+    def manifest(slot: Slot) -> Manifest:
+        return read_manifest(store.read_verified(slot.manifest, MANIFEST_LIMIT_BYTES))
+
+    attester = Attester(settings, found, manifest)
+    return Reporter(settings, journal, journal.name, Sampler(settings.state_dir), attester, clock)
 
 
 def _heat() -> Heat:

@@ -14,10 +14,13 @@ from kedge_builder.data.datasets import Sample
 from kedge_builder.report.bars import drops_svg, histogram_svg
 from kedge_builder.report.bom import bom
 from kedge_builder.report.front import front_svg
+from kedge_builder.report.provenance import provenance
 from kedge_builder.report.svg import ticks
 from kedge_builder.search.pareto import Limits, pick
 from kedge_builder.search.record import section
 from kedge_builder.search.study import Explored
+from kedge_shared import wire
+from kedge_shared.ids import sha256_hex
 from kedge_shared.manifest import Measured
 from tests.builder.search_worker import BUDGETS, SPACE
 from tests.builder.test_search import ALL
@@ -61,6 +64,23 @@ def test_the_bom_follows_the_schema() -> None:
 
     validator = JsonStrictValidator(SchemaVersion.V1_6)
     assert validator.validate_str(bom(MADE, REPORT, IMAGES).decode()) is None
+
+
+def test_provenance_names_everything_that_was_read_and_is_repeatable() -> None:
+    body = wire.encode_pretty(MADE)
+    made = provenance(MADE, body, IMAGES)
+    assert provenance(MADE, body, IMAGES[::-1]) == made
+    said = json.loads(made)
+    about = {each["name"]: each["digest"]["sha256"] for each in said["subject"]}
+    assert about == {"manifest.json": sha256_hex(body),
+                     **{each.name: each.sha256 for each in MADE.files}}  # fmt: skip
+    definition = said["predicate"]["buildDefinition"]
+    read = [each["digest"]["sha256"] for each in definition["resolvedDependencies"]]
+    origin = MADE.provenance
+    assert read[:2] == [origin.weights_sha256, origin.data_sha256]
+    assert sorted(read[2:]) == sorted({each.sha256 for each in IMAGES})
+    assert definition["externalParameters"]["recipe"] == origin.recipe
+    assert said["predicate"]["runDetails"]["builder"]["version"] == origin.tools
 
 
 def _search() -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from typer.testing import CliRunner
 
 from kedge_server.audit.service import newest
@@ -25,7 +26,7 @@ from kedge_shared.attestation import (
     state_running,
 )
 from kedge_shared.cli import build_app
-from kedge_shared.errors import TrustError
+from kedge_shared.errors import InputError, TrustError
 from kedge_shared.manifest import read_manifest
 from kedge_shared.phases import Phase
 from kedge_shared.protocol import REPORT_TYPE, Verdict
@@ -206,6 +207,17 @@ def test_an_operator_sees_it_and_checks_it_offline(
         build_app(), ["device", "verify", str(out), "--key", f"{out}.pub", "--json"]
     )
     assert json.loads(alone.output)["predicate"]["release"] == "1.0"
+    # From the board itself: openssl pkey -in device.key -pubout.
+    pem = tmp_path / "cam-1.pem"
+    private: Any = device.signer._private_key
+    pem.write_bytes(
+        private.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    )
+    by_pem = CliRunner().invoke(build_app(), ["device", "verify", str(out), "--key", str(pem)])
+    assert by_pem.exit_code == 0, by_pem.output
+    pem.write_bytes(pem.read_bytes().replace(b"M", b"!"))
+    torn = CliRunner().invoke(build_app(), ["device", "verify", str(out), "--key", str(pem)])
+    assert isinstance(torn.exception, InputError)
     other = tmp_path / "other.pub"
     other.write_bytes(wire.encode(signing.key_to_dict(signing.generate().public_key)))
     refused = CliRunner().invoke(build_app(), ["device", "verify", str(out), "--key", str(other)])

@@ -41,7 +41,9 @@ def test_one_bad_address_among_good_ones_is_enough() -> None:
         choose(parse("https://hooks.example/x"), [PUBLIC, "127.0.0.1"])
 
 
-@pytest.mark.parametrize("address", [PUBLIC, "2606:2800:220:1::1", "64:ff9b::5db8:d822"])
+@pytest.mark.parametrize(
+    "address", [PUBLIC, "2606:2800:220:1::1", "64:ff9b::5db8:d822", "::ffff:93.184.216.34"]
+)
 def test_the_internet_is_called(address: str) -> None:
     assert choose(parse("https://hooks.example/x"), [address]).is_global
 

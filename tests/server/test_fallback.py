@@ -81,13 +81,25 @@ def test_boards_that_run_something_else_are_left_alone(running: World) -> None:
 
 
 def test_a_publication_later_moves_nobody_again(running: World) -> None:
-    device = with_releases(running, "1.0", "1.1", fallback="1.0")
+    """A board that was away keeps what it was told once; no later publication begins anew."""
+    away = running.enrol("cam-b")
+    device = with_releases(running, "1.0", "1.1", fallback="1.0", more=[away])
     kedge(running, "yank", "shapes", "1.1")
-    before = len(running.operator.rollouts())
-    running.publish("1.3", 13)
-    assert len(running.operator.rollouts()) == before
     device.live()
-    assert device.runs == MANIFEST.format("1.0")
+    over(running)
+    before = running.operator.rollouts()
+    assert before[0].state == "completed"
+    running.publish("1.3", 13, policy=replace(samples.policy(), fallback="1.0"))
+    assert len(running.operator.rollouts()) == len(before)
+    away.live()
+    assert away.runs == MANIFEST.format("1.0")
+
+
+def over(world: World) -> None:
+    """Lets so much time pass that whoever has not spoken is silent."""
+    with transaction(world.context.engine) as session:
+        progress.tick(session, 4e9)
+    world.context.index.forget_all()
 
 
 def test_silent_boards_do_not_take_the_others_back(running: World) -> None:
@@ -97,9 +109,7 @@ def test_silent_boards_do_not_take_the_others_back(running: World) -> None:
     assert silent.runs == MANIFEST.format("1.2")
     kedge(running, "yank", "shapes", "1.2")
     device.live()
-    with transaction(running.context.engine) as session:
-        progress.tick(session, 4e9)
-    running.context.index.forget_all()
+    over(running)
     assert running.operator.rollouts()[0].state != "halted"
     device.live()
     assert device.runs == MANIFEST.format("1.0")

@@ -12,6 +12,7 @@ import pytest
 from securesystemslib.dsse import Envelope
 from securesystemslib.signer import Key
 from tuf.api.metadata import Metadata, Targets
+from typer.testing import CliRunner
 
 from kedge_builder.publishing import origin
 from kedge_builder.publishing.changes import Desk
@@ -19,7 +20,8 @@ from kedge_builder.publishing.origin import Known, known_of, origin_of
 from kedge_builder.publishing.rotation import add_targets, next_of
 from kedge_builder.report.explain_device import explain_device, lines
 from kedge_shared import signing, wire
-from kedge_shared.errors import InputError
+from kedge_shared.cli import build_app
+from kedge_shared.errors import InputError, TrustError
 from kedge_shared.ids import sha256_hex
 from kedge_shared.statement import IN_TOTO_TYPE
 from tests.server.test_attestations import honest, send
@@ -182,3 +184,29 @@ def test_a_board_that_attested_nothing_is_said_so(running: World) -> None:
     running.enrol("cam-1")
     with pytest.raises(InputError, match="attested nothing"):
         explain_device(running.operator, "cam-1", running.home / "nothing")
+
+
+def test_the_command_shows_a_board_and_refuses_what_does_not_hold(
+    running: World, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("KEDGE_TOKEN", TOKEN)
+    monkeypatch.chdir(tmp_path)
+    running.publish("1.0", 10)
+    board = running.enrol("cam-1")
+    running.roll_out("1.0")
+    board.poll()
+    send(board, honest(running, board))
+    keys = str(running.trust.online.parent)
+    asked = ["explain", "cam-1", "--server", running.url, "--keys", keys]
+    shown = CliRunner().invoke(build_app(), asked)
+    assert shown.exit_code == 0, shown.output
+    assert "among the signed targets now" in shown.output
+    assert "provenance: verified: named by the signed targets" in shown.output
+    told = json.loads(CliRunner().invoke(build_app(), [*asked, "--json"]).output)
+    assert told["origin"]["state"] == "verified"
+    send(board, honest(running, board, release="9.9"))
+    refused = CliRunner().invoke(build_app(), asked)
+    assert isinstance(refused.exception, TrustError)
+    monkeypatch.delenv("KEDGE_TOKEN")
+    alone = CliRunner().invoke(build_app(), ["explain", "no-such-folder", "--server", running.url])
+    assert "there is no folder no-such-folder" in str(alone.exception)

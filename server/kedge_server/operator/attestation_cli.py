@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from securesystemslib.signer import Key
+from cryptography.hazmat.primitives.serialization import load_pem_public_key
+from securesystemslib.signer import Key, SSlibKey
 
 from kedge_server.operator import show_attestations as show
 from kedge_server.operator.options import DEFAULT_SERVER, connected
@@ -74,15 +75,18 @@ def verify(
 
 
 def read_key(path: Path) -> Key:
-    """Reads a board's public key.
+    """Reads a board's public key: PEM, or as ``kedge device attestation --out`` writes it.
 
     Raises:
         InputError: It is none.
     """
     data = wire.read_limited(path, "public key", _KEY_LIMIT_BYTES)
     try:
+        if data.startswith(b"-----BEGIN PUBLIC KEY"):
+            found = SSlibKey.from_crypto(load_pem_public_key(data))
+            return signing.key_from_dict(signing.key_to_dict(found))
         return signing.key_from_dict(wire.decode(data, dict[str, Any], str(path)))
-    except TrustError as error:
+    except (TrustError, ValueError) as error:
         raise InputError(f"{path}: {error}") from None
 
 
