@@ -9,7 +9,7 @@ import pytest
 from sqlmodel import update
 
 from kedge_server.database import transaction
-from kedge_server.rollouts.slots import Queue, trim, wait_seconds
+from kedge_server.rollouts.slots import Queue, admit, trim, wait_seconds
 from kedge_server.rollouts.tables import DownloadRow
 from kedge_shared import api
 from kedge_shared.manifest import read_manifest
@@ -74,17 +74,19 @@ def test_so_many_begin_in_a_minute(running: World) -> None:
 
 
 def test_of_boards_that_ask_at_once_no_more_are_admitted(running: World) -> None:
-    devices, (engine, _) = start(running, 8, download_slots=3)
-    answers: list[int] = []
-    threads = [
-        threading.Thread(target=lambda each=each: answers.append(fetch(each, engine)))  # type: ignore[misc]
-        for each in devices
-    ]
+    devices, _ = start(running, 6, download_slots=2)
+    waits: list[int] = []
+
+    def ask(device: SimDevice) -> None:
+        with transaction(running.context.engine) as session:
+            waits.append(admit(session, device.name, 1000, 1.0))
+
+    threads = [threading.Thread(target=ask, args=(each,)) for each in devices]
     for each in threads:
         each.start()
     for each in threads:
         each.join()
-    assert sorted(answers) == [200] * 3 + [503] * 5
+    assert sorted(wait > 0 for wait in waits) == [False] * 2 + [True] * 4
 
 
 @pytest.mark.parametrize(
