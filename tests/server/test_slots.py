@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import threading
 import time
+from pathlib import Path
 
 import pytest
-from sqlmodel import update
+from sqlmodel import SQLModel, update
 
-from kedge_server.database import transaction
-from kedge_server.rollouts.slots import Queue, trim, wait_seconds
-from kedge_server.rollouts.tables import DownloadRow
-from kedge_shared import api
+from kedge_server.database import connect, transaction
+from kedge_server.devices.tables import AssignmentRow, DeviceRow
+from kedge_server.rollouts.slots import Queue, admit, trim, wait_seconds
+from kedge_server.rollouts.tables import DeploymentRow, DownloadRow, RolloutRow
+from kedge_shared import api, wire
 from kedge_shared.manifest import read_manifest
 from kedge_shared.phases import Phase
 from tests.sim.device import SimDevice
@@ -73,18 +75,37 @@ def test_so_many_begin_in_a_minute(running: World) -> None:
     assert fetch(two, engine) == 200
 
 
-def test_of_boards_that_ask_at_once_no_more_are_admitted(running: World) -> None:
-    devices, (engine, _) = start(running, 8, download_slots=3)
-    answers: list[int] = []
-    threads = [
-        threading.Thread(target=lambda each=each: answers.append(fetch(each, engine)))  # type: ignore[misc]
-        for each in devices
-    ]
-    for each in threads:
-        each.start()
-    for each in threads:
-        each.join()
-    assert sorted(answers) == [200] * 3 + [503] * 5
+def test_of_boards_that_ask_at_once_no_more_are_admitted(tmp_path: Path) -> None:
+    engine = connect(tmp_path / "kedge.db")
+    SQLModel.metadata.create_all(engine)
+    names = [f"cam-{at}" for at in range(6)]
+    stage = api.StageSpec(percent=100)
+    spec = api.RolloutSpec(model="m", release="1", stages=(stage,), download_slots=2)
+    with transaction(engine) as session:
+        session.add(RolloutRow(id="ro", model="m", release="1", recall=False, state="running",
+                               spec=wire.encode(spec).decode(), reason="", created=0))  # fmt: skip
+        for each in names:
+            session.add(DeviceRow(id=each, device_class="x", key_id="", public_key="",
+                                  token_hash=each, facts="{}", enrolled=0))  # fmt: skip
+        session.flush()
+        for each in names:
+            session.add(DeploymentRow(id=f"de-{each}", rollout="ro", device=each, stage=0,
+                                      model="m", release="1", verdict="{}", updated=0))  # fmt: skip
+            session.add(AssignmentRow(device=each, deployment=f"de-{each}", intent="install",
+                                      counter=1, issued=1, expires=2, envelope="{}"))  # fmt: skip
+    waits: list[int] = []
+
+    def ask(name: str) -> None:
+        with transaction(engine) as session:
+            waits.append(admit(session, name, 1000, 1.0))
+
+    threads = [threading.Thread(target=ask, args=(each,)) for each in names]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    engine.dispose()
+    assert sorted(wait > 0 for wait in waits) == [False] * 2 + [True] * 4
 
 
 @pytest.mark.parametrize(
