@@ -15,6 +15,9 @@ _FIRST_COMPATIBLE = ">=8.6"
 #: GPUs without INT8 arithmetic that TensorRT knows: Maxwell and Pascal's Tegra, and Pascal's P100.
 _NO_INT8 = frozenset({50, 52, 53, 60, 62})
 
+#: GPUs that TensorRT for RTX compiles for (1.7: its ComputeCapability); no Hopper, no Jetson.
+_RTX_SM = frozenset({75, 80, 86, 89, 120, 121})
+
 
 def against(plan: Plan, facts: DeviceFacts) -> str:
     """Says why a plan does not run on this board; empty if it does."""
@@ -92,6 +95,8 @@ def buildable(runtime: str, wanted: OnDevice, facts: DeviceFacts) -> str:
         return "the release does not allow building on the board"
     if facts.sm is None:
         return "the board has no GPU"
+    if runtime == "tensorrt-rtx" and facts.sm not in _RTX_SM:
+        return f"tensorrt-rtx does not run on SM {facts.sm}"
     if wanted.int8 and facts.sm in _NO_INT8:
         return f"SM {facts.sm} has no INT8 arithmetic"
     if wanted.memory_mb is not None and facts.memory_mb < wanted.memory_mb:
