@@ -14,6 +14,8 @@ _FORWARD = {8: 10, 10: 11}
 _FIRST_COMPATIBLE = ">=8.6"
 #: GPUs without INT8 arithmetic that TensorRT knows: Maxwell and Pascal's Tegra, and Pascal's P100.
 _NO_INT8 = frozenset({50, 52, 53, 60, 62})
+#: GPUs that TensorRT for RTX compiles for (1.7: its ComputeCapability); no Hopper, no Jetson.
+_RTX_SM = frozenset({75, 80, 86, 89, 120, 121})
 
 
 def against(plan: Plan, facts: DeviceFacts) -> str:
@@ -90,13 +92,20 @@ def buildable(runtime: str, wanted: OnDevice, facts: DeviceFacts) -> str:
         return f"{runtime} builds nothing on a board"
     if not wanted.allowed:
         return "the release does not allow building on the board"
-    if facts.sm is None:
-        return "the board has no GPU"
-    if wanted.int8 and facts.sm in _NO_INT8:
-        return f"SM {facts.sm} has no INT8 arithmetic"
+    lacks = _gpu_lacks(runtime, wanted, facts.sm)
+    if lacks:
+        return lacks
     if wanted.memory_mb is not None and facts.memory_mb < wanted.memory_mb:
         return f"building takes {wanted.memory_mb:.0f} MiB, board has {facts.memory_mb:.0f}"
     return ""
+
+
+def _gpu_lacks(runtime: str, wanted: OnDevice, sm: int | None) -> str:
+    if sm is None:
+        return "the board has no GPU"
+    if runtime == "tensorrt-rtx" and sm not in _RTX_SM:
+        return f"tensorrt-rtx does not run on SM {sm}"
+    return f"SM {sm} has no INT8 arithmetic" if wanted.int8 and sm in _NO_INT8 else ""
 
 
 def cache_fits(cache: TimingCache, runtime: str, facts: DeviceFacts) -> bool:
