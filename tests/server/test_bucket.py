@@ -88,7 +88,8 @@ def test_an_upload_that_breaks_off_leaves_nothing(running: World, bucket: Storag
     with socket.create_connection((str(parts.hostname), int(parts.port or 0))) as line:
         line.sendall(
             f"PUT /api/v1/artifacts/{name} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {TOKEN}\r\n"
-            f"Content-Length: {len(BODY)}\r\n\r\n".encode() + BODY[: len(BODY) - 1]
+            f"Content-Length: {len(BODY)}\r\n\r\n".encode()
+            + BODY[: len(BODY) - 1]
         )
     for _ in range(50):
         if put(running, b"", name).status_code == 400 and bucket.names() == before:

@@ -42,9 +42,7 @@ class BucketStore:
         InputError: obstore is missing, or the bucket cannot be used as it is named.
     """
 
-    def __init__(
-        self, url: str, limit_bytes: int, retry_seconds: float = _RETRY_SECONDS
-    ) -> None:
+    def __init__(self, url: str, limit_bytes: int, retry_seconds: float = _RETRY_SECONDS) -> None:
         try:
             import obstore
             from obstore.exceptions import BaseError

@@ -84,6 +84,7 @@ class Door:
         self._app, self._handlers = app, handlers
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answers one request, or hands it on."""
         handler = (
             self._handlers.get((scope["method"], scope["path"]))
             if scope["type"] == "http"

@@ -131,7 +131,7 @@ class _Desk:
 class _Page:
     """What was taken of one start of a board, and the telemetry of it that is kept."""
 
-    taken: Ledger = Ledger()
+    taken: Ledger = field(default_factory=Ledger)
     telemetry: int | None = None
 
 
