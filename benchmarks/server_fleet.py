@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from pydantic import SecretStr
 from securesystemslib.signer import CryptoSigner
 from sqlalchemy import insert
 from sqlmodel import Session
@@ -56,10 +57,11 @@ class Fleet:
     @property
     def settings(self) -> ServerSettings:
         """Returns the server's settings."""
-        given = {"database": self.database} if self.database else {}
         return ServerSettings(
-            data=self.home / "server", trust=self.home / "trust", operator_token=OPERATOR, **given
-        )  # type: ignore[arg-type]
+            data=self.home / "server", trust=self.home / "trust",
+            operator_token=SecretStr(OPERATOR),
+            database=SecretStr(self.database) if self.database else None,
+        )  # fmt: skip
 
     def token(self, at: int) -> str:
         """Returns a device's token."""

@@ -47,7 +47,8 @@ class Asked:
             message: Message = await self.receive()
             if message["type"] == "http.disconnect":
                 raise GoneError
-            found += message.get("body", b"")
+            part: bytes = message.get("body", b"")
+            found += part
             if len(found) > limit_bytes:
                 raise TooLargeError(f"body is longer than {limit_bytes} bytes")
             if not message.get("more_body", False):
