@@ -79,7 +79,11 @@ def _size(engine: Engine) -> int:
         if engine.dialect.name == "postgresql":
             autocommit = connection.execution_options(isolation_level="AUTOCOMMIT")
             autocommit.exec_driver_sql("VACUUM FULL")
-            size = autocommit.exec_driver_sql("SELECT pg_database_size(current_database())")
+            # Not the whole database: its own catalogue shrinks and grows with other things.
+            size = autocommit.exec_driver_sql(
+                "SELECT sum(pg_total_relation_size(oid)) FROM pg_class WHERE relkind = 'r'"
+                " AND relnamespace = 'public'::regnamespace"
+            )
             return int(size.scalar_one())
         raw: Any = connection.connection.driver_connection
         raw.execute("PRAGMA wal_checkpoint(TRUNCATE)")

@@ -222,7 +222,8 @@ def _enter(desk: _Desk, report: Report, received: float) -> bool:
             desk.outdated.append((*at, kept))
         kept = report.seq
     desk.ledgers[at] = _Page(page.taken.with_(report.seq), kept)
-    desk.reports[(*at, report.seq)] = {
+    key = (report.device, report.boot_id, report.seq)
+    desk.reports[key] = {
         "device": report.device, "boot_id": report.boot_id, "seq": report.seq, "received": received,
         "deployment": report.deployment, "phase": report.phase.value,
         "body": wire.encode(report).decode(),
