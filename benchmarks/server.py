@@ -3,7 +3,8 @@
 One server process pinned to one core, the load on another: ``wrk`` at full speed, and an open loop
 of our own where a rate is given (``benchmarks/server_load.py``). Beside the server runs a plain
 ASGI application under the same uvicorn, uvloop and httptools, in turns with it: on a machine that
-others use, only the ratio of the two can be trusted. ``--database URL`` measures PostgreSQL.
+others use, only the ratio of the two and the processor time can be trusted. ``--postgresql`` starts
+one on the same two cores.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -22,15 +24,19 @@ from statistics import median
 # Before the project's own: `python benchmarks/server.py` puts benchmarks/ on the path.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks import server_fleet
+from benchmarks import server_fleet, server_fleet_rollout, server_reports
 from benchmarks.common import Row, as_object, as_table
 from benchmarks.server_fleet import LOAD_CORE, Fleet, Running
 from benchmarks.server_load import send_all, send_paced
 from kedge_shared.machine import describe
+from tests.sim.postgres import postgres
 
 _ROUNDS = 3
 _WRK_SECONDS = 5
-_LINES = 64
+_LINES, _HERD_LINES = 64, 256
+_REPORTS = 5000
+_SPENT = ", processor time of one"
+_TARGET_REPORTS, _TARGET_ASSIGN, _TARGET_MB, _TARGET_BYTES = 1500, 2.0, 250, 2048
 _TARGET_POLLS, _TARGET_SHARE, _TARGET_P99_MS, _TARGET_FLAT = 5000, 50, 50, 15
 
 
@@ -105,6 +111,7 @@ class Polls:
         plain: Of the plain application.
         share: Of the plain application's rate, %, median over rounds.
         p99_ms: At 80 % of the rate.
+        spent_us: Processor time of one.
         wrong: Answers that were errors.
     """
 
@@ -113,24 +120,28 @@ class Polls:
     plain: float
     share: float
     p99_ms: float
+    spent_us: float
     wrong: int
 
 
-def polls(fleet: Fleet, running: Running) -> Polls:
+def polls(fleet: Fleet, running: Running, requests: Sequence[bytes]) -> Polls:
     """Measures polls in turns with a plain application."""
-    requests = learn(running, fleet)
-    rates, plains, wrong = [], [], 0
+    rates, plains, spent, wrong = [], [], [], 0
     with server_fleet.plain() as plain:
         for _ in range(_ROUNDS):
             plains.append(wrk(plain.url, requests, fleet.home).rate)
+            before = running.cpu_seconds
             found = wrk(running.url, requests, fleet.home)
+            spent.append(1e6 * (running.cpu_seconds - before) / (found.rate * _WRK_SECONDS))
             rates.append(found.rate)
             wrong += found.wrong
     rate = median(rates)
     paced = send_paced(running.url, requests, 0.8 * rate, _WRK_SECONDS, _LINES)
     share = median(100 * mine / its for mine, its in zip(rates, plains, strict=True))
-    return Polls(fleet.devices, rate, median(plains), share, 1000 * paced.quantile(0.99),
-                 wrong + paced.failed)  # fmt: skip
+    return Polls(
+        devices=fleet.devices, rate=rate, plain=median(plains), share=share,
+        p99_ms=1000 * paced.quantile(0.99), spent_us=median(spent), wrong=wrong + paced.failed,
+    )  # fmt: skip
 
 
 def poll_rows(found: Polls) -> Iterator[Row]:
@@ -158,8 +169,122 @@ def poll_rows(found: Polls) -> Iterator[Row]:
         target=_TARGET_P99_MS,
         holds=found.p99_ms <= _TARGET_P99_MS,
     )
+    yield Row(
+        name=f"{size}{_SPENT}",
+        value=found.spent_us,
+        unit="µs",
+        target=1e6 / _TARGET_POLLS,
+        holds=found.spent_us <= 1e6 / _TARGET_POLLS,
+    )
     yield Row(name=f"{size}, errors", value=found.wrong, unit="answers", target=0,
               holds=found.wrong == 0)  # fmt: skip
+
+
+def report_rows(fleet: Fleet, running: Running) -> Iterator[Row]:
+    """Sends one report a request, of many devices."""
+    count = min(_REPORTS, fleet.devices)
+    requests = [server_reports.request(fleet, at, 1) for at in range(count)]
+    before = running.cpu_seconds
+    found = send_all(running.url, iter(requests), _LINES)
+    spent = 1e6 * (running.cpu_seconds - before) / count
+    size = f"{fleet.devices:,} devices, reports"
+    yield Row(
+        name=size,
+        value=found.rate,
+        unit="a second",
+        target=_TARGET_REPORTS,
+        holds=found.rate >= _TARGET_REPORTS,
+    )
+    yield Row(
+        name=f"{size}, processor time of one",
+        value=spent,
+        unit="µs",
+        target=1e6 / _TARGET_REPORTS,
+        holds=spent <= 1e6 / _TARGET_REPORTS,
+    )
+    yield Row(name=f"{size} that were not taken", value=count - found.statuses[200],
+              unit="reports", target=0, holds=found.statuses[200] == count)  # fmt: skip
+
+
+def herd_rows(fleet: Fleet, requests: Sequence[bytes]) -> Iterator[Row]:
+    """Lets the whole fleet return at once to a server that has just been started."""
+    with server_fleet.kedge(fleet) as running:
+        found = send_all(running.url, iter(requests), _HERD_LINES)
+    yield Row(
+        name=f"{fleet.devices:,} devices return at once, 5xx",
+        value=found.failed,
+        unit="answers",
+        target=0,
+        holds=found.failed == 0,
+    )
+    yield Row(name=f"{fleet.devices:,} devices return at once, all answered", value=found.seconds,
+              unit="s", target=server_fleet.POLL_SECONDS,
+              holds=found.seconds <= server_fleet.POLL_SECONDS)  # fmt: skip
+
+
+def fleet_rows(fleet: Fleet) -> Iterator[Row]:
+    """Rolls a release out to a fleet within this process."""
+    found = server_fleet_rollout.roll_out(fleet)
+    size = f"{fleet.devices:,} devices, staged rollout"
+    if found.state != "completed":
+        raise SystemExit(f"the rollout is {found.state}")
+    yield Row(name=f"{size}: created", value=found.create.wall, unit="s")
+    yield Row(name=f"{size}: created, processor time", value=found.create.cpu, unit="s")
+    name = f"{size}: stage of {found.assigned:,} judged and assigned"
+    yield Row(
+        name=name,
+        value=found.assign.wall,
+        unit="s",
+        target=_TARGET_ASSIGN,
+        holds=found.assign.wall <= _TARGET_ASSIGN,
+    )
+    yield Row(
+        name=f"{name}, processor time",
+        value=found.assign.cpu,
+        unit="s",
+        target=_TARGET_ASSIGN,
+        holds=found.assign.cpu <= _TARGET_ASSIGN,
+    )
+    yield Row(name=f"{size}: all of it", value=found.all.wall, unit="s")
+    yield Row(name=f"{size}: all of it, processor time", value=found.all.cpu, unit="s")
+
+
+def measure(home: Path, devices: int, database: str, largest: bool) -> Iterator[Row]:
+    """Measures one size of fleet."""
+    fleet = server_fleet.seed(home, devices, database)
+    with server_fleet.kedge(fleet) as running:
+        requests = learn(running, fleet)
+        yield from poll_rows(polls(fleet, running, requests))
+        yield from report_rows(fleet, running)
+        if largest:
+            yield Row(
+                name=f"{devices:,} devices, resident memory",
+                value=running.rss_mb,
+                unit="MiB",
+                target=_TARGET_MB,
+                holds=running.rss_mb <= _TARGET_MB,
+            )
+    if largest:
+        yield from herd_rows(fleet, requests)
+        size = server_reports.bytes_a_day(fleet)
+        yield Row(
+            name="database, a device and day of 288 reports and one restart",
+            value=size,
+            unit="bytes",
+            target=_TARGET_BYTES,
+            holds=size <= _TARGET_BYTES,
+        )
+        yield from fleet_rows(fleet)  # fmt: skip
+
+
+def flat_row(found: Sequence[Row]) -> Iterator[Row]:
+    """Says by how much the largest fleet's polls are slower than the smallest's."""
+    spent = [each.value for each in found if each.name.endswith(f"polls{_SPENT}")]
+    if len(spent) > 1:
+        more = 100 * (spent[-1] / spent[0] - 1)
+        yield Row(name="polls, more processor time for the largest fleet than the smallest",
+                  value=more, unit="%", target=_TARGET_FLAT,
+                  holds=more <= _TARGET_FLAT)  # fmt: skip
 
 
 def main() -> int:
@@ -167,17 +292,21 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--devices", type=int, nargs="*", default=[1_000, 100_000])
-    parser.add_argument("--database", default="", help="URL of an empty PostgreSQL database")
+    parser.add_argument("--postgresql", action="store_true", help="instead of SQLite")
     given = parser.parse_args()
     os.sched_setaffinity(0, {LOAD_CORE})
     rows: list[Row] = []
-    with tempfile.TemporaryDirectory() as folder:
-        for devices in given.devices:
-            fleet = server_fleet.seed(Path(folder) / str(devices), devices, given.database)
-            with server_fleet.kedge(fleet) as running:
-                rows += poll_rows(polls(fleet, running))
-                rows.append(Row(name=f"rss {devices}", value=running.rss_mb, unit="MiB"))
-    print(as_object(describe(), rows) if given.json else as_table(rows, "against"))
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as opened:
+        grown = opened.enter_context(postgres("fsync=on")) if given.postgresql else None
+        for devices in sorted(given.devices):
+            database = grown.empty() if grown is not None else ""
+            home, largest = Path(folder) / str(devices), devices == max(given.devices)
+            for row in measure(home, devices, database, largest):
+                rows.append(row)
+                print(f"  {row.name}: {row.value:.4g} {row.unit}", file=sys.stderr, flush=True)
+        rows += flat_row(rows)
+    what = f"{describe()}; uvicorn, uvloop, httptools; {'PostgreSQL' if grown else 'SQLite'}"
+    print(as_object(what, rows) if given.json else f"{what}\n{as_table(rows, 'against')}")
     return 0
 
 

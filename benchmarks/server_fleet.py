@@ -7,12 +7,12 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from pydantic import SecretStr
 from securesystemslib.signer import CryptoSigner
 from sqlalchemy import insert
 from sqlmodel import Session
@@ -31,8 +31,9 @@ from tests.shared import samples
 OPERATOR = "operator-token-of-benchmarks"
 #: The server's and the load's core.
 SERVER_CORE, LOAD_CORE = 0, 1
+#: Between two polls of a device.
+POLL_SECONDS = 60
 _ONE_CLASS = "x86-onnxruntime"
-_START_SECONDS = 120
 #: Sees to it that a server ends with its benchmark, whatever ends that.
 _ORPHAN = "import ctypes; ctypes.CDLL(None).prctl(1, 15)"
 
@@ -56,10 +57,11 @@ class Fleet:
     @property
     def settings(self) -> ServerSettings:
         """Returns the server's settings."""
-        given = {"database": self.database} if self.database else {}
         return ServerSettings(
-            data=self.home / "server", trust=self.home / "trust", operator_token=OPERATOR, **given
-        )  # type: ignore[arg-type]
+            data=self.home / "server", trust=self.home / "trust",
+            operator_token=SecretStr(OPERATOR),
+            database=SecretStr(self.database) if self.database else None,
+        )  # fmt: skip
 
     def token(self, at: int) -> str:
         """Returns a device's token."""
@@ -81,7 +83,7 @@ def seed(home: Path, devices: int, database: str = "") -> Fleet:
     rows = [
         {"id": fleet.name(at), "device_class": _ONE_CLASS, "key_id": fleet.signer.public_key.keyid,
          "public_key": public, "token_hash": token_hash(fleet.token(at)), "facts": facts,
-         "tags": '{"site":"hall-%d"}' % (at % 50), "enrolled": 0.0, "release": "", "engine": "",
+         "tags": f'{{"site":"hall-{at % 50}"}}', "enrolled": 0.0, "release": "", "engine": "",
          "phase": "idle", "frames": 0}
         for at in range(devices)
     ]  # fmt: skip
@@ -138,7 +140,8 @@ class Running:
 def kedge(fleet: Fleet, **variables: str) -> Iterator[Running]:
     """Runs ``kedge server run`` on its core."""
     arguments = ["server", "run", "--data", str(fleet.home / "server"), "--trust",
-                 str(fleet.home / "trust"), "--port", "0", "--poll-seconds", "60"]  # fmt: skip
+                 str(fleet.home / "trust"), "--port", "0", "--poll-seconds",
+                 str(POLL_SECONDS)]  # fmt: skip
     code = f"{_ORPHAN}; from kedge_shared.cli import main; main()"
     environment = {"KEDGE_SERVER_OPERATOR_TOKEN": OPERATOR, **variables}
     if fleet.database:
@@ -173,14 +176,3 @@ def _process(command: list[str], variables: dict[str, str]) -> Iterator[Running]
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
-
-
-def wait_for(what: str, ready: Iterator[bool]) -> None:
-    """Waits until something is so."""
-    until = time.monotonic() + _START_SECONDS
-    for each in ready:
-        if each:
-            return
-        if time.monotonic() > until:
-            raise SystemExit(f"{what} did not come")
-        time.sleep(0.05)

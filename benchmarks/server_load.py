@@ -93,7 +93,11 @@ async def _lines(url: str, count: int, done: Callable[[_Line, int, bytes], None]
     parts = urlsplit(url)
     loop = asyncio.get_running_loop()
     return [
-        (await loop.create_connection(lambda: _Line(done), parts.hostname, parts.port))[1]
+        (
+            await loop.create_connection(
+                lambda: _Line(done), str(parts.hostname), int(parts.port or 80)
+            )
+        )[1]
         for _ in range(count)
     ]
 
@@ -179,7 +183,8 @@ def _run(work: Coroutine[Any, Any, Load]) -> Load:
     with contextlib.suppress(ImportError):
         import uvloop
 
-        return uvloop.run(work)
+        found: Load = uvloop.run(work)
+        return found
     return asyncio.run(work)
 
 

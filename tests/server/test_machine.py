@@ -69,7 +69,47 @@ class RolloutMachine(RuleBasedStateMachine):
     @rule(seconds=st.integers(0, 20))
     def look(self, seconds: int) -> None:
         self.now += seconds
+        if self.state() != "paused":
+            self.desk.tick(self.now)
+            return
+        stages, reached, harmed = self.stage_states(), self.reached(), self.harmed()
         self.desk.tick(self.now)
+        self.nothing_went_on(stages, reached, harmed)
+
+    def nothing_went_on(self, stages: list[str], reached: set[str], harmed: bool) -> None:
+        """A look at a paused rollout reaches nobody and passes nothing, but a failure halts it."""
+        assert self.reached() == reached
+        if self.state() == "halted":
+            assert "failed" in self.stage_states()
+            return
+        assert self.state() == "paused"
+        passed = {"passed", "widened"}
+        assert [each in passed for each in self.stage_states()] == [
+            each in passed for each in stages
+        ]
+        is_open = {"running", "asking"} & set(stages)
+        assert not (harmed and is_open and self.gate is PLAIN), "a failed gate halts it also paused"
+
+    def reached(self) -> set[str]:
+        return {each.device for each in self.deployments() if each.assigned is not None}
+
+    def harmed(self) -> bool:
+        ended = {"refused", "rolled_back"}
+        return any(each.phase in ended and '"cause":"harm"' in each.verdict
+                   for each in self.deployments())  # fmt: skip
+
+    @precondition(lambda self: self.state() == "running")
+    @rule(harm=st.booleans())
+    def pause_and_look(self, harm: bool) -> None:
+        """What a stage has proven, or a board suffers, comes to light while it is paused."""
+        reached = [each for each in self.deployments() if each.assigned is not None]
+        for row in reached:
+            if row.phase == "idle":
+                self.desk.say(row, Phase.CONFIRMED, self.now)
+        if harm:
+            self.desk.say(reached[0], Phase.ROLLED_BACK, self.now, HARM)
+        self.desk.change(self.rollout, "pause", self.now)
+        self.look(20)
 
     @rule(at=st.sampled_from(["record", "begin_stage", "keep"]))
     def die_while_looking(self, at: str) -> None:
@@ -280,6 +320,36 @@ def test_a_stopped_rollout_leaves_its_boards_what_they_have_until_one_fails(tmp_
     canary = next(each for each in desk.deployments(rollout) if each.stage == 0)
     desk.say(canary, Phase.ROLLED_BACK, 110, HARM)
     assert desk.rollout(rollout).state == "halted"
+
+
+def test_a_paused_rollout_passes_nothing_and_reaches_nobody(tmp_path: Path) -> None:
+    desk = Desk(tmp_path)
+    rollout = two_stages(desk)
+    all_healthy(desk, rollout, 1)
+    desk.change(rollout, "pause", 2)
+    for now in (10, 100, 1000):
+        desk.tick(now)
+        assert desk.rollout(rollout).state == "paused"
+        assert [each.state for each in desk.stages(rollout)] == ["running", "waiting"]
+        assert sum(each.assigned is not None for each in desk.deployments(rollout)) == 1
+    desk.change(rollout, "resume", 1001)
+    assert desk.tick(1002)
+    assert [each.state for each in desk.stages(rollout)] == ["passed", "running"]
+    assert desk.told(rollout).count("rollout stage_passed") == 1
+
+
+def test_a_gate_that_fails_halts_a_paused_rollout(tmp_path: Path) -> None:
+    desk = Desk(tmp_path)
+    rollout = two_stages(desk)
+    (canary,) = [each for each in desk.deployments(rollout) if each.assigned is not None]
+    desk.change(rollout, "pause", 2)
+    desk.say(canary, Phase.ROLLED_BACK, 3, HARM)
+    desk.tick(4)
+    assert desk.rollout(rollout).state == "halted"
+    assert [each.state for each in desk.stages(rollout)] == ["failed", "waiting"]
+    assert "rollout gate_failed" in desk.told(rollout)
+    with pytest.raises(ConflictError):
+        desk.change(rollout, "resume", 5)
 
 
 def test_evidence_that_was_altered_is_told_apart(tmp_path: Path) -> None:

@@ -47,7 +47,8 @@ class Asked:
             message: Message = await self.receive()
             if message["type"] == "http.disconnect":
                 raise GoneError
-            found += message.get("body", b"")
+            part: bytes = message.get("body", b"")
+            found += part
             if len(found) > limit_bytes:
                 raise TooLargeError(f"body is longer than {limit_bytes} bytes")
             if not message.get("more_body", False):
@@ -87,6 +88,7 @@ class Door:
         self.app, self._handlers = app, handlers
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answers one request, or hands it on."""
         handler = (
             self._handlers.get((scope["method"], scope["path"]))
             if scope["type"] == "http"

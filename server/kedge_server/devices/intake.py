@@ -136,7 +136,7 @@ class _Desk:
 class _Page:
     """What was taken of one start of a board, and the telemetry of it that is kept."""
 
-    taken: Ledger = Ledger()
+    taken: Ledger = field(default_factory=Ledger)
     telemetry: int | None = None
 
 
@@ -238,7 +238,8 @@ def _enter(desk: _Desk, report: Report, received: float) -> bool:
             desk.outdated.append((*at, kept))
         kept = report.seq
     desk.ledgers[at] = _Page(page.taken.with_(report.seq), kept)
-    desk.reports[(*at, report.seq)] = {
+    key = (report.device, report.boot_id, report.seq)
+    desk.reports[key] = {
         "device": report.device, "boot_id": report.boot_id, "seq": report.seq, "received": received,
         "deployment": report.deployment, "phase": report.phase.value,
         "body": wire.encode(report).decode(),

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, cast
 
-from sqlalchemy import delete, func, insert, select
+from sqlalchemy import Row, delete, func, insert, select
 from sqlmodel import Session, col
 
 from kedge_server.database import at_commit, exclusive
@@ -67,7 +67,7 @@ def newest(session: Session) -> int:
 def since(session: Session, last: int) -> Changes:
     """Returns what has changed since ``last``."""
     query = select(col(ChangeRow.id), col(ChangeRow.kind), col(ChangeRow.subject))
-    rows: Sequence[tuple[int, str, str]] = session.execute(  # type: ignore[assignment]
+    rows: Sequence[Row[int, str, str]] = session.execute(
         query.where(col(ChangeRow.id) > last).order_by(col(ChangeRow.id))
     ).all()
     if not rows:
