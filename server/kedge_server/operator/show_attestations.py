@@ -53,7 +53,7 @@ def attestation(found: Sequence[AttestationInfo], checked: Checked, *, as_json: 
         print_json({"checked": checked, "attestations": found})
         return
     for line in lines(found[0], checked):
-        _console.print(Text(one_line(line)) if line else "")
+        _print(line)
     rows = [
         (_when(each.received), each.event, each.release, each.engine[:12],
          each.refused or ("published" if each.published else "not known here"))
@@ -69,7 +69,7 @@ def newest(found: Sequence[AttestationInfo]) -> None:
         _console.print("Attested: nothing yet.")
         return
     for line in lines(found[0], Checked.of(found[0], None)):
-        _console.print(Text(one_line(line)))
+        _print(line)
 
 
 def statement(said: Statement[Running], *, as_json: bool) -> None:
@@ -78,7 +78,7 @@ def statement(said: Statement[Running], *, as_json: bool) -> None:
         print_json(said)
         return
     for line in _said(said):
-        _console.print(Text(one_line(line)))
+        _print(line)
 
 
 def lines(found: AttestationInfo, checked: Checked) -> Iterator[str]:
@@ -92,6 +92,12 @@ def lines(found: AttestationInfo, checked: Checked) -> Iterator[str]:
     yield f"  signature: holds, key {checked.key_id[:12]} ({whose})"
     known = "published here" if found.published else "not known to this server"
     yield f"  build: {known}; received {_when(found.received)}"
+
+
+def _print(line: str) -> None:
+    """Prints one line as it is: a hash that is wrapped cannot be copied."""
+    indent = line[: len(line) - len(line.lstrip(" "))]
+    _console.print(Text(indent + one_line(line)), soft_wrap=True)
 
 
 def _said(said: Statement[Running]) -> Iterator[str]:
