@@ -232,10 +232,17 @@ def test_the_first_token_is_the_way_back_in(fleet: World) -> None:
         first = next(each for each in desk.api_tokens() if each.name == "first")
         desk.revoke_api_token(first.id)
         with serve(fleet.home, fleet.trust) as (_, url):
-            stays = httpx.get(f"{url}/api/v1/session", headers=desk.http.headers)
+            stays = httpx.get(f"{url}/api/v1/session", headers=desk.http.headers, timeout=60)
             assert stays.status_code == 401, "what was revoked stays revoked"
         other = "another-first-token"
         with serve(fleet.home, fleet.trust, operator_token=other) as (_, url):
-            back = httpx.get(f"{url}/api/v1/session", headers={"Authorization": f"Bearer {other}"})
+            back = httpx.get(
+                f"{url}/api/v1/session", headers={"Authorization": f"Bearer {other}"}, timeout=60
+            )
             assert back.json()["user"] == "admin"
-            assert httpx.get(f"{url}/api/v1/session", headers=desk.http.headers).status_code == 401
+            assert (
+                httpx.get(
+                    f"{url}/api/v1/session", headers=desk.http.headers, timeout=60
+                ).status_code
+                == 401
+            )
