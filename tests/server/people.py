@@ -52,11 +52,13 @@ def client_of(fleet: World, token: str) -> OperatorClient:
     return _clients[-1]
 
 
-def acting(fleet: World, user: str, *roles: str, scope: str = "") -> OperatorClient:
+def acting(
+    fleet: World, user: str, *roles: str, scope: str = "", name: str = "t"
+) -> OperatorClient:
     """Returns a client with a token of a user's."""
     with OperatorClient(fleet.url, TOKEN) as desk:
         held = {each.name: each.roles for each in desk.users()}[user]
-        asked = ApiTokenRequest(name="t", roles=roles or held, user=user, scope=scope)  # type: ignore[arg-type]
+        asked = ApiTokenRequest(name=name, roles=roles or held, user=user, scope=scope)  # type: ignore[arg-type]
         return client_of(fleet, desk.make_api_token(asked).token)
 
 

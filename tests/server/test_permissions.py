@@ -216,7 +216,7 @@ def test_who_may_what(fleet: World, tokens: dict[str, str], bearer: str) -> None
 
 
 def test_the_description_says_which_token_is_wanted(fleet: World) -> None:
-    body = httpx.get(f"{fleet.url}/openapi.json").json()
+    body = httpx.get(f"{fleet.url}/openapi.json", timeout=60).json()
     schemes = body["components"]["securitySchemes"]
     assert {(name, each["type"], each.get("in")) for name, each in schemes.items()} == {
         ("operatorToken", "http", None), ("deviceToken", "http", None),

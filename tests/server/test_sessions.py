@@ -38,14 +38,16 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
 def test_a_session_is_a_cookie_that_scripts_cannot_read_and_changes_want_more(
     fleet: World,
 ) -> None:
-    answer = httpx.post(f"{fleet.url}/api/v1/session", json={"name": "otto", "password": PASSWORD})
+    answer = httpx.post(
+        f"{fleet.url}/api/v1/session", json={"name": "otto", "password": PASSWORD}, timeout=60
+    )
     assert answer.status_code == 201
     cookie = answer.headers["set-cookie"]
     assert cookie.startswith("kedge-session=")
     for each in ("HttpOnly", "SameSite=strict", "Path=/"):
         assert each in cookie
     assert "Secure" not in cookie, "this machine alone speaks plain HTTP"
-    with httpx.Client(base_url=fleet.url, cookies=answer.cookies) as browser:
+    with httpx.Client(base_url=fleet.url, cookies=answer.cookies, timeout=60) as browser:
         assert browser.get("/api/v1/devices").status_code == 200
         wanted = {"count": 1}
         for headers in ({}, {HEADER_CSRF: "0" * 64}, {HEADER_CSRF: b"\xc3\xa9"}):
@@ -54,7 +56,7 @@ def test_a_session_is_a_cookie_that_scripts_cannot_read_and_changes_want_more(
         good = {HEADER_CSRF: browser.get("/api/v1/session").json()["csrf"]}
         assert browser.post("/api/v1/enrolment-tokens", json=wanted, headers=good).is_success
         assert browser.delete("/api/v1/session", headers=good).status_code == 204
-    stale = httpx.get(f"{fleet.url}/api/v1/devices", cookies=answer.cookies)
+    stale = httpx.get(f"{fleet.url}/api/v1/devices", cookies=answer.cookies, timeout=60)
     assert stale.status_code == 401
 
 
@@ -62,7 +64,7 @@ def test_behind_tls_the_cookie_is_bound_to_it(fleet: World) -> None:
     async def work() -> None:
         transport = httpx.ASGITransport(create_app(fleet.context))
         base = "https://kedge.example"
-        async with httpx.AsyncClient(transport=transport, base_url=base) as browser:
+        async with httpx.AsyncClient(transport=transport, base_url=base, timeout=60) as browser:
             login = {"name": "otto", "password": PASSWORD}
             answer = await browser.post("/api/v1/session", json=login)
             cookie = answer.headers["set-cookie"]
@@ -110,7 +112,7 @@ def test_who_has_no_password_cannot_log_in_with_none(fleet: World) -> None:
     for name in ("sita", "nobody-there", "admin"):
         for password in ("", "nobody's password"):
             answer = httpx.post(
-                f"{fleet.url}/api/v1/session", json={"name": name, "password": password}
+                f"{fleet.url}/api/v1/session", json={"name": name, "password": password}, timeout=60
             )
             assert answer.status_code == 401
             assert answer.json()["error"] == "name or password is wrong"
@@ -172,7 +174,7 @@ def test_buckets_fill_again_and_forget_the_oldest(monkeypatch: pytest.MonkeyPatc
 
 def test_too_many_attempts_are_told_when_to_come_back(fleet: World) -> None:
     body = {"name": "ben", "password": "wrong password"}
-    answers = [httpx.post(f"{fleet.url}/api/v1/session", json=body) for _ in range(11)]
+    answers = [httpx.post(f"{fleet.url}/api/v1/session", json=body, timeout=60) for _ in range(11)]
     assert [each.status_code for each in answers[:10]] == [401] * 10
     assert answers[-1].status_code == 429
     assert 1 <= int(answers[-1].headers["retry-after"]) <= 60
