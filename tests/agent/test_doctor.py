@@ -145,3 +145,10 @@ def test_heat(healthy: AgentSettings, tmp_path: Path) -> None:
 def test_a_window_that_never_opens(healthy: AgentSettings, tmp_path: Path) -> None:
     never = settings_of(tmp_path, maintenance={"begins": "01:00", "ends": "02:00", "days": []})
     assert found(never, tmp_path)["window"].state == "bad"
+
+
+def test_a_class_that_this_agent_cannot_serve(healthy: AgentSettings, tmp_path: Path) -> None:
+    finding = found(replace(healthy, device_class="jetson-orin-nx"), tmp_path)["runtime"]
+    assert finding.state == "bad"
+    assert finding.said == "this agent has no runtime for tensorrt, which jetson-orin-nx runs"
+    assert "pip install" not in finding.mend, "no extra brings one"
