@@ -24,6 +24,7 @@ from kedge_agent.journal import open_read_only
 from kedge_agent.local_client import RunnerLink
 from kedge_agent.network.window import window_open, zone_of
 from kedge_agent.sandbox import WALLS
+from kedge_agent.runtimes.registry import RUNTIMES
 from kedge_agent.sensors import thermal, throttling
 from kedge_agent.settings import AgentSettings
 from kedge_agent.state import State
@@ -211,6 +212,10 @@ def _runtime(settings: AgentSettings) -> Iterator[Finding]:
         yield Finding("runtime", "good" if installed else "bad", said)
         return
     version = installed.get(wanted.name)
+    if wanted.name not in RUNTIMES:
+        said = f"this agent has no runtime for {wanted.name}, which {settings.device_class} runs"
+        yield Finding("runtime", "bad", said, "see docs/hardware.md for the classes it can serve")
+        return
     if version is None:
         said = f"{wanted.name} does not import here; installed: {_named(installed)}"
         yield Finding("runtime", "bad", said, f"pip install 'kedge[agent,{wanted.name}]'")

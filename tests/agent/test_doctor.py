@@ -177,3 +177,10 @@ def test_the_walls_are_tried_in_a_child(tmp_path: Path) -> None:
     (told,) = doctor._sandbox()
     assert "limits" in told.said
     assert "privileges" in told.said
+
+
+def test_a_class_that_this_agent_cannot_serve(healthy: AgentSettings, tmp_path: Path) -> None:
+    finding = found(replace(healthy, device_class="jetson-orin-nx"), tmp_path)["runtime"]
+    assert finding.state == "bad"
+    assert finding.said == "this agent has no runtime for tensorrt, which jetson-orin-nx runs"
+    assert "pip install" not in finding.mend, "no extra brings one"
