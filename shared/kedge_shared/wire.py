@@ -7,6 +7,7 @@ what a newer server writes.
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -27,6 +28,24 @@ def _decode_other(kind: type, value: Any) -> Any:
     if kind is Path and isinstance(value, str):
         return Path(value)
     raise ValueError(f"expected {kind.__name__}")
+
+
+_decoders: dict[Any, msgspec.json.Decoder[Any]] = {}
+_making = threading.Lock()
+
+
+def _decoder(kind: type[T]) -> msgspec.json.Decoder[T]:
+    """Returns a type's decoder, made once and by one thread.
+
+    msgspec 0.22 crashes now and then (SIGSEGV, 1 of 60 processes with 12 threads) where several
+    threads are the first to decode a dataclass.
+    """
+    found = _decoders.get(kind)
+    if found is None:
+        with _making:
+            found = _decoders.get(kind) or msgspec.json.Decoder(kind, dec_hook=_decode_other)
+            _decoders[kind] = found
+    return found
 
 
 def encode(value: object) -> bytes:
@@ -51,7 +70,7 @@ def decode(data: bytes | bytearray | memoryview, kind: type[T], what: str) -> T:
         InputError: Not JSON, or a field is missing, of another type or out of bounds.
     """
     try:
-        return msgspec.json.decode(data, type=kind, dec_hook=_decode_other)
+        return _decoder(kind).decode(data)
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
         raise InputError(f"{what} cannot be read: {error}") from None
 
@@ -59,6 +78,7 @@ def decode(data: bytes | bytearray | memoryview, kind: type[T], what: str) -> T:
 def decode_yaml(data: bytes, kind: type[T], what: str) -> T:
     """Decodes YAML into ``kind``; errors as :func:`decode`."""
     try:
+        _decoder(kind)  # so that what msgspec knows of the type is there
         return msgspec.yaml.decode(data, type=kind, dec_hook=_decode_other)
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
         raise InputError(f"{what} cannot be read: {error}") from None
