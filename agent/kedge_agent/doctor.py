@@ -23,8 +23,8 @@ from kedge_agent.errors import RunnerGone
 from kedge_agent.journal import open_read_only
 from kedge_agent.local_client import RunnerLink
 from kedge_agent.network.window import window_open, zone_of
-from kedge_agent.sandbox import WALLS
 from kedge_agent.runtimes.registry import RUNTIMES
+from kedge_agent.sandbox import WALLS
 from kedge_agent.sensors import thermal, throttling
 from kedge_agent.settings import AgentSettings
 from kedge_agent.state import State
