@@ -7,11 +7,8 @@ reads what a newer server writes.
 
 from __future__ import annotations
 
-<<<<<<< HEAD
-from collections.abc import Iterator
-=======
 import threading
->>>>>>> scale
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -86,13 +83,9 @@ def decode_yaml(data: bytes, kind: type[T], what: str) -> T:
     nobody sees. What machines send may hold fields of a later version.
     """
     try:
-<<<<<<< HEAD
+        _decoder(kind)  # so that what msgspec knows of the type is there
         read = msgspec.yaml.decode(data, type=kind, dec_hook=_decode_other)
         raw = msgspec.yaml.decode(data)
-=======
-        _decoder(kind)  # so that what msgspec knows of the type is there
-        return msgspec.yaml.decode(data, type=kind, dec_hook=_decode_other)
->>>>>>> scale
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
         raise InputError(f"{what} cannot be read: {error}") from None
     unknown = next(_unknown(raw, msgspec.json.decode(encode(read)), ""), None)
