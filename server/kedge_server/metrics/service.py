@@ -16,7 +16,7 @@ from kedge_server.metrics.jobs import Jobs
 from kedge_server.metrics.traffic import Traffic
 
 # When a counter was made is of no use here, and doubles what is sent.
-disable_created_metrics()
+disable_created_metrics()  # type: ignore[no-untyped-call]
 
 
 class Metrics:
