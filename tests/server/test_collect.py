@@ -216,6 +216,13 @@ class Collection(RuleBasedStateMachine):
             for each in free:
                 del self.touched[each]
 
+    @rule()
+    def a_season_passes(self) -> None:
+        """Everything is taken back by its owners, and old: only use still speaks for it."""
+        self.sign(set())
+        self.time_passes(10)
+        self.collect(2, False)
+
     def named_in(self, needed: set[str]) -> set[str]:
         """What a kept manifest names stays with it."""
         return {
@@ -233,7 +240,7 @@ class Collection(RuleBasedStateMachine):
 
 TestCollection = Collection.TestCase
 TestCollection.settings = settings(
-    max_examples=12, stateful_step_count=20, deadline=None,
+    max_examples=40, stateful_step_count=20, deadline=None,
     suppress_health_check=[HealthCheck.too_slow],
 )  # fmt: skip
 
