@@ -279,7 +279,10 @@ def measure(home: Path, devices: int, database: str, largest: bool) -> Iterator[
 
 def flat_row(found: Sequence[Row]) -> Iterator[Row]:
     """Says by how much the largest fleet's polls are slower than the smallest's."""
-    spent = [each.value for each in found if each.name.endswith(f"polls{_SPENT}")]
+    spent = [
+        each.value for each in found
+        if each.value is not None and each.name.endswith(f"polls{_SPENT}")
+    ]  # fmt: skip
     if len(spent) > 1:
         more = 100 * (spent[-1] / spent[0] - 1)
         yield Row(name="polls, more processor time for the largest fleet than the smallest",

@@ -23,6 +23,7 @@ from kedge_server.audit.service import record
 from kedge_server.audit.tables import AuditRow
 from kedge_server.cli import app
 from kedge_server.database import connect, migrations, transaction
+from kedge_server.operation.archive import CONTENTS
 from kedge_shared.audit import broken_at
 from kedge_shared.errors import InputError, KedgeError
 from kedge_shared.phases import Phase
@@ -183,6 +184,22 @@ def test_a_damaged_artifact_is_told_and_the_rest_backed_up(running: World, tmp_p
         back_up(running, tmp_path / "kept.tar")
     assert caught.value.exit_code == 7
     kedge("restore", tmp_path / "kept.tar", "--data", tmp_path / "data")
+
+
+@pytest.mark.parametrize("name", ["trust/../../../escaped", "trust//../escaped"])
+def test_nothing_is_written_outside_of_the_folders(
+    running: World, tmp_path: Path, name: str
+) -> None:
+    kept = tmp_path / "kept"
+    back_up(running, kept)
+    (kept / "escaped").write_text("x")
+    contents = kept / CONTENTS
+    body = json.loads(contents.read_bytes())
+    contents.write_text(json.dumps(body | {"files": [name]}))
+    with pytest.raises(InputError, match="outside of it"):
+        kedge("restore", kept, "--data", tmp_path / "data", "--trust", tmp_path / "a" / "trust")
+    assert not [each for each in tmp_path.rglob("escaped") if each.parent != kept]
+    assert not list((tmp_path / "data").glob("*"))
 
 
 @pytest.mark.parametrize("what", ["data", "trust"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from sqlmodel import Session
 
@@ -20,6 +20,8 @@ from kedge_shared.errors import InputError, StorageError
 
 _CONTENTS_LIMIT_BYTES = 256 * 1024 * 1024
 _SCRATCH = ".restoring"
+#: Files of a backup that lie in the data folder; all others are of the trust folder.
+_IN_DATA = frozenset({TOKEN_FILE})
 
 
 def restore(source: Path, data: Path, trust: Path | None) -> Contents:
@@ -80,7 +82,7 @@ def _fetch(
         name = f"artifacts/{digest[:2]}/{digest}"
         _take(opened, name, data / name, digest, source)
     for name in contents.files:
-        if name == TOKEN_FILE:
+        if name in _IN_DATA:
             _take(opened, name, data / name, "", source)
         elif trust is not None:
             _take(opened, name, trust / name.removeprefix("trust/"), "", source)
@@ -88,6 +90,8 @@ def _fetch(
 
 def _take(opened: Source, name: str, target: Path, sha256: str, source: Path) -> None:
     """Writes a file of the backup; its bytes must be those of ``sha256``, if that is known."""
+    if ".." in PurePosixPath(name).parts or PurePosixPath(name).is_absolute():
+        raise InputError(f"{source} names {name}, which lies outside of it", "it is no backup")
     target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     with opened.open(name) as file, target.open("wb") as out:
         target.chmod(0o600)
