@@ -1,1 +1,4 @@
 """FastAPI service: artifacts, devices, rollouts."""
+
+# Before any library that reports home.
+import kedge_shared  # noqa: F401

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from pathlib import Path
+from functools import partial
 
 import msgspec
 import pytest
@@ -16,6 +16,8 @@ from kedge_agent.state import State
 from kedge_shared import api
 from kedge_shared.phases import Phase
 from kedge_shared.protocol import Verdict
+from tests.shared import samples
+from tests.sim import world
 from tests.sim.board import SimBoard, settled
 from tests.sim.runner import DISAGREE
 from tests.sim.world import World
@@ -167,15 +169,17 @@ def test_disagreement_in_shadow(running: World, board: SimBoard) -> None:
     ],
 )
 def test_harm_in_probation_rolls_back(
-    running: World, board: SimBoard, after: object, code: str, said: str | None
-) -> None:
+    running: World, board: SimBoard, after: object, code: str, said: str | None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
     board.install()
     if isinstance(after, dict):
         after = msgspec.structs.replace(board.runner.after, **after)
     board.runner.after = after  # type: ignore[assignment]
     board.patience = 5
     if code == "latency" and said is None:
-        budget_of_ten_ms(running)
+        ten = replace(samples.manifest().budgets, latency_p95_ms=10.0)
+        monkeypatch.setattr(world, "write_build", partial(world.write_build, budgets=ten))
     state = follow(running, board)
     row = told(running)
     assert (row.phase, row.verdict.code, row.verdict.cause) == (Phase.ROLLED_BACK, code, "harm")
@@ -184,24 +188,6 @@ def test_harm_in_probation_rolls_back(
     assert serves(board) == "1.0"
     assert board.runner.previous is None
     assert state.quarantine
-
-
-def budget_of_ten_ms(world: World) -> None:
-    from kedge_shared import wire
-    from kedge_shared.manifest import read_manifest
-    from tests.sim import world as module
-
-    real = module.write_build
-
-    def with_budget(out: Path, *arguments: object, **options: object) -> Path:
-        folder = real(out, *arguments, **options)  # type: ignore[arg-type]
-        for path in folder.glob("*/manifest.json"):
-            manifest = read_manifest(path.read_bytes())
-            budgets = replace(manifest.budgets, latency_p95_ms=10.0)
-            path.write_bytes(wire.encode_pretty(replace(manifest, budgets=budgets)))
-        return folder
-
-    pytest.MonkeyPatch().setattr(module, "write_build", with_budget)
 
 
 def test_the_runner_falling_back_by_itself_is_harm(running: World, board: SimBoard) -> None:

@@ -24,6 +24,7 @@ from kedge_server.app import create_app, open_context
 from kedge_server.context import Context
 from kedge_server.settings import ServerSettings
 from kedge_shared import api, wire
+from kedge_shared.device_classes import Budgets
 from kedge_shared.ids import sha256_hex
 from kedge_shared.manifest import FileRef, Golden, Override
 from kedge_shared.operator_client import OperatorClient
@@ -44,6 +45,7 @@ def write_build(
     policy: ModelPolicy | None = None,
     override: str = "",
     engine: bytes = b"",
+    budgets: Budgets | None = None,
 ) -> Path:
     """Writes what ``kedge build`` would, with bytes instead of engines; returns its folder."""
     golden = b"a picture"
@@ -72,6 +74,7 @@ def write_build(
                         sha256=sha256_hex(references), length=len(references)),
             ),
             golden=Golden(references=sha256_hex(references)),
+            budgets=budgets or samples.manifest().budgets,
             overrides=(Override(budget="latency_p95_ms", measured=20, limit=10, reason=override),)
             if override
             else (),

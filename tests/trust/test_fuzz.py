@@ -118,13 +118,12 @@ def test_no_mutated_artifact_is_stored(honest: Fleet, tmp_path: Path, seed: int)
 def test_no_mutated_manifest_or_policy_is_taken(honest: Fleet, tmp_path: Path, seed: int) -> None:
     rng, envelope = random.Random(seed), honest.assign()
     signed = [url for url in honest.repository.files if not url.startswith(URL)]
-    device = Device(honest, tmp_path / "board")
     for _ in range(MANIFESTS):
         url = rng.choice(signed)
         good = honest.repository.files[url]
         honest.repository.files[url] = mutated(good, rng)
-        with pytest.raises(KedgeError):
-            device.take(envelope)
+        # A board that holds the good ones already asks for none: a fresh one each time.
+        assert outcome(honest, tmp_path / "board", envelope) == ""
         honest.repository.files[url] = good
 
 
