@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from kedge_agent import enrolment, facts
+from kedge_agent import access, enrolment, facts
 from kedge_agent.bench import child, worker
 from kedge_agent.bench.child import Order, Outcome
 from kedge_agent.bench.settings import BenchSettings, read_bench_settings
@@ -87,7 +87,7 @@ class Bench:
         async def work() -> BenchResult | None:
             async with ServerClient(self.settings.server) as server:
                 me = await enrolment.enrolled(self.settings, server)
-                server.authorise(me.token)
+                access.let_in(me, server, "bench-worker")
                 made = BenchWorker(self.settings, server, me, board or samples.facts())
                 return (await made.step())[0]
 

@@ -89,7 +89,8 @@ def test_a_server_that_works_has_nothing_to_be_done(running: World) -> None:
     running.enrol("cam-1").poll()
     status, found = check(running)
     assert (status, found["findings"]) == (0, [])
-    assert found["artifacts"] == 6, "manifest, policy, director, engine, references, golden frame"
+    said = "manifest, its provenance, policy, director, engine, references, golden frame"
+    assert found["artifacts"] == 7, said
     assert found["audit_rows"] >= 2
 
 

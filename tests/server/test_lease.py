@@ -51,7 +51,7 @@ def test_one_leads_until_it_is_silent_for_too_long(engine: Engine) -> None:
         assert not first.holds(session), "its token is fenced off"
         assert not first.take(session)
         assert second.holds(session)
-    assert second.token == 2
+    assert second.fence == 2
 
 
 def test_who_gives_up_is_followed_at_once(engine: Engine) -> None:
@@ -72,7 +72,7 @@ def test_a_holder_that_overslept_may_renew_if_nobody_came(engine: Engine) -> Non
     expire(engine)
     with transaction(engine) as session:
         assert not lease.take(session)
-        assert (lease.token, lease.holds(session)) == (1, True)
+        assert (lease.fence, lease.holds(session)) == (1, True)
 
 
 def test_nobody_takes_over_in_the_midst_of_what_the_holder_does(engine: Engine) -> None:

@@ -208,8 +208,9 @@ def test_a_stolen_database_opens_nothing(running: World) -> None:
     running.enrol("cam-1")
     with sqlite3.connect(running.home / "server" / "kedge.db") as base:
         (stored,) = base.execute("SELECT token_hash FROM device").fetchone()
+        (operators,) = base.execute("SELECT token_hash FROM api_token").fetchone()
     base.close()
-    for token in (stored, running.context.operator_hash):
+    for token in (stored, operators):
         for path in ("/api/v1/device/poll", "/api/v1/devices"):
             answer = httpx.get(running.url + path, headers={"Authorization": f"Bearer {token}"})
             assert answer.status_code == 401

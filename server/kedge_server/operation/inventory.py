@@ -22,6 +22,7 @@ from kedge_shared import signing
 from kedge_shared.bench import BenchJob
 from kedge_shared.phases import TERMINAL
 from kedge_shared.protocol import Assignment
+from kedge_shared.provenance import listed_in
 from kedge_shared.trust import MODEL_ROLE_PREFIX
 
 _OPEN = ("running", "paused")
@@ -61,12 +62,15 @@ def _targets(session: Session) -> dict[str, tuple[str, int]]:
         if role == "targets" or role.startswith(MODEL_ROLE_PREFIX):
             for path, target in Metadata[Targets].from_bytes(body).signed.targets.items():
                 found[path] = (target.hashes.get("sha256", ""), target.length)
+                named = listed_in(target.custom)
+                if named is not None:
+                    found[f"provenance of {path}"] = (named.sha256, named.length)
     return found
 
 
 def _builds(session: Session) -> tuple[Build, ...]:
     columns = (BuildRow.model, BuildRow.release, BuildRow.manifest_sha256,
-               BuildRow.manifest_length, BuildRow.manifest)  # fmt: skip
+               BuildRow.manifest_length, BuildRow.manifest, BuildRow.provenance)  # fmt: skip
     return tuple(Build(*row) for row in session.execute(select(*map(col, columns))))
 
 

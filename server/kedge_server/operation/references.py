@@ -32,6 +32,7 @@ class Build:
         sha256: Of its manifest.
         length: Bytes of its manifest.
         manifest: Its text.
+        provenance: Hash of its signed provenance; empty if it has none.
     """
 
     model: str
@@ -39,6 +40,7 @@ class Build:
     sha256: str
     length: int
     manifest: bytes
+    provenance: str = ""
 
 
 @dataclass(frozen=True)
@@ -103,6 +105,7 @@ def kept(known: Known, read: Read) -> set[str]:
     could be asked for is taken away because this version does not know the document.
     """
     found = {*required(known, read), *known.engines, *known.assigned}
+    found |= {each.provenance for each in known.builds if each.provenance}
     fresh = set(found)
     while fresh:
         named: set[str] = set()

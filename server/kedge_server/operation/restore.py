@@ -6,6 +6,7 @@ import os
 import shutil
 from pathlib import Path, PurePosixPath
 
+from sqlalchemy import update
 from sqlmodel import Session
 
 from kedge_server.app import TOKEN_FILE
@@ -15,6 +16,7 @@ from kedge_server.operation import archive
 from kedge_server.operation.archive import CONTENTS, Source
 from kedge_server.operation.backup import SCHEMA, Contents
 from kedge_server.operation.folder import ARTIFACTS, DATABASE, digest_of
+from kedge_server.replicas.tables import LeaseRow
 from kedge_shared import wire
 from kedge_shared.errors import InputError, StorageError
 
@@ -110,6 +112,8 @@ def _finish_database(path: Path, contents: Contents) -> None:
     try:
         upgrade(engine)
         with Session(engine) as session, session.begin():
+            # Who led when the backup was made does not any more: the new server signs at once.
+            session.execute(update(LeaseRow).values(holder="", expires=0.0))
             detail = f"backup of {contents.made:.0f} by kedge {contents.kedge}"
             record(session, "operator", "restore", "database", detail)
     finally:

@@ -30,13 +30,13 @@ class Lease:
 
     Attributes:
         holder: What this server is called there.
-        token: Of the hold; ``None`` while another server leads.
+        fence: Number of the hold (fencing token); ``None`` while another server leads.
     """
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
         self.holder = f"{socket.gethostname()}-{secrets.token_hex(4)}"
-        self.token: int | None = None
+        self.fence: int | None = None
 
     def take(self, session: Session) -> bool:
         """Takes the lease, or renews it.
@@ -47,43 +47,43 @@ class Lease:
         _make(session)
         until = clock(session) + self._seconds
         mine = (col(LeaseRow.name) == _NAME, col(LeaseRow.holder) == self.holder)
-        if self.token is not None and _hits(
+        if self.fence is not None and _hits(
             session,
-            update(LeaseRow).where(*mine, col(LeaseRow.token) == self.token).values(expires=until),
+            update(LeaseRow).where(*mine, col(LeaseRow.token) == self.fence).values(expires=until),
         ):
             return False
-        self.token = None
+        self.fence = None
         over = col(LeaseRow.expires) < clock(session)
         taken = update(LeaseRow).where(col(LeaseRow.name) == _NAME, over)
         values = {"holder": self.holder, "token": LeaseRow.token + 1, "expires": until}
         if not _hits(session, taken.values(**values)):
             return False
-        self.token = session.execute(select(col(LeaseRow.token)).where(*mine)).scalar_one()
+        self.fence = session.execute(select(col(LeaseRow.token)).where(*mine)).scalar_one()
         return True
 
     def holds(self, session: Session) -> bool:
         """Says whether this server leads, and keeps it so until the transaction ends."""
-        if self.token is None:
+        if self.fence is None:
             return False
         row = session.execute(
             select(col(LeaseRow.token), col(LeaseRow.holder))
             .where(col(LeaseRow.name) == _NAME)
             .with_for_update()
         ).first()
-        if row is None or tuple(row) != (self.token, self.holder):
-            self.token = None
-        return self.token is not None
+        if row is None or tuple(row) != (self.fence, self.holder):
+            self.fence = None
+        return self.fence is not None
 
     def lose(self) -> None:
         """Stops leading: whether the lease is still held is not known."""
-        self.token = None
+        self.fence = None
 
     def give_up(self, session: Session) -> None:
         """Lets another server lead at once, at an orderly end."""
         if self.holds(session):
             row = update(LeaseRow).where(col(LeaseRow.name) == _NAME)
             session.execute(row.values(holder="", expires=0.0))
-        self.token = None
+        self.fence = None
 
 
 def _make(session: Session) -> None:
