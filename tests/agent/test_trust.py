@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -13,8 +14,8 @@ import pytest
 
 from kedge_agent.state import State
 from kedge_server.database import transaction
-from kedge_server.devices.index import Entry
-from kedge_shared import signing, wire
+from kedge_server.devices.assignments import Signed
+from kedge_shared import signing
 from kedge_shared.ids import sha256_hex
 from kedge_shared.phases import Phase
 from kedge_shared.policy import read_policy
@@ -24,7 +25,6 @@ from kedge_shared.protocol import (
     REPORT_TYPE,
     Assignment,
     ManifestRef,
-    PollAnswer,
 )
 from tests.sim.board import SimBoard, settled
 from tests.sim.world import World, serve, world, write_build
@@ -50,24 +50,32 @@ def refused(state: State) -> bool:
 
 def genuine(world: World, name: str = "cam-1") -> tuple[Assignment, dict[str, Any]]:
     """Returns the assignment that the server has for a board now, and its envelope."""
-    from kedge_server.devices.routes import _make_entry
-
-    answer = wire.decode(_make_entry(world.context, name).body, PollAnswer, "answer")
-    assert answer.assignment is not None
+    with transaction(world.context.engine) as session:
+        row = world.context.director.assign(session, name)
+    assert row is not None
+    envelope = json.loads(row.envelope)
     key = world.context.director._signer.public_key
     opened = signing.unseal(
-        answer.assignment, ASSIGNMENT_TYPE, Assignment, key, limit_bytes=ASSIGNMENT_LIMIT_BYTES
+        envelope, ASSIGNMENT_TYPE, Assignment, key, limit_bytes=ASSIGNMENT_LIMIT_BYTES
     )
-    return opened, answer.assignment
+    return opened, envelope
 
 
 def offer(world: World, envelope: dict[str, Any] | None, name: str = "cam-1") -> None:
     """Has the server answer polls with an envelope of ours, for ever."""
-    body = wire.encode(
-        PollAnswer(assignment=envelope, timestamp_version=1, next_poll_seconds=0.2, nonce="n")
-    )
-    entry = Entry(f'"forged-{sha256_hex(body)[:8]}"', 2**50, body, float("inf"))
-    world.context.index.entry = lambda _: entry  # type: ignore[method-assign]
+    body = json.dumps(envelope)
+    # No other offer's: boards are told 304 for what they know.
+    counter = 2**50 + int(sha256_hex(body.encode())[:8], 16)
+    forged = envelope and Signed(
+        device=name, deployment="", intent="install", counter=counter, issued=2**40,
+        expires=2**41, envelope=body,
+    )  # fmt: skip
+
+    def ours(_: object, asked: Mapping[str, int]) -> dict[str, Any]:
+        return dict.fromkeys(asked, forged or None)
+
+    world.context.director.assign_all = ours  # type: ignore[method-assign]
+    world.context.index.forget_all()
 
 
 def sealed(world: World, assignment: Assignment, **how: Any) -> dict[str, Any]:

@@ -204,7 +204,16 @@ class SimBoard:
 
     @staticmethod
     async def _wait(updater: Updater, task: asyncio.Future[None], until: Condition) -> None:
-        while not until(updater.state):
+        """Waits for a state that is saved, however soon another one follows."""
+        seen, save = asyncio.Event(), updater._journal.save
+
+        def noted(state: State, *more: Any) -> None:
+            save(state, *more)
+            if not seen.is_set() and until(state):
+                seen.set()
+
+        updater._journal.save = noted  # type: ignore[method-assign]
+        while not seen.is_set() and not until(updater.state):
             if task.done():
                 task.result()
             await asyncio.sleep(0.02)
