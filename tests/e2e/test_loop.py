@@ -42,9 +42,11 @@ def test_the_whole_loop(fleet: RealFleet, releases: dict[str, Path], video: Path
         flip(fleet, releases["1.2"] / device_class)
     tampered = fleet.roll_out("1.2")
     assert fleet.finished(tampered).state == "halted"
-    wait_until(lambda: all(each.phase is Phase.REFUSED
-                           for each in fleet.client.rollout_deployments(tampered)), 30)  # fmt: skip
-    for row in fleet.client.rollout_deployments(tampered):
+    # The first refusal halts it: the other board may never hear of it.
+    rows = [each for each in fleet.client.rollout_deployments(tampered)
+            if each.phase is Phase.REFUSED]  # fmt: skip
+    assert rows
+    for row in rows:
         assert row.verdict.code == "trust"
         assert "altered" in row.verdict.reason
     runs_on(fleet, "1.1")
