@@ -233,6 +233,22 @@ def test_a_replayed_enrolment_opens_nothing(running: World) -> None:
     assert device.ask_in().json()["token"] == "", "whoever sent it again has no key to sign with"
 
 
+def test_a_board_that_lost_the_answer_to_its_enrolment_is_answered_again(running: World) -> None:
+    """Power went between the answer and the board's disk; after its first word it is too late."""
+    device, other = board(running), board(running)
+    token = running.operator.enrolment_tokens(api.TokenRequest())[0].token
+    assert device.ask_in(token).status_code == device.ask_in(token).status_code == 200
+    assert other.ask_in(token).status_code == 401, "another board"
+    other.name = device.name
+    assert other.ask_in(token).status_code == 401, "its name with another key"
+    assert device.ask_in(token, renews=False).status_code == 401, "nobody is given a lasting token"
+    device.renew()
+    device.poll()
+    with transaction(running.context.engine) as session:
+        service.write_seen(session, running.context.index.take_seen())
+    assert device.ask_in(token).status_code == 401
+
+
 def test_announced_keys_come_in_unasked_and_no_others(running: World) -> None:
     device, stranger, operator = board(running), board(running), running.operator
     device.ask_in()

@@ -83,16 +83,33 @@ def with_token(session: Session, token: str, envelope: dict[str, Any]) -> Admitt
         ConflictError: The name belongs to a device with another key.
         ForbiddenError: The key was revoked.
     """
+    spent = UnauthorizedError(
+        "this enrolment token is unknown, used or expired", "make one: kedge device token"
+    )
     row = session.get(EnrolmentTokenRow, token_hash(token))
-    if row is None or row.used_by is not None or row.expires < time.time():
-        raise UnauthorizedError(
-            "this enrolment token is unknown, used or expired", "make one: kedge device token"
-        )
+    if row is None or row.expires < time.time():
+        raise spent
+    if row.used_by is not None and not _unheard(session, row.used_by, envelope):
+        raise spent
     enrolment = opened(envelope)
     admitted = admit(session, enrolment, enrolment.name)
     row.used_by = enrolment.name
     session.add(row)
     return admitted
+
+
+def _unheard(session: Session, name: str, envelope: dict[str, Any]) -> bool:
+    """Says whether it is the board that used the token, which never read the answer.
+
+    Power may go between the answer and the board's disk. Only a board that fetches its access by
+    signing is answered again: another who sends its request a second time gains nothing.
+    """
+    device = session.get(DeviceRow, name)
+    if device is None or device.last_seen is not None:
+        return False
+    enrolment = opened(envelope)
+    same = (enrolment.name, fingerprint_of(enrolment)) == (name, device.key_id)
+    return enrolment.renews and same
 
 
 def without_token(
