@@ -28,6 +28,7 @@ from kedge_agent.state import State
 from kedge_agent.updater import Updater
 from kedge_shared import api
 from kedge_shared.phases import TERMINAL, Phase
+from kedge_shared.protocol import Report
 from tests.shared import samples
 from tests.sim.runner import SimRunner
 from tests.sim.world import World
@@ -207,8 +208,8 @@ class SimBoard:
         """Waits for a state that is saved, however soon another one follows."""
         seen, save = asyncio.Event(), updater._journal.save
 
-        def noted(state: State, *more: Any) -> None:
-            save(state, *more)
+        def noted(state: State, report: Report | None = None) -> None:
+            save(state, report)
             if not seen.is_set() and until(state):
                 seen.set()
 
