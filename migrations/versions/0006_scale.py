@@ -27,7 +27,7 @@ def upgrade() -> None:
         "lease",
         sa.Column("name", sa.String(), nullable=False),
         sa.Column("holder", sa.String(), nullable=False),
-        sa.Column("token", _LONG, nullable=False),
+        sa.Column("fence", _LONG, nullable=False),
         sa.Column("expires", sa.Float(), nullable=False),
         sa.PrimaryKeyConstraint("name"),
     )

@@ -62,7 +62,7 @@ def test_who_gives_up_is_followed_at_once(engine: Engine) -> None:
         first.give_up(session)
     with transaction(engine) as session:
         assert second.take(session)
-        assert first.token is None
+        assert first.fence is None
 
 
 def test_a_holder_that_overslept_may_renew_if_nobody_came(engine: Engine) -> None:
@@ -171,7 +171,7 @@ def test_only_the_holder_looks_at_gates_and_renews(running: World) -> None:
     device.live()
     context = running.context
     with transaction(context.engine) as session:
-        session.execute(update(LeaseRow).values(holder="another", token=9))
+        session.execute(update(LeaseRow).values(holder="another", fence=9))
     version = context.repository.timestamp_version
     scheduler.tick(context)
     scheduler.renew(context)

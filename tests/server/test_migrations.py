@@ -154,7 +154,7 @@ def fill_0005(path: Path) -> None:
 def fill_0006(path: Path) -> None:
     """What revision 0006 brought: who leads, what changed, and which reports were taken."""
     with sqlite3.connect(path) as base:
-        base.execute("INSERT INTO lease (name, holder, token, expires) VALUES ('lead', 'a', 1, 2)")
+        base.execute("INSERT INTO lease (name, holder, fence, expires) VALUES ('lead', 'a', 1, 2)")
         base.execute("INSERT INTO change (id, kind, subject) VALUES (1, 'device', 'cam-0')")
         base.execute(
             "INSERT INTO report_ledger (device, boot_id, taken, telemetry, received)"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hmac
 import json
 import secrets
 import time
@@ -41,7 +42,7 @@ def first_admin(session: Session, token: str) -> None:
     """
     now, hashed = time.time(), token_hash(token)
     row = session.get(ApiTokenRow, _FIRST_TOKEN)
-    if row is not None and row.token_hash == hashed:
+    if row is not None and hmac.compare_digest(row.token_hash, hashed):
         return
     user = session.get(UserRow, FIRST_ADMIN)
     if user is None:

@@ -69,8 +69,12 @@ def _targets(session: Session) -> dict[str, tuple[str, int]]:
 
 
 def _builds(session: Session) -> tuple[Build, ...]:
-    columns = (BuildRow.model, BuildRow.release, BuildRow.manifest_sha256,
-               BuildRow.manifest_length, BuildRow.manifest, BuildRow.provenance)  # fmt: skip
+    columns = [BuildRow.model, BuildRow.release, BuildRow.manifest_sha256,
+               BuildRow.manifest_length, BuildRow.manifest]  # fmt: skip
+    # A database of an older server is backed up as it is.
+    there = {each["name"] for each in inspect(session.connection()).get_columns("build")}
+    if "provenance" in there:
+        columns.append(BuildRow.provenance)
     return tuple(Build(*row) for row in session.execute(select(*map(col, columns))))
 
 

@@ -49,16 +49,16 @@ class Lease:
         mine = (col(LeaseRow.name) == _NAME, col(LeaseRow.holder) == self.holder)
         if self.fence is not None and _hits(
             session,
-            update(LeaseRow).where(*mine, col(LeaseRow.token) == self.fence).values(expires=until),
+            update(LeaseRow).where(*mine, col(LeaseRow.fence) == self.fence).values(expires=until),
         ):
             return False
         self.fence = None
         over = col(LeaseRow.expires) < clock(session)
         taken = update(LeaseRow).where(col(LeaseRow.name) == _NAME, over)
-        values = {"holder": self.holder, "token": LeaseRow.token + 1, "expires": until}
+        values = {"holder": self.holder, "fence": LeaseRow.fence + 1, "expires": until}
         if not _hits(session, taken.values(**values)):
             return False
-        self.fence = session.execute(select(col(LeaseRow.token)).where(*mine)).scalar_one()
+        self.fence = session.execute(select(col(LeaseRow.fence)).where(*mine)).scalar_one()
         return True
 
     def holds(self, session: Session) -> bool:
@@ -66,7 +66,7 @@ class Lease:
         if self.fence is None:
             return False
         row = session.execute(
-            select(col(LeaseRow.token), col(LeaseRow.holder))
+            select(col(LeaseRow.fence), col(LeaseRow.holder))
             .where(col(LeaseRow.name) == _NAME)
             .with_for_update()
         ).first()
@@ -92,7 +92,7 @@ def _make(session: Session) -> None:
         return
     try:
         with session.begin_nested():
-            session.execute(insert(LeaseRow).values(name=_NAME, holder="", token=0, expires=0.0))
+            session.execute(insert(LeaseRow).values(name=_NAME, holder="", fence=0, expires=0.0))
     except IntegrityError:
         pass
 

@@ -8,13 +8,13 @@ from kedge_server.types import Long
 
 
 class LeaseRow(SQLModel, table=True):
-    """Who leads. ``token`` grows with every holder, ``expires`` is by the database's clock."""
+    """Who leads. ``fence`` grows with every holder, ``expires`` is by the database's clock."""
 
     __tablename__ = "lease"
 
     name: str = Field(primary_key=True)
     holder: str = ""
-    token: int = Field(default=0, sa_type=Long)
+    fence: int = Field(default=0, sa_type=Long)
     expires: float = 0.0
 
 
