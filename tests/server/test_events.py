@@ -13,8 +13,10 @@ import pytest
 from starlette.types import Message
 
 from kedge_server.database import transaction
+from kedge_server.events import kinds as kinds_module
 from kedge_server.events import service, stream
 from kedge_server.events.stream import EventStream
+from kedge_server.rollouts.stages import RolloutEvent, StageEvent
 from kedge_shared.event_client import parse
 from kedge_shared.events import EventInfo, matches
 from kedge_shared.phases import Phase
@@ -202,3 +204,8 @@ def test_lines_of_a_stream_are_read_as_the_standard_says() -> None:
 )
 def test_kinds(kind: str, patterns: tuple[str, ...], wanted: bool) -> None:
     assert matches(kind, patterns) is wanted
+
+
+def test_every_event_of_the_machines_has_a_name() -> None:
+    assert set(kinds_module.ROLLOUT) == set(RolloutEvent)
+    assert set(kinds_module.GATE) == set(StageEvent)

@@ -15,6 +15,7 @@ SERVER_ALARM = "server.alarm"
 
 ROLLOUT: Mapping[RolloutEvent, str] = MappingProxyType(
     {
+        RolloutEvent.START: "rollout.started",
         RolloutEvent.STAGE_PASSED: "rollout.advanced",
         RolloutEvent.LAST_PASSED: "rollout.completed",
         RolloutEvent.GATE_FAILED: "rollout.halted",
