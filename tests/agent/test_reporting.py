@@ -128,7 +128,7 @@ def test_the_server_counts_a_report_once_and_keeps_all_of_it(
 
 def twice(world: World, board: SimBoard, seq: int, again: Report) -> None:
     """Sends one report two times, as after a lost answer."""
-    from kedge_agent import identity
+    from kedge_agent import access, identity
 
     me = identity.load(board.folder / "state")
     assert me is not None
@@ -138,7 +138,7 @@ def twice(world: World, board: SimBoard, seq: int, again: Report) -> None:
 
     async def work() -> None:
         async with ServerClient(world.url) as server:
-            server.authorise(me.token)
+            access.let_in(me, server, "updater")
             for _ in range(2):
                 await server.report([envelope])
 

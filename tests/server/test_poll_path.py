@@ -76,7 +76,7 @@ def test_a_ledger_of_reports_in_order_is_one_range_and_of_leaps_is_bounded() -> 
 
 def test_what_changed_meanwhile_is_not_kept() -> None:
     index = PollIndex()
-    index.add_device("cam-1", "hash")
+    index.add_device("cam-1", "hash", "key")
     before = index.generation
     index.forget(["cam-2"])
     index.put("cam-1", 5, time.time() + 100, 60, before)
@@ -86,7 +86,7 @@ def test_what_changed_meanwhile_is_not_kept() -> None:
     index.put("cam-1", 5, time.time() + 100, 60, index.generation)
     assert place.known(time.time())
     assert not place.known(time.time() + 200)
-    index.add_device("cam-1", "other")
+    index.add_device("cam-1", "other", "key")
     assert index.device_of("hash") is None
     assert index.device_of("other") == "cam-1"
     index.remove_device("cam-1")
@@ -114,7 +114,7 @@ def test_what_comes_meanwhile_is_one_batch_and_each_gets_its_own() -> None:
         await asyncio.sleep(0.05)
         with pytest.raises(BusyError) as found:
             await batches.do(41)
-        assert found.value.seconds > 0
+        assert found.value.retry_after > 0
         hold.set()
         assert [await tasks[at] for at in (0, 1, 3)] == [2, 4, 6]
         with pytest.raises(ValueError, match="13"):
