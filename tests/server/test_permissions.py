@@ -148,8 +148,8 @@ def tokens(fleet: World) -> dict[str, str]:
     return found
 
 
-#: FastAPI's own.
-DESCRIPTION = {"/docs", "/docs/oauth2-redirect", "/openapi.json", "/redoc"}
+#: The description of the interface, and what shows it.
+DESCRIPTION = {"/docs", "/docs/start.js", "/docs/{name}", "/openapi.json"}
 
 
 def routes(within: FastAPI | APIRouter) -> Iterator[tuple[str, str, Route]]:

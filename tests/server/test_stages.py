@@ -11,6 +11,10 @@ from kedge_shared.api import RolloutState, StageState
 
 PINNED = {
     ("running", "stage_passed"): "running",
+    ("proposed", "start"): "running",
+    ("proposed", "halt"): "stopped",
+    ("proposed", "stop"): "stopped",
+    ("proposed", "overdue"): "stopped",
     ("running", "last_passed"): "completed",
     ("running", "gate_failed"): "halted",
     ("running", "overdue"): "stopped",
