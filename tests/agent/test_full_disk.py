@@ -154,11 +154,12 @@ def test_each_writer_says_so_and_what_was_there_stays(
     me, body = identity.load(small), b"an engine" * 30_000
     assert me is not None
     running.publish("1.1", 11)
+    access = running.context.access.issue(me.device, me.signer.public_key.keyid).token
     # Open, as the updater has it; a disk with such a file cannot be made read-only here.
     held = Journal(small) if spoil is full else None
     with (
         closing(held) if held else nullcontext(),
-        closing(ImageRepository(running.url, me.token, small / "tuf", running.trust.root)) as tuf,
+        closing(ImageRepository(running.url, access, small / "tuf", running.trust.root)) as tuf,
     ):
         writers = {
             "journal": lambda: saved(held, small),
