@@ -22,7 +22,7 @@ _AWAY_SECONDS = 5
 SECURITY_HEADERS = [(name.lower().encode(), value.encode()) for name, value in HEADERS.items()]
 
 #: Errors of the database that :func:`problem_of` knows.
-DATABASE_ERRORS = (OperationalError, InterfaceError, DataError, PoolTimeoutError)
+DATABASE_ERRORS = (OperationalError, InterfaceError, DataError, OverflowError, PoolTimeoutError)
 
 
 def problem_of(error: Exception) -> tuple[int, bytes, dict[str, str]]:
@@ -36,7 +36,7 @@ def problem_of(error: Exception) -> tuple[int, bytes, dict[str, str]]:
     if isinstance(error, KedgeError):
         return _problem(error.status if isinstance(error, RequestError) else 400, error.what,
                         error.mend)  # fmt: skip
-    if isinstance(error, DataError):
+    if isinstance(error, DataError | OverflowError):
         return _problem(422, "a value is not one that the database can hold", "see /docs")
     if isinstance(error, DATABASE_ERRORS):
         return _database(error)

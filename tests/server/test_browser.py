@@ -37,7 +37,7 @@ def test_also_the_answer_to_a_bug_and_nothing_of_it_gets_out(
     def broken(*_: object) -> None:
         raise RuntimeError("a secret of the inside")
 
-    monkeypatch.setattr(routes, "newest", broken)
+    monkeypatch.setattr(routes.service, "newest", broken)
     answer = httpx.get(f"{running.url}/api/v1/audit", headers={"Authorization": f"Bearer {TOKEN}"})
     assert answer.status_code == 500
     assert "secret" not in answer.text
