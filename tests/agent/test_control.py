@@ -197,7 +197,7 @@ def test_without_room_the_old_one_goes_first_and_the_gap_is_counted(bench: Bench
     until = time.monotonic() + 10
     while not bench.control.state().swap_gap_ms and time.monotonic() < until:
         time.sleep(0.01)
-    assert bench.control.state().swap_gap_ms >= bench.hot.gap_ms
+    assert bench.control.state().swap_gap_ms > 0
     assert bench.loop.shadow is None, "there is nothing to shadow with"
     wait_for(lambda: (bench.control.state().evidence or Evidence()).frames > 3)
     alone = bench.control.state().evidence

@@ -121,6 +121,7 @@ def steps(tmp_path: Path) -> Iterator[Steps]:
         yield Steps(tmp_path / "board", found, traffic)
 
 
+@pytest.mark.timeout(1500)
 def test_kill_9_at_every_persisted_step(steps: Steps) -> None:
     steps.live(None)
     assert steps.check().active is not None

@@ -218,7 +218,7 @@ def test_a_server_restored_from_before_rotations_is_given_them_again(
     shutil.move(running.home / "backup", running.home / "server")
     with serve(running.home, running.trust) as (context, url):
         restored = replace(running, context=context, url=url)
-        token = known._http.headers["Authorization"].split()[1]
+        token = running.devices[0].http.headers["Authorization"].split()[1]
         board = ImageRepository(url, token, running.home / "cam-1", running.trust.root)
         with closing(board):
             with pytest.raises(TrustError, match="not to be trusted"):

@@ -36,7 +36,7 @@ def test_a_rotated_offline_key_is_believed_and_the_old_one_no_more(
     running.operator.publish_metadata(signed)
     known.refresh(time.time())
     enrol("cam-2").refresh(time.time())
-    with pytest.raises(InputError, match="1 of 1 key"):
+    with pytest.raises(InputError, match="1 of 1 key|none of the keys"):
         if role == "root":
             replace_key(running, role, Keyring.load(running.trust.offline))
         running.publish("1.1", 11)
