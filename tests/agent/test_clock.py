@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from datetime import datetime, timezone
 from pathlib import Path
 
 import msgspec
@@ -11,8 +12,10 @@ from tuf.api.metadata import Metadata
 
 from kedge_agent.clock import WRITTEN, is_behind, lower_bound, trusted_now
 from kedge_agent.journal import Journal
+from kedge_agent.network.window import window_open
 from kedge_agent.tuf_client import ImageRepository
 from kedge_shared.errors import TrustError
+from kedge_shared.windows import WindowSpec
 from tests.sim.board import SimBoard, settled
 from tests.sim.world import World
 
@@ -132,3 +135,13 @@ def test_online_keys_cannot_put_a_board_beyond_what_the_builders_signed(
     assert repository.proves(int(ends) - 1) == int(ends) - 1
     assert repository.proves(int(ends) + 1) == pytest.approx(now, abs=600)
     repository.close()
+
+
+def test_a_clock_a_little_behind_the_servers_still_tells_a_window() -> None:
+    """Clocks differ by seconds; one that woke up in 1970, or a day ago, tells nothing."""
+    always = WindowSpec(begins="00:00", ends="23:59")
+    noon = datetime(2026, 11, 25, 12, tzinfo=timezone.utc).timestamp()
+    for behind, tells in ((-60, True), (0, True), (2, True), (600, True), (1200, False)):
+        opening = window_open(always, noon - behind, noon, timezone.utc)
+        assert opening.open is tells, behind
+        assert is_behind(noon - behind, int(noon)) is not tells

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta, timezone, tzinfo
 from pathlib import Path
 
+from kedge_agent.clock import SKEW_SECONDS
 from kedge_shared.errors import InputError
 from kedge_shared.windows import DAYS, WindowSpec
 
@@ -55,7 +56,7 @@ def window_open(window: WindowSpec, now: float, earliest: float, zone: tzinfo) -
         earliest: A time that is past for certain, Unix seconds.
         zone: Of the board.
     """
-    if now < earliest:
+    if now < earliest - SKEW_SECONDS:
         told = f"{datetime.fromtimestamp(max(0.0, now), timezone.utc):%Y-%m-%d}"
         said = f"the clock says {told}, so the maintenance window cannot be told; set the clock"
         return Opening(False, None, said)
