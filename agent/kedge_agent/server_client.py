@@ -99,6 +99,15 @@ class ServerClient:
         """Fetches a token when one is due, or when the server does not take the last one."""
         self._renewal = renewal
 
+    async def renew_access(self) -> None:
+        """Fetches a token if one is due, before connections that bear the same one are used.
+
+        Raises:
+            ServiceError: The server is down, or refuses this board.
+        """
+        if self._renewal is not None and self._renewal.due():
+            self.authorise(await self._renewal.renew(self))
+
     def bearer(self) -> str:
         """Returns the token that counts now."""
         return str(self.http.headers.get("Authorization", "")).removeprefix("Bearer ")
@@ -215,8 +224,7 @@ class ServerClient:
         """Sends a request with a token that the server takes."""
         if self._renewal is None:
             return await self._exchanged(method, path, content, headers)
-        if self._renewal.due():
-            self.authorise(await self._renewal.renew(self))
+        await self.renew_access()
         try:
             return await self._exchanged(method, path, content, headers)
         except ServiceError as error:

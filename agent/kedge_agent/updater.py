@@ -36,6 +36,8 @@ from kedge_shared.phases import TERMINAL, Phase
 #: Share of the interval by which polls are spread.
 _JITTER = 0.1
 _SNAPSHOT_SECONDS = 5.0
+#: In these an update asks the server; the others go on without it.
+_FETCHING = frozenset({Phase.DOWNLOADING, Phase.VERIFYING})
 
 
 class _Rung(Exception):
@@ -103,6 +105,10 @@ class Updater:
     def _is_idle(self) -> bool:
         deployment = self._journal.state.deployment
         return deployment is None or deployment.phase in TERMINAL | {Phase.IDLE}
+
+    def _asks_server(self) -> bool:
+        deployment = self._journal.state.deployment
+        return deployment is not None and deployment.phase in _FETCHING
 
     async def _turn(self) -> float:
         """Does everything there is to do once; returns how long to rest after it."""
@@ -209,6 +215,9 @@ class Updater:
         if time.monotonic() < self._not_before:
             return
         try:
+            if self._asks_server():
+                # After a start nothing has asked for a token yet, and metadata comes before a poll.
+                await self._server.renew_access()
             await self._drive(Update(self._board))
             self._stalls = 0
         except ServiceError as error:

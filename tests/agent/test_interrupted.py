@@ -15,8 +15,9 @@ import pytest
 from kedge_agent import identity, limits
 from kedge_agent.journal import Journal
 from kedge_agent.local_protocol import Failed, Swap
+from kedge_agent.server_client import ServerClient
 from kedge_agent.state import Deployment, State
-from kedge_shared.errors import StorageError
+from kedge_shared.errors import ServiceError, StorageError
 from kedge_shared.phases import Phase
 from tests.sim.board import SimBoard, settled
 from tests.sim.traffic import Traffic
@@ -141,6 +142,25 @@ def test_nothing_that_is_here_whole_is_sent_again(
         sent = dict(traffic.sent)
         board.run(lambda s: settled(s) and s.active is not None and s.active.release == "1.1")
         assert traffic.sent == sent
+
+
+def test_a_download_goes_on_at_the_start_before_any_poll(
+    running: World, board: SimBoard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The program that starts has no access token yet, and the metadata wants one."""
+    board.install()
+    running.publish("1.1", 11)
+    running.roll_out("1.1")
+    in_phase(board, Phase.PREFLIGHT)
+    rewritten(board, deployment={"phase": Phase.DOWNLOADING})
+
+    async def poll(*_: object) -> None:
+        raise ServiceError("polls are not answered")
+
+    monkeypatch.setattr(ServerClient, "poll", poll)
+    state = board.run(seconds=20)
+    assert state.active is not None
+    assert state.active.release == "1.1"
 
 
 def test_half_a_key_does_not_keep_a_board_from_starting(tmp_path: Path) -> None:
