@@ -38,6 +38,19 @@ class UserRequest:
 
 
 @dataclass(frozen=True, kw_only=True)
+class UserChange:
+    """Changes what a user may do; what is not named stays.
+
+    Attributes:
+        roles: Instead of the roles there are.
+        scope: Instead of the scope there is; empty is the whole fleet.
+    """
+
+    roles: Roles | None = None
+    scope: SelectorText | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class PasswordChange:
     """Sets a password.
 

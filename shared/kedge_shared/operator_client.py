@@ -14,6 +14,7 @@ from kedge_shared.accounts import (
     ApiTokenRequest,
     Login,
     PasswordChange,
+    UserChange,
     UserInfo,
     UserRequest,
     Whoami,
@@ -65,6 +66,10 @@ class OperatorClient(Client):
     def add_user(self, user: UserRequest) -> UserInfo:
         """Makes a user."""
         return self._post("/api/v1/users", user, UserInfo)
+
+    def change_user(self, name: str, change: UserChange) -> UserInfo:
+        """Changes what a user may do."""
+        return self._post(f"/api/v1/users/{name}/change", change, UserInfo)
 
     def disable_user(self, name: str) -> UserInfo:
         """Lets a user in no more."""

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterator
 
 import httpx
 import pytest
 
-from kedge_server.accounts import service
 from kedge_server.accounts.tables import ApiTokenRow
 from kedge_server.database import transaction
 from kedge_shared import api
 from kedge_shared.accounts import (
     ApiTokenRequest,
+    UserChange,
     UserRequest,
 )
 from kedge_shared.errors import InputError, ServiceError
@@ -108,18 +107,43 @@ def test_a_user_that_is_disabled_is_out_at_once_and_the_last_admin_stays(fleet: 
 
 def test_a_role_that_is_taken_away_is_taken_from_the_tokens_too(fleet: World) -> None:
     client = acting(fleet, "otto")
-    with transaction(fleet.context.engine) as session:
-        user = service.find_user(session, "otto")
-        user.roles = json.dumps(["viewer"])
-        session.add(user)
-    try:
-        with pytest.raises(ServiceError, match=r"devices\.enrol is needed"):
-            client.enrolment_tokens(api.TokenRequest())
-    finally:
-        with transaction(fleet.context.engine) as session:
-            user = service.find_user(session, "otto")
-            user.roles = json.dumps(["operator"])
-            session.add(user)
+    with OperatorClient(fleet.url, TOKEN) as desk:
+        changed = desk.change_user("otto", UserChange(roles=("viewer",)))
+        assert (changed.roles, changed.scope) == (("viewer",), "")
+        try:
+            with pytest.raises(ServiceError, match=r"devices\.enrol is needed"):
+                client.enrolment_tokens(api.TokenRequest())
+        finally:
+            desk.change_user("otto", UserChange(roles=("operator",)))
+        assert client.enrolment_tokens(api.TokenRequest())
+
+
+def test_a_scope_that_is_drawn_later_confines_the_tokens_there_are(fleet: World) -> None:
+    client = acting(fleet, "otto")
+    assert client.devices()
+    with OperatorClient(fleet.url, TOKEN) as desk:
+        changed = desk.change_user("otto", UserChange(scope="tag.site==nowhere"))
+        try:
+            assert changed.roles == ("operator",)
+            assert client.devices() == []
+        finally:
+            desk.change_user("otto", UserChange(scope=""))
+        assert client.devices()
+        with pytest.raises(ServiceError, match="tag"):
+            desk.change_user("otto", UserChange(scope="tag.site=="))
+
+
+@pytest.mark.parametrize("change", [UserChange(roles=("operator",)), UserChange(scope="name==x")])
+def test_the_last_administrator_stays_one(fleet: World, change: UserChange) -> None:
+    """Within a scope nobody makes users: then nobody could give it back."""
+    with OperatorClient(fleet.url, TOKEN) as desk:
+        desk.disable_user("ada")
+        try:
+            with pytest.raises(ServiceError, match="last administrator") as refused:
+                desk.change_user("admin", change)
+            assert status_of(refused) == 409
+        finally:
+            desk.enable_user("ada")
 
 
 # Scopes

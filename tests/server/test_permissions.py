@@ -86,6 +86,7 @@ ROUTES = {
     "POST /api/v1/tokens": "accounts.self",
     "POST /api/v1/tokens/{token}/revoke": "accounts.self",
     "POST /api/v1/users": "accounts.manage",
+    "POST /api/v1/users/{user}/change": "accounts.manage",
     "POST /api/v1/users/{user}/disable": "accounts.manage",
     "POST /api/v1/users/{user}/enable": "accounts.manage",
     "POST /api/v1/users/{user}/password": "accounts.self",

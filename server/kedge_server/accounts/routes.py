@@ -20,6 +20,7 @@ from kedge_shared.accounts import (
     ApiTokenRequest,
     Login,
     PasswordChange,
+    UserChange,
     UserInfo,
     UserRequest,
     Whoami,
@@ -74,6 +75,13 @@ def add_user(asked: UserRequest, services: Services, who: MayAccounts) -> UserIn
     """Makes a user; its roles and scope bound what its tokens may do."""
     with transaction(services.engine) as session:
         return service.add_user(session, asked, str(who))
+
+
+@router.post("/api/v1/users/{user}/change", summary="Change what a user may do")
+def change_user(user: str, change: UserChange, services: Services, who: MayAccounts) -> UserInfo:
+    """Sets roles, scope or both; its tokens and sessions are bound by them from now on."""
+    with transaction(services.engine) as session:
+        return service.change_user(session, user, change, str(who))
 
 
 @router.post("/api/v1/users/{user}/disable", summary="Let a user in no more")

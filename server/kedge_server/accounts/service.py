@@ -23,6 +23,7 @@ from kedge_shared.accounts import (
     ApiTokenRequest,
     PasswordChange,
     Role,
+    UserChange,
     UserInfo,
     UserRequest,
 )
@@ -78,6 +79,26 @@ def add_user(session: Session, request: UserRequest, who: str) -> UserInfo:
     return user_info(row)
 
 
+def change_user(session: Session, name: str, change: UserChange, who: str) -> UserInfo:
+    """Changes what a user may do; tokens and sessions give no more than their user from then on.
+
+    Raises:
+        NotFoundError: There is no such user.
+        ConflictError: It is the last administrator and would be none any more.
+        MalformedError: The scope cannot be read.
+    """
+    row = find_user(session, name)
+    roles = roles_of(row.roles) if change.roles is None else change.roles
+    scope = row.scope if change.scope is None else change.scope
+    _check_scope(scope)
+    if scope or "admin" not in roles:
+        _keep_an_admin(session, row)
+    row.roles, row.scope = _roles(roles), scope
+    session.add(row)
+    record(session, who, "user change", name, _may(roles, scope))
+    return user_info(row)
+
+
 def users(session: Session) -> list[UserInfo]:
     """Returns every user."""
     return [user_info(each) for each in session.exec(select(UserRow).order_by(col(UserRow.name)))]
@@ -91,10 +112,7 @@ def disable(session: Session, name: str, who: str) -> UserInfo:
         ConflictError: It is the last administrator.
     """
     row = find_user(session, name)
-    if _is_admin(row) and not any(
-        _is_admin(each) for each in session.exec(select(UserRow)) if each.name != name
-    ):
-        raise ConflictError(f"{name} is the last administrator", "make another one first")
+    _keep_an_admin(session, row)
     row.disabled = row.disabled or time.time()
     session.add(row)
     record(session, who, "user disable", name)
@@ -230,8 +248,15 @@ def token_info(row: ApiTokenRow) -> ApiTokenInfo:
     )  # fmt: skip
 
 
+def _keep_an_admin(session: Session, leaving: UserRow) -> None:
+    others = (each for each in session.exec(select(UserRow)) if each.name != leaving.name)
+    if _is_admin(leaving) and not any(_is_admin(each) for each in others):
+        raise ConflictError(f"{leaving.name} is the last administrator", "make another one first")
+
+
 def _is_admin(row: UserRow) -> bool:
-    return row.disabled is None and "admin" in roles_of(row.roles)
+    """Says whether somebody may do everything; within a scope nobody makes users."""
+    return row.disabled is None and not row.scope and "admin" in roles_of(row.roles)
 
 
 def _roles(roles: Iterable[Role]) -> str:

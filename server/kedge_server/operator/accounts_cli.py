@@ -15,6 +15,7 @@ from kedge_shared.accounts import (
     PasswordChange,
     Role,
     Roles,
+    UserChange,
     UserRequest,
 )
 from kedge_shared.errors import InputError
@@ -85,6 +86,28 @@ def user_list(
     """List users with what they may do."""
     with connected(server, token_file) as client:
         show.users(client.users(), as_json=as_json)
+
+
+@user.command("change")
+def user_change(
+    name: str,
+    role: Annotated[
+        list[str] | None,
+        typer.Option("--role", help="Instead of the roles there are; may be repeated."),
+    ] = None,
+    scope: Annotated[
+        str | None, typer.Option(help="Instead of the scope there is; '' is the whole fleet.")
+    ] = None,
+    server: Server = DEFAULT_SERVER,
+    token_file: TokenFile = None,
+    as_json: Json = False,
+) -> None:
+    """Change what a user may do; its tokens and sessions follow at once."""
+    if not role and scope is None:
+        raise InputError("nothing to change", "give --role, --scope or both")
+    asked = UserChange(roles=read_roles(role) if role else None, scope=scope)
+    with connected(server, token_file) as client:
+        show.users([client.change_user(name, asked)], as_json=as_json)
 
 
 @user.command("disable")
