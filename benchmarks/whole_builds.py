@@ -109,7 +109,7 @@ def epochs_of(report: dict[str, Any]) -> int:
     search = report["search"]
     points = {each["key"]: each["point"] for each in search["trials"]}
     steps = int(points[search["picked"]]["pruned"])
-    return steps and steps * int(report["provenance"]["prune_epochs"])
+    return int(search["chain"][steps - 1]["epochs"]) if steps else 0
 
 
 def _equal(shop: Workshop, size: int, epochs: int, recipe: dict[str, str]) -> Trained:

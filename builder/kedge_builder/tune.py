@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, replace
 from typing import Any
 
 from kedge_builder.choosing import Chooser, Chosen
-from kedge_builder.compress.chain import PruneOptions
+from kedge_builder.compress.chain import PruneOptions, PruneStep
 from kedge_builder.measure import engines, machine
 from kedge_builder.measure.engines import EngineFile
 from kedge_builder.measure.evaluate import drop_interval
@@ -66,6 +67,7 @@ class Tuner:
                 "search for a class whose runtime is, or leave --tune out",
             )
         self._size = workshop.options.size(device_class)
+        self._steps: tuple[PruneStep, ...] = ()
         self._models = self._chain()
         self._frames = [each.frame() for each in workshop.data.select[:_TIMED_FRAMES]]
         self._first: Latency | None = None
@@ -113,7 +115,8 @@ class Tuner:
             self._plain, candidate=candidate, source=source, reason=choice.reason,
             tried=(*self._plain.tried, candidate),
         )  # fmt: skip
-        return Tuned(chosen, record.section(found, choice, options.goal, limits))
+        section = record.section(found, choice, options.goal, limits)
+        return Tuned(chosen, {**section, "chain": self._chain_section()})
 
     def _chain(self) -> list[Trained]:
         """Returns the given model and the kept steps of its pruning chain."""
@@ -124,7 +127,18 @@ class Tuner:
         wanted: PruneOptions = replace(self._options.prune, size=self._size)
         folder = self._shop.cache.folder.parent / "chains"
         result = prune(self._shop.trained, self._shop.data, wanted, folder, self._shop.progress)
-        return [self._shop.trained, *(load_weights(each.path) for each in result.steps[1:])]
+        self._steps = result.steps[1:]
+        return [self._shop.trained, *(load_weights(each.path) for each in self._steps)]
+
+    def _chain_section(self) -> list[dict[str, Any]]:
+        """Returns what the steps of the chain are; a point's ``pruned`` counts them from one."""
+        each_round = self._options.prune.epochs if self._options.prune else 0
+        epochs = itertools.accumulate(each.rounds * each_round for each in self._steps)
+        return [
+            {"kept": step.kept, "parameters": step.parameters, "map50_95": step.map50_95,
+             "epochs": trained, "sha256": step.sha256}
+            for step, trained in zip(self._steps, epochs, strict=True)
+        ]  # fmt: skip
 
     def _built(self, point: Point) -> tuple[Candidate, Source]:
         source = self._shop.source(point.input_size, self._models[point.pruned])

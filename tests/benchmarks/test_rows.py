@@ -13,10 +13,8 @@ from benchmarks.builder import read_subject
 from benchmarks.common import Row, as_object, as_table
 from benchmarks.contest import Entrant, Stopwatch, rows_of, within
 from benchmarks.whole_builds import epochs_of
-from kedge_builder.compress.chain import PruneOptions
 from kedge_builder.measure.engines import EngineFile
 from kedge_builder.measure.evaluate import Accuracy, ImageStats, mean_average_precision
-from kedge_builder.recipe import TuneOptions
 from kedge_builder.search.space import Point
 from kedge_shared.errors import InputError
 from kedge_shared.timing import Latency
@@ -119,13 +117,14 @@ def test_a_model_that_is_none_is_one_line(given: str) -> None:
         read_subject(given)
 
 
-@pytest.mark.parametrize(("pruned", "epochs"), [(0, 0), (3, 18)])
+@pytest.mark.parametrize(("pruned", "epochs"), [(0, 0), (2, 18)])
 def test_the_unpruned_model_is_trained_as_long_as_the_pick(pruned: int, epochs: int) -> None:
     point = Point(pruned, 320, "int8")
-    tune = TuneOptions(prune=PruneOptions(macs=0.4, epochs=6))
     report = {
-        "search": {"picked": point.key, "trials": [{"key": point.key, "point": asdict(point)}]},
-        "provenance": tune.recipe(),
+        "search": {
+            "picked": point.key,
+            "trials": [{"key": point.key, "point": asdict(point)}],
+            "chain": [{"epochs": 6}, {"epochs": 18}, {"epochs": 24}],
+        },
     }
     assert epochs_of(report) == epochs
-    assert tune.recipe()["prune_lr"] == "0.0001"

@@ -167,6 +167,47 @@ def test_a_collapsed_step_is_thrown_away_and_the_last_good_one_kept(run: Runner)
     assert "0.900 before, 0.600 now" in result.stopped
 
 
+class Patient(Workshop):
+    """Its first step loses ten points and wins back what ``rounds`` of training bring."""
+
+    def __init__(self, *rounds: float) -> None:
+        super().__init__()
+        self.rounds = iter((0.9, 0.8, *rounds))  # start, pruned, each training
+
+    def score(self, trained: Trained, *_: Any) -> float:
+        self.scores += 1
+        return next(self.rounds)
+
+
+def test_a_step_that_lost_too_much_is_trained_on_while_that_helps(run: Runner) -> None:
+    workshop = Patient(0.85, 0.87, 0.885, 0.885, 0.885)
+    result = run(workshop, macs=0.8, max_drop=0.02)
+    assert [each.map50_95 for each in result.steps] == [0.9, 0.885, 0.885]
+    assert [each.rounds for each in result.steps] == [1, 3, 1]
+    assert not result.stopped
+    assert not list(result.best.parent.glob("*trained*"))
+    again = Patient()
+    assert run(again, macs=0.8, max_drop=0.02) == result
+    assert again.trainings == 0
+
+
+def test_a_round_that_gains_next_to_nothing_is_the_last(run: Runner) -> None:
+    workshop = Patient(0.85, 0.854)
+    result = run(workshop, macs=0.9, max_drop=0.02)
+    assert workshop.trainings == 2
+    assert "0.900 before, 0.854 now" in result.stopped
+    assert len(result.steps) == 1
+
+
+def test_a_step_that_may_lose_more_goes_on_from_its_first_round(run: Runner) -> None:
+    """A chain with another bound has other steps from there on, and both are kept."""
+    strict = run(Patient(0.85, 0.885, 0.885, 0.885), macs=0.8, max_drop=0.02)
+    loose = run(Patient(0.86, 0.86), macs=0.8, max_drop=0.1)
+    assert [each.rounds for each in loose.steps] == [1, 1, 1]
+    assert loose.steps[1].map50_95 == 0.85
+    assert loose.steps[2].path != strict.steps[2].path
+
+
 def test_a_killed_chain_repeats_no_whole_step(run: Runner) -> None:
     killed = Workshop(0.0, 0.0, 0.0, die_at=2)
     with pytest.raises(KeyboardInterrupt):

@@ -272,11 +272,11 @@ def test_every_body_of_an_operator_is_held_to_its_bounds(running: World) -> None
     assert sorted(asked) == [
         "/api/v1/announced-keys", "/api/v1/enrolment-tokens", "/api/v1/rollouts",
         "/api/v1/rollouts/plan", "/api/v1/session", "/api/v1/tokens", "/api/v1/users",
-        "/api/v1/users/{user}/password", "/api/v1/webhooks",
+        "/api/v1/users/{user}/change", "/api/v1/users/{user}/password", "/api/v1/webhooks",
     ]  # fmt: skip
     for path in asked:
         assert http.post(path, content=b'{"model":"' + b"x" * 100_000).status_code == 413
-        answer = http.post(path, json={"model": "/", "count": 0, "stages": []})
+        answer = http.post(path, json={"model": "/", "count": 0, "stages": [], "roles": ""})
         assert (answer.status_code, answer.json()["error"][:19]) == (422, "body cannot be read")
 
 

@@ -30,8 +30,11 @@ def loop() -> None:
 
 def bomb() -> None:
     kept = []
-    while True:
-        kept.append(bytearray(8 * 2**20))
+    try:
+        while True:
+            kept.append(bytearray(8 * 2**20))
+    finally:
+        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 
 
 def _call(argument: int, **numbers: int) -> None:

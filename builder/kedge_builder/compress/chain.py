@@ -10,6 +10,9 @@ from pathlib import Path
 
 from kedge_shared.errors import InputError
 
+#: Times that a step which lost too much is trained on before it is given up, and the mAP50-95 that
+#: a round must gain to be worth another. DeepPCB at 39 % of its MACs: see docs/builder.md.
+MORE_ROUNDS, WORTHWHILE = 3, 0.005
 #: Below this share of its MACs no detector that we have seen recovers.
 _LEAST = 0.05
 
@@ -79,6 +82,7 @@ class PruneStep:
         map50_95: On the select split.
         seconds: That pruning, training and measuring took.
         sha256: Of the checkpoint.
+        rounds: How often it was trained for :attr:`PruneOptions.epochs`.
     """
 
     path: Path
@@ -89,6 +93,7 @@ class PruneStep:
     map50_95: float
     seconds: float
     sha256: str
+    rounds: int = 1
 
 
 @dataclass(frozen=True)
@@ -114,6 +119,11 @@ def root_key(weights: str, data: str, recipe: Mapping[str, float], tools: Sequen
 def step_key(before: str, target: float) -> str:
     """Returns the key of the step that goes from another step to ``target``."""
     return _digest([before, target])
+
+
+def longer_key(key: str) -> str:
+    """Returns the key of the same step after one more round of training."""
+    return _digest([key, "trained on"])
 
 
 def collapsed(start: float, now: float, max_drop: float) -> str:

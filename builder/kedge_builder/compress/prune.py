@@ -106,11 +106,27 @@ class _Chain:
             key = chain.step_key(key, target)
             name = f"step-{at:02d}-{key}"
             step = self._known(name, target) or self._step(name, target, steps[-1], start)
+            step, key = self._recovered(step, key, name[:7], start)
             stopped = self._why_stop(step, start)
             if stopped:
                 break
             steps.append(step)
         return PruneResult(tuple(steps), steps[-1].path, stopped)
+
+    def _recovered(
+        self, step: PruneStep, key: str, title: str, start: PruneStep
+    ) -> tuple[PruneStep, str]:
+        """Trains a step that lost too much for some rounds more, while that helps."""
+        for _ in range(chain.MORE_ROUNDS):
+            if not chain.collapsed(start.map50_95, step.map50_95, self.options.max_drop):
+                break
+            key = chain.longer_key(key)
+            name = f"{title}-{key}"
+            longer = self._known(name, step.target) or self._longer(name, step, start)
+            gained, step = longer.map50_95 - step.map50_95, longer
+            if gained < chain.WORTHWHILE:
+                break
+        return step, key
 
     def _why_stop(self, step: PruneStep, start: PruneStep) -> str:
         why = chain.collapsed(start.map50_95, step.map50_95, self.options.max_drop)
@@ -131,22 +147,34 @@ class _Chain:
         began = time.monotonic()
         pruned = load(before.path)
         self._take_away(pruned.model, target * start.macs, f"{name[:7]}: weighing channels")
+        path = self.folder / f"{name}.pt"
+        checkpoint.save(pruned.model, path, size=self.options.size)
+        # Channels that did nothing leave nothing to recover, and a short training may do harm.
+        found = self._trained(pruned, path, self._score(load(path)))
+        return self._recorded(name, target, start, began, found)
+
+    def _longer(self, name: str, step: PruneStep, start: PruneStep) -> PruneStep:
+        began = time.monotonic()
+        path = self.folder / f"{name}.pt"
+        pruned = load(step.path)
+        checkpoint.save(pruned.model, path, size=self.options.size)
+        found = self._trained(pruned, path, step.map50_95)
+        return self._recorded(name, step.target, start, began, found, step.rounds + 1)
+
+    def _trained(self, pruned: Trained, path: Path, untrained: float) -> float:
+        """Trains what lies at ``path``, which stays as it is if that does no good."""
         options = FinetuneOptions(epochs=self.options.epochs, size=self.options.size,
                                   lr=self.options.lr, batch=self.options.batch,
                                   seed=self.options.seed)  # fmt: skip
-        path = self.folder / f"{name}.pt"
-        checkpoint.save(pruned.model, path, size=self.options.size)
-        untrained = self._score(load(path))
-        trained = path.with_name(f"{name}.trained.pt")
+        trained = path.with_suffix(".trained.pt")
         self.train(pruned, self.data, options, trained,
                    progress=self.progress, teacher=self.trained)  # fmt: skip
         found = self._score(load(trained))
-        # Channels that did nothing leave nothing to recover, and a short training may do harm.
         if found >= untrained:
             checkpoint.put(trained, path)
         else:
             trained.unlink()
-        return self._recorded(name, target, start, began, max(found, untrained))
+        return max(found, untrained)
 
     def _score(self, made: Trained) -> float:
         return self.score(made, self.data, self.options.size, self.progress)
@@ -164,7 +192,13 @@ class _Chain:
             channels.take_away(model, images, macs, tick)
 
     def _recorded(
-        self, name: str, target: float, start: PruneStep | None, began: float, found: float
+        self,
+        name: str,
+        target: float,
+        start: PruneStep | None,
+        began: float,
+        found: float,
+        rounds: int = 1,
     ) -> PruneStep:
         """Writes the record of a checkpoint: only then the step is whole."""
         from kedge_builder.compress.channels import macs_and_parameters
@@ -181,6 +215,7 @@ class _Chain:
             map50_95=found,
             seconds=round(time.monotonic() - began, 1),
             sha256=made.sha256,
+            rounds=rounds,
         )
         record = path.with_suffix(".json")
         aside = record.with_name(f".{record.name}.part")
