@@ -9,6 +9,7 @@ from fastapi import Request
 
 from kedge_server.console.fleet.overview import Overview
 from kedge_server.console.kept import Kept
+from kedge_shared.api import RolloutInfo
 
 
 @dataclass(frozen=True)
@@ -17,9 +18,16 @@ class Figures:
 
     Attributes:
         fleet: By the scopes of who looks.
+        rollouts: By rollout and where it stands.
     """
 
     fleet: Kept[Overview] = field(default_factory=Kept)
+    rollouts: Kept[RolloutInfo] = field(default_factory=Kept)
+
+    def forget(self) -> None:
+        """Has all of it worked out anew: a person has just changed something."""
+        self.fleet.forget()
+        self.rollouts.forget()
 
 
 def figures(request: Request) -> Figures:

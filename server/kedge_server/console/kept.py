@@ -10,7 +10,6 @@ from typing import Generic, TypeVar
 
 T = TypeVar("T")
 _SHARE = 0.01
-_LEAST_SECONDS = 1.0
 _MOST_KEYS = 64
 
 
@@ -31,7 +30,7 @@ class Figure(Generic[T]):
 
 def kept_seconds(cost_seconds: float) -> float:
     """Returns how long a figure is kept that took so long: what asks all the time pays 1 %."""
-    return max(_LEAST_SECONDS, cost_seconds / _SHARE)
+    return cost_seconds / _SHARE
 
 
 class Kept(Generic[T]):

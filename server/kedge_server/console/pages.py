@@ -35,8 +35,26 @@ def _fleet() -> APIRouter:
     return router
 
 
+def _rollouts() -> APIRouter:
+    from kedge_server.console.rollouts import actions, creation, routes
+
+    # "/rollouts/new" before "/rollouts/{rollout}".
+    return joined(creation.router, routes.router, actions.router)
+
+
+def joined(*parts: APIRouter) -> APIRouter:
+    """Returns the routes of a page that has several modules of them."""
+    whole = APIRouter()
+    for each in parts:
+        whole.include_router(each)
+    return whole
+
+
 #: In the order of the navigation.
-PAGES: tuple[Page, ...] = (Page("fleet", "Fleet", "/", Permission.READ, _fleet),)
+PAGES: tuple[Page, ...] = (
+    Page("fleet", "Fleet", "/", Permission.READ, _fleet),
+    Page("rollouts", "Rollouts", "/rollouts", Permission.READ, _rollouts),
+)
 
 
 def shown_to(permissions: Collection[Permission]) -> tuple[Page, ...]:

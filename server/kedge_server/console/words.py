@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from datetime import datetime, timezone
 from typing import Any
@@ -73,6 +74,11 @@ def short(digest: str, digits: int = 12) -> Markup:
     if not digest:
         return Markup('<span class="quiet">none</span>')
     return Markup('<code title="{}">{}</code>').format(digest, digest[:digits])
+
+
+def odds(evidence: float, bound: float) -> str:
+    """Returns log-evidence as odds beside those that are asked for: ``7 : 1 of 20 : 1``."""
+    return f"{math.exp(min(max(evidence, 0.0), 50)):.3g} : 1 of {math.exp(min(bound, 50)):.3g} : 1"
 
 
 #: Word → its look and sign; what a colour says is said by the sign and the word too.

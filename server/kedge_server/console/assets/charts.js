@@ -21,7 +21,8 @@ function options(chart, width) {
   return {
     width, height: 240, legend: { live: true },
     axes: [quiet, { ...quiet, size: 64, values: (_, all) => all.map((v) => `${v} ${chart.unit}`) }],
-    scales: { y: { range: (_, low, high) => [0, (high || 1) * 1.1] } },
+    scales: { x: { range: (_, low, high) => [Math.min(low, high - 6 * 3600), high] },
+              y: { range: (_, low, high) => [0, (high || 1) * 1.1] } },
     series: [{}, ...chart.lines.map((line, at) => ({
       label: line.label, stroke: colour(COLOURS[at % COLOURS.length]), width: 2,
       dash: at >= COLOURS.length ? [6, 4] : undefined, spanGaps: false, value: label,
