@@ -158,6 +158,7 @@ def _add_routes(app: FastAPI) -> None:
     from kedge_server.devices import admission_routes, key_routes
     from kedge_server.devices import routes as device_routes
     from kedge_server.events import routes as event_routes
+    from kedge_server.fleet import routes as fleet_routes
     from kedge_server.metrics import routes as metrics_routes
     from kedge_server.releases import routes as release_routes
     from kedge_server.repository import routes as repository_routes
@@ -166,7 +167,7 @@ def _add_routes(app: FastAPI) -> None:
     from kedge_server.webhooks import routes as webhook_routes
 
     for each in (account_routes, admission_routes, artifact_routes, attestation_routes,
-                 audit_routes, bench_routes, device_routes, event_routes, key_routes,
+                 audit_routes, bench_routes, device_routes, event_routes, fleet_routes, key_routes,
                  metrics_routes, release_routes, repository_routes, rollout_routes,
                  telemetry_routes, webhook_routes):  # fmt: skip
         app.include_router(each.router)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from typing import Annotated
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Query
 
-from kedge_server.auth import Device, MayRead
+from kedge_server.accounts.principal import Reach
+from kedge_server.auth import Device, MayManage, MayRead
 from kedge_server.bodies import BoundedRoute
 from kedge_server.context import Services
 from kedge_server.database import transaction
@@ -17,7 +19,9 @@ from kedge_shared.api import (
     DeviceAssignment,
     DeviceInfo,
 )
+from kedge_shared.fleet import PAGE_MOST, TagsChange
 from kedge_shared.protocol import PollAnswer
+from kedge_shared.rollouts import SELECTOR_MOST
 
 router = APIRouter(tags=["devices"], route_class=BoundedRoute)
 
@@ -42,11 +46,18 @@ def reports(_: Device) -> intake.Taken:
 
 @router.get("/api/v1/devices", summary="Devices of the fleet")
 def search(
-    services: Services, who: MayRead, device_class: str = "", tag: str = ""
+    services: Services,
+    who: MayRead,
+    device_class: str = "",
+    tag: Annotated[str, Query(description="`key:value`.")] = "",
+    selector: Annotated[str, Query(max_length=SELECTOR_MOST, description="RSQL.")] = "",
+    after: Annotated[str, Query(description="The last name of the page before.")] = "",
+    most: Annotated[int | None, Query(ge=1, le=PAGE_MOST, description="None is all.")] = None,
 ) -> list[DeviceInfo]:
-    """Returns devices within one's scope, by class and tag (``key:value``)."""
+    """Returns devices within one's scope, by name."""
+    within = Reach((*who.reach.selectors, *Reach.of(selector).selectors))
     with transaction(services.engine) as session:
-        return service.search(session, device_class, tag, who.reach)
+        return service.search(session, device_class, tag, within, after, most)
 
 
 @router.get("/api/v1/devices/{device}", summary="One device")
@@ -54,6 +65,16 @@ def show(device: str, services: Services, _: MayRead) -> DeviceInfo:
     """Returns one device."""
     with transaction(services.engine) as session:
         return service.info(service.find(session, device))
+
+
+@router.post("/api/v1/devices/{device}/tags", summary="Change a device's tags")
+def retag(device: str, change: TagsChange, services: Services, who: MayManage) -> DeviceInfo:
+    """Sets and removes tags; whoever is confined to a part of the fleet keeps the board in it."""
+    with transaction(services.engine) as session:
+        row = service.find(session, device)
+        found = service.retag(session, row, change, str(who), who.reach)
+    services.follower.follow()
+    return found
 
 
 @router.get("/api/v1/devices/{device}/assignment", summary="A device's assignment, for a bundle")
