@@ -42,6 +42,12 @@ def _rollouts() -> APIRouter:
     return joined(creation.router, routes.router, actions.router)
 
 
+def _models() -> APIRouter:
+    from kedge_server.console.models.routes import router
+
+    return router
+
+
 def joined(*parts: APIRouter) -> APIRouter:
     """Returns the routes of a page that has several modules of them."""
     whole = APIRouter()
@@ -54,6 +60,7 @@ def joined(*parts: APIRouter) -> APIRouter:
 PAGES: tuple[Page, ...] = (
     Page("fleet", "Fleet", "/", Permission.READ, _fleet),
     Page("rollouts", "Rollouts", "/rollouts", Permission.READ, _rollouts),
+    Page("models", "Models", "/models", Permission.READ, _models),
 )
 
 
