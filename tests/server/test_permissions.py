@@ -95,6 +95,7 @@ ROUTES = {
     "POST /api/v1/webhooks": "webhooks.manage",
     "POST /api/v1/webhooks/deliveries/{delivery}/redeliver": "webhooks.manage",
     "POST /api/v1/webhooks/{webhook}/enable": "webhooks.manage",
+    "POST /api/v1/webhooks/{webhook}/test": "webhooks.manage",
     "PUT /api/v1/artifacts/{sha256}": "releases.publish",
 }
 
