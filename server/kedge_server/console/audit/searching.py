@@ -113,4 +113,5 @@ def _last_at(session: Session, moment: float, last: int, *, strict: bool = False
 def _time_of(session: Session, entry: int) -> float | None:
     """Returns when an entry, or the next one that there is, was written."""
     query = select(AuditRow.at).where(col(AuditRow.id) >= entry).order_by(col(AuditRow.id))
-    return session.exec(query.limit(1)).first()
+    found: float | None = session.exec(query.limit(1)).first()
+    return found
