@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
 
@@ -51,15 +52,17 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         yield found
 
 
-def browser(fleet: World, name: str, password: str = PASSWORD) -> httpx.Client:
-    client = httpx.Client(base_url=fleet.url, timeout=60, headers={"Accept": "text/html"})
-    answer = client.post("/login", data={"name": name, "password": password})
-    assert answer.status_code == 303, answer.text
-    page = client.get("/settings").text
-    found = re.search(r'name="kedge-csrf" content="([0-9a-f]+)"', page)
-    assert found is not None
-    client.headers.update({HEADER_CSRF: found[1]})
-    return client
+@contextmanager
+def browser(fleet: World, name: str, password: str = PASSWORD) -> Iterator[httpx.Client]:
+    """Logs in by the form; bears the header that console.js would add."""
+    headers = {"Accept": "text/html"}
+    with httpx.Client(base_url=fleet.url, timeout=60, headers=headers) as client:
+        answer = client.post("/login", data={"name": name, "password": password})
+        assert answer.status_code == 303, answer.text
+        found = re.search(r'name="kedge-csrf" content="([0-9a-f]+)"', client.get("/settings").text)
+        assert found is not None
+        client.headers[HEADER_CSRF] = found[1]
+        yield client
 
 
 @pytest.fixture(scope="module")

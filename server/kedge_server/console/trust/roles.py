@@ -53,7 +53,7 @@ class RoleView:
         left: Seconds until then, below zero once it is past.
         state: ok, soon, or expired.
         online: The server signs it by itself.
-        mend: What to do when it is near, or a key was lost: a command.
+        mend: The command that gives it a fresh key and signs it anew.
     """
 
     name: str
@@ -117,7 +117,7 @@ def _view(
     return RoleView(
         name=role, duty=duty, keys=keys, threshold=named.threshold, expires=expires, left=left,
         version=metadata.signed.version if metadata else 0, state=state,
-        online=role in found.lives, mend=_mend(role, state, online=role in found.lives),
+        online=role in found.lives, mend=f"kedge keys rotate {role}",
     )  # fmt: skip
 
 
@@ -146,9 +146,3 @@ def state_of(left: float | None, life: float | None) -> str:
     if left <= 0:
         return "expired"
     return "soon" if left < (life / 4 if life else _OFFLINE_SOON) else "ok"
-
-
-def _mend(role: str, state: str, *, online: bool) -> str:
-    if online and state != "ok":
-        return "kedge server check"
-    return f"kedge keys rotate {role}"
