@@ -6,16 +6,18 @@ import json
 
 from fastapi import APIRouter
 
-from kedge_server.auth import Device, MayRead
+from kedge_server.auth import Device, MayManage, MayRead
 from kedge_server.bodies import BoundedRoute
 from kedge_server.context import Services
 from kedge_server.database import transaction
-from kedge_server.devices import intake, polling, service
+from kedge_server.devices import desk, intake, polling, service
 from kedge_server.rollouts import service as rollouts
 from kedge_shared.api import (
     DeploymentInfo,
     DeviceAssignment,
     DeviceInfo,
+    TagsChange,
+    TagsChanged,
 )
 from kedge_shared.protocol import PollAnswer
 
@@ -47,6 +49,15 @@ def search(
     """Returns devices within one's scope, by class and tag (``key:value``)."""
     with transaction(services.engine) as session:
         return service.search(session, device_class, tag, who.reach)
+
+
+@router.post("/api/v1/device-tags", summary="Change tags of devices")
+def tag(change: TagsChange, services: Services, who: MayManage) -> TagsChanged:
+    """Sets and drops tags of devices within one's scope: of all that are named, or of none.
+
+    A device that enrols anew brings its own tags.
+    """
+    return desk.tag(services, change.devices, change.set, change.drop, who)
 
 
 @router.get("/api/v1/devices/{device}", summary="One device")
