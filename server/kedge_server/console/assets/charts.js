@@ -14,6 +14,13 @@ function colour(name) {
   return found;
 }
 
+// A lone point would be drawn on an axis of years.
+function widened(chart) {
+  if (chart.at.length !== 1) return [chart.at, ...chart.lines.map((line) => line.values)];
+  return [[chart.at[0] - (chart.least ?? 6 * 3600), chart.at[0]],
+          ...chart.lines.map((line) => [null, line.values[0]])];
+}
+
 function options(chart, width) {
   const quiet = { stroke: colour("--quiet"), grid: { stroke: colour("--line"), width: 1 },
                   ticks: { stroke: colour("--line"), width: 1 } };
@@ -44,8 +51,8 @@ function draw() {
     held?.plot.destroy();
     where.replaceChildren();
     const chart = JSON.parse(text);
-    const data = [chart.at, ...chart.lines.map((line) => line.values)];
-    drawn.set(where, { text, plot: new uPlot(options(chart, where.clientWidth), data, where) });
+    const plot = new uPlot(options(chart, where.clientWidth), widened(chart), where);
+    drawn.set(where, { text, plot });
   }
 }
 
@@ -69,7 +76,7 @@ function follow() {
     where.replaceChildren();
     const chart = { unit: now.unit, at: held.at, least: 300, height: 170,
                     lines: now.lines.map((line, at) => ({ ...line, values: held.lines[at] })) };
-    held.plot = new uPlot(options(chart, where.clientWidth), [held.at, ...held.lines], where);
+    held.plot = new uPlot(options(chart, where.clientWidth), widened(chart), where);
   }
 }
 

@@ -152,8 +152,9 @@ def _of_constraint(part: Constraint) -> list[ColumnElement[bool]]:
             return [column == value]
         return [column.like(_escaped(value).replace("*", "%"), escape="\\")]
     if part.field.startswith("tag.") and "*" not in value:
-        written = json.dumps({part.field.removeprefix("tag."): value})[1:-1]
-        return [col(DeviceRow.tags).like(f"%{_escaped(written)}%", escape="\\")]
+        # However it is spaced; what has both and not together is sorted out later.
+        key, wanted = (_escaped(json.dumps(each)) for each in (part.field[4:], value))
+        return [col(DeviceRow.tags).like(f"%{key}%{wanted}%", escape="\\")]
     return []
 
 
