@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, closing
 from pathlib import Path
 from statistics import median
 
@@ -56,6 +57,11 @@ def pages(seeded: Seeded) -> dict[str, str]:
         "how many match": "/console/devices/count?q=tag.site==hall-7",
         "what an abort would do": f"/rollouts/{seeded.running}/confirm/halt",
     }
+
+
+def _server(seeded: Seeded) -> AbstractContextManager[Running]:
+    """Runs a server whose scheduler keeps still: what gates cost is benchmarks/rollout.py's."""
+    return kedge(seeded.fleet, KEDGE_SERVER_TICK_SECONDS="300")
 
 
 def session(running: Running) -> httpx.Client:
@@ -155,7 +161,7 @@ def measure(devices: int, rollouts: int) -> Sequence[Row]:
     rows: list[Row] = []
     with tempfile.TemporaryDirectory(prefix="kedge-console-") as home:
         seeded = console_fleet.seed(Path(home) / "fleet", devices, rollouts)
-        with kedge(seeded.fleet) as running, session(running) as client:
+        with _server(seeded) as running, closing(session(running)) as client:
             rows += page_rows(running, client, seeded)
             rows += [preview_row(running, client), asset_row(client)]
             rows += browser_rows(running, seeded)
