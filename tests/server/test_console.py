@@ -113,6 +113,7 @@ def test_errors_are_pages_that_say_what_to_do(fleet: World) -> None:
             ("/devices/nobody", 404, "there is no device nobody"),
             ("/rollouts/ro-0", 404, "there is no rollout ro-0"),
             ("/rollouts/new", 403, "rollouts.run is needed"),
+            ("/nowhere", 404, "Not Found"),
         ):
             answer = client.get(path)
             assert (answer.status_code, said in answer.text) == (status, True), path
