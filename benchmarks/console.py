@@ -61,7 +61,7 @@ def pages(seeded: Seeded) -> dict[str, str]:
 
 def _server(seeded: Seeded) -> AbstractContextManager[Running]:
     """Runs a server whose scheduler keeps still: what gates cost is benchmarks/rollout.py's."""
-    return kedge(seeded.fleet, KEDGE_SERVER_TICK_SECONDS="300")
+    return kedge(seeded.fleet, "--tick-seconds", "300")
 
 
 def session(running: Running) -> httpx.Client:

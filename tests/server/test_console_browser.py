@@ -15,6 +15,7 @@ from kedge_shared import histogram
 from kedge_shared.accounts import UserRequest
 from kedge_shared.phases import Phase
 from kedge_shared.protocol import BoardReadings, Verdict, Window
+from kedge_shared.rollouts import GateSpec, RolloutSpec, SequentialSpec, StageSpec
 from tests.server.people import PASSWORD
 from tests.sim.chromium import chromium, missing, violations
 from tests.sim.device import SimDevice
@@ -191,7 +192,13 @@ def test_an_abort_names_how_many_boards_go_back(fleet: World, login: Login) -> N
 
 
 def test_who_may_not_is_not_offered_it(fleet: World, login: Login) -> None:
-    made = fleet.roll_out("1.2", 100, soak_seconds=600)
+    # One that a test judges; it stays open for those who look at every page.
+    gate = GateSpec(soak_seconds=600, sequential=SequentialSpec(min_agreement=0.9))
+    stages = (StageSpec(percent=50, gate=gate), StageSpec(percent=100, gate=gate))
+    made = fleet.operator.create_rollout(RolloutSpec(model="shapes", release="1.2", stages=stages))
+    for board in fleet.devices[1:]:
+        board.live()
+    fleet.tick()
     offered = {}
     for name in ("vera", "otto", "anna"):
         page = login(name)
@@ -204,7 +211,6 @@ def test_who_may_not_is_not_offered_it(fleet: World, login: Login) -> None:
         "otto": ["Pause…", "Abort: revert…", "Abort: keep…", "Revoke…"],
         "anna": ["Pause…", "Abort: revert…", "Abort: keep…"],
     }
-    fleet.operator.http.post(f"/api/v1/rollouts/{made.id}/stop")
 
 
 def test_times_are_the_viewers_and_say_so(login: Login) -> None:
