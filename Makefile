@@ -7,6 +7,7 @@ demo: setup
 		$(if $(INPUT_SIZE),--input-size $(INPUT_SIZE))
 
 test: setup lint
+	@sh scripts/browser.sh
 	@echo "== tests"
 	@$(BIN)/python -m pytest -q -n $(or $(TEST_PROCESSES),2) --dist loadfile $(PYTEST_ARGS)
 

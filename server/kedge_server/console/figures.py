@@ -19,15 +19,18 @@ class Figures:
     Attributes:
         fleet: By the scopes of who looks.
         rollouts: By rollout and where it stands.
+        counts: Boards by scopes, selector and state.
     """
 
     fleet: Kept[Overview] = field(default_factory=Kept)
     rollouts: Kept[RolloutInfo] = field(default_factory=Kept)
+    counts: Kept[int] = field(default_factory=Kept)
 
     def forget(self) -> None:
         """Has all of it worked out anew: a person has just changed something."""
         self.fleet.forget()
         self.rollouts.forget()
+        self.counts.forget()
 
 
 def figures(request: Request) -> Figures:
