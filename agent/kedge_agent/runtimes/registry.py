@@ -7,9 +7,13 @@ from collections.abc import Mapping
 from kedge_agent.runtimes.base import Runtime
 from kedge_agent.runtimes.onnxruntime import OnnxRuntime
 from kedge_agent.runtimes.openvino import OpenVino
+from kedge_agent.runtimes.tensorrt import TensorRt, classic
 from kedge_shared.manifest import Manifest
 
-RUNTIMES: Mapping[str, Runtime] = {each.name: each for each in (OnnxRuntime(), OpenVino())}
+_KNOWN: tuple[Runtime, ...] = (
+    OnnxRuntime(), OpenVino(), classic(), TensorRt("tensorrt-rtx", "tensorrt_rtx"),
+)  # fmt: skip
+RUNTIMES: Mapping[str, Runtime] = {each.name: each for each in _KNOWN}
 
 
 def available() -> dict[str, str]:
