@@ -109,13 +109,14 @@ def _flags(trt: Any, config: Any, network: Any, int8: bool) -> List[str]:
 
 def decode_of(network: Any) -> List[Any]:
     """Returns the layers between the outputs and the last convolutions in front of them."""
-    makers = {}  # type: Dict[str, Any]
+    makers: Dict[str, Any] = {}
     for at in range(network.num_layers):
         layer = network.get_layer(at)
         for out in range(layer.num_outputs):
             makers[layer.get_output(out).name] = layer
     open_ends = [network.get_output(at).name for at in range(network.num_outputs)]
-    found, seen = [], set()  # type: List[Any], Set[str]
+    found: List[Any] = []
+    seen: Set[str] = set()
     while open_ends:
         maker = makers.get(open_ends.pop())
         if maker is None or maker.name in seen or _kind(maker) == "CONVOLUTION":

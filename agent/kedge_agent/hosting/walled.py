@@ -27,7 +27,7 @@ def become(wanted: Sequence[str], readable: Sequence[Path] = ()) -> None:
         readable: What else is.
     """
     sandbox.enter(readable, executable=[Path(wanted[0]).resolve().parent.parent])
-    os.execv(wanted[0], wanted)  # noqa: S606 - a list, without a shell
+    os.execv(wanted[0], list(wanted))  # noqa: S606 - a list, without a shell
 
 
 if __name__ == "__main__":

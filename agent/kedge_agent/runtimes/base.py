@@ -111,14 +111,6 @@ class Runtime(Protocol):
         """
         ...
 
-    def maker(self) -> tuple[str, ...] | None:
-        """Returns the command that makes what this board runs from what was signed.
-
-        ``None`` is: the signed form is it. The command speaks kedge_agent/gpu/plan_maker.py's
-        language.
-        """
-        ...
-
 
 @runtime_checkable
 class Hosting(Protocol):

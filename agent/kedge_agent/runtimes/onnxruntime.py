@@ -70,9 +70,6 @@ class OnnxRuntime:
             raise refusal("ONNX Runtime does not take the engine", error) from None
         return _Session(session)
 
-    def maker(self) -> None:
-        """ONNX is loaded as it was signed."""
-
 
 class _Session:
     def __init__(self, session: Any) -> None:

@@ -74,9 +74,6 @@ class OpenVino:
         except Exception as error:  # noqa: BLE001
             raise refusal("OpenVINO does not take the engine", error) from None
 
-    def maker(self) -> None:
-        """The intermediate representation is loaded as it was signed."""
-
 
 class _Compiled:
     def __init__(self, compiled: Any) -> None:

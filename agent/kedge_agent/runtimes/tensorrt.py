@@ -8,10 +8,6 @@ from __future__ import annotations
 
 import ctypes
 import importlib
-import importlib.util
-import json
-import os
-import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from importlib import metadata
@@ -20,13 +16,11 @@ from typing import Any
 
 import numpy as np
 
-from kedge_agent import gpu
 from kedge_agent.admission import Isolation
 from kedge_agent.blobs import VerifiedBlob
-from kedge_agent.children import clean_environment
 from kedge_agent.errors import EngineError, EngineGone
+from kedge_agent.gpu import board_python
 from kedge_agent.gpu.engine_host import ContextLost, Cuda, EngineFault, OutOfMemory, Session, Tensor
-from kedge_agent.hosting import walled
 from kedge_agent.hosting.host import HostedEngine
 from kedge_agent.hosting.process import Host
 from kedge_agent.runtimes.base import Engine, EngineSpec, Runtime, RuntimeFacts
@@ -41,12 +35,6 @@ _MEMORY_FACTOR = 2
 #: Activations and buffers, where nobody measured them.
 _BASE_BYTES = 128 * 2**20
 _CHANNELS = 3
-_GPU_FOLDER = Path(gpu.__file__).parent
-#: Names a Python that brings TensorRT's bindings, for boards where it lies elsewhere.
-PYTHON_ENV = "KEDGE_TENSORRT_PYTHON"
-_BINDINGS = "usr/lib/python3*/dist-packages/tensorrt"
-_PROBE = "import json, tensorrt; print(json.dumps(tensorrt.__version__))"
-_PROBE_SECONDS = 60
 #: Before it, loading holds Python's lock (TensorRT issues 2402 and 2945).
 _LETS_GO = 10
 
@@ -103,10 +91,6 @@ class TensorRt:
         except EngineFault as error:
             raise translated(error) from None
 
-    def maker(self) -> tuple[str, ...]:
-        """Returns the command that builds plans on this board."""
-        return walled.command((sys.executable, str(_GPU_FOLDER / "plan_maker.py"), self._module))
-
 
 class HostedTensorRt:
     """The same over bindings that another Python of this board brings.
@@ -121,20 +105,12 @@ class HostedTensorRt:
     on_gpu = True
 
     def __init__(self, python: Path, host: Host | None = None) -> None:
-        self._python = str(python)
-        command = (self._python, "-I", str(_GPU_FOLDER / "engine_host.py"))
-        self._host = host or Host(walled.command(command))
+        self._python, self._host = python, host or board_python.host(python)
 
     def probe(self) -> RuntimeFacts | None:
         """Returns the version that the other Python tells, or ``None``."""
-        try:
-            told = subprocess.run(
-                [self._python, "-I", "-c", _PROBE], capture_output=True, check=True,
-                timeout=_PROBE_SECONDS, env=clean_environment(),
-            )  # fmt: skip
-            return RuntimeFacts(self.name, str(json.loads(told.stdout)))
-        except (OSError, ValueError, subprocess.SubprocessError):
-            return None
+        found = board_python.version(self._python)
+        return RuntimeFacts(self.name, found) if found else None
 
     def reserve(self, count: int) -> None:
         """Starts the processes of ``count`` engines ahead."""
@@ -157,10 +133,6 @@ class HostedTensorRt:
             self.name, blobs, spec.input, threads=threads, skip=skip, host=self._host
         )
 
-    def maker(self) -> tuple[str, ...]:
-        """Returns the command that builds plans on this board."""
-        return walled.command((self._python, "-I", str(_GPU_FOLDER / "plan_maker.py"), "tensorrt"))
-
 
 def classic(root: Path = Path("/")) -> Runtime:
     """Returns classic TensorRT's runtime as this board has it.
@@ -168,19 +140,8 @@ def classic(root: Path = Path("/")) -> Runtime:
     Args:
         root: Of the file system.
     """
-    if importlib.util.find_spec("tensorrt") is None:
-        named = os.environ.get(PYTHON_ENV, "")
-        found = [Path(named)] if named else list(_pythons(root))
-        if found:
-            return HostedTensorRt(found[0])
-    return TensorRt("tensorrt", "tensorrt")
-
-
-def _pythons(root: Path) -> list[Path]:
-    """Returns the Pythons that a package of the system brings bindings for, the newest first."""
-    names = {each.parts[-3] for each in root.glob(_BINDINGS)}
-    there = (root / "usr/bin" / each for each in names)
-    return sorted((each for each in there if each.exists()), reverse=True)
+    python = board_python.find(root)
+    return TensorRt("tensorrt", "tensorrt") if python is None else HostedTensorRt(python)
 
 
 def open_cuda() -> Cuda:
