@@ -104,14 +104,17 @@ def _room(closing: ExitStack) -> int:
 async def _run(job: Job, fd: int, pace: Pace, look: Look) -> Left:
     cache = -1 if job.cache is None else job.cache.fd
     said = {"onnx": job.onnx.fd, "plan": fd, "cache": cache, "int8": job.int8}
-    child = await asyncio.create_subprocess_exec(
-        *job.command,
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-        pass_fds=[each for each in (job.onnx.fd, fd, cache) if each >= 0],
-        env={**clean_environment(), limits.PARENT_ENV: str(os.getpid())},
-    )
+    try:
+        child = await asyncio.create_subprocess_exec(
+            *job.command,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            pass_fds=[each for each in (job.onnx.fd, fd, cache) if each >= 0],
+            env={**clean_environment(), limits.PARENT_ENV: str(os.getpid())},
+        )
+    except OSError as error:
+        raise NotBuilt(f"no build can be started: {error.strerror}", harm=False) from None
     talk = asyncio.ensure_future(child.communicate(msgspec.json.encode(said)))
     try:
         if not await _paced(child, talk, job.seconds, pace, look):
