@@ -22,6 +22,7 @@ from kedge_server.answers import DATABASE_ERRORS, problem_of
 from kedge_server.artifacts.bucket import BucketStore
 from kedge_server.artifacts.slots import Slots
 from kedge_server.artifacts.store import ArtifactStore, Store
+from kedge_server.console.app import add_console
 from kedge_server.context import Context
 from kedge_server.database import connect, transaction, upgrade
 from kedge_server.devices import intake, polling
@@ -189,6 +190,7 @@ def _add_routes(app: FastAPI) -> None:
         return {**status, "version": __version__}
 
     add_docs(app)
+    add_console(app)
 
 
 def _add_errors(app: FastAPI) -> None:

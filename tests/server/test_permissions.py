@@ -98,6 +98,29 @@ ROUTES = {
     "PUT /api/v1/artifacts/{sha256}": "releases.publish",
 }
 
+#: The console's pages and what is done on them: each asks for what the API's route asks for.
+CONSOLE = {
+    "GET /": "fleet.read",
+    "GET /console/assets/{digest}/{name:path}": "public",
+    "GET /login": "public",
+    "GET /rollouts": "fleet.read",
+    "GET /rollouts/new": "rollouts.run",
+    "GET /rollouts/{rollout}": "fleet.read",
+    "GET /rollouts/{rollout}/confirm/{action}": "fleet.read",
+    "GET /rollouts/{rollout}/left-out": "fleet.read",
+    "POST /login": "public",
+    "POST /logout": "accounts.self",
+    "POST /rollouts": "rollouts.run",
+    "POST /rollouts/new/preview": "rollouts.run",
+    "POST /rollouts/new/stages": "rollouts.run",
+    "POST /rollouts/{rollout}/approve": "rollouts.approve",
+    "POST /rollouts/{rollout}/halt": "rollouts.stop",
+    "POST /rollouts/{rollout}/pause": "rollouts.stop",
+    "POST /rollouts/{rollout}/resume": "rollouts.run",
+    "POST /rollouts/{rollout}/retry": "rollouts.run",
+    "POST /rollouts/{rollout}/stop": "rollouts.stop",
+}
+
 #: The roles, a second time too.
 MAY = {
     "viewer": {"accounts.self", "fleet.read", "fleet.watch"},
@@ -189,7 +212,7 @@ def test_every_route_names_who_may_ask(fleet: World) -> None:
         # The poll looks its board up without FastAPI's dependencies, which would cost more than it.
         default = "device" if path == "/api/v1/device/poll" else "public"
         found[f"{method} {path}"] = next(iter(asked), default)
-    assert found == ROUTES
+    assert found == ROUTES | CONSOLE
 
 
 def test_the_roles_are_as_they_were_written_down() -> None:
@@ -203,7 +226,7 @@ def test_who_may_what(fleet: World, tokens: dict[str, str], bearer: str) -> None
     headers = {"Authorization": tokens[bearer]} if tokens[bearer] else {}
     wrong = []
     with httpx.Client(base_url=fleet.url, headers=headers, timeout=60) as client:
-        for route, wanted in ROUTES.items():
+        for route, wanted in (ROUTES | CONSOLE).items():
             method, path = route.split()
             path = re.sub(r"\{[^}]*\}", "0", path.replace("{action}", "halt"))
             if wanted == "public" or route == "DELETE /api/v1/session":

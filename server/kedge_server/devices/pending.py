@@ -69,6 +69,12 @@ def waiting(session: Session) -> list[PendingDevice]:
     return [info(each) for each in session.exec(query)]
 
 
+def count(session: Session) -> int:
+    """Returns how many wait for a person."""
+    waits = select(func.count()).where(PendingDeviceRow.state == "waiting")
+    return int(session.exec(waits).one())
+
+
 def take(session: Session, fingerprint: str) -> Enrolment:
     """Takes a board out of the queue; what it asked for is the approver's to admit.
 

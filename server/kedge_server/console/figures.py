@@ -1,0 +1,35 @@
+"""The figures that pages keep, of one server."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import cast
+
+from fastapi import Request
+
+from kedge_server.console.fleet.overview import Overview
+from kedge_server.console.kept import Kept
+from kedge_shared.api import RolloutInfo
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What is kept.
+
+    Attributes:
+        fleet: By the scopes of who looks.
+        rollouts: By rollout and where it stands.
+    """
+
+    fleet: Kept[Overview] = field(default_factory=Kept)
+    rollouts: Kept[RolloutInfo] = field(default_factory=Kept)
+
+    def forget(self) -> None:
+        """Has all of it worked out anew: a person has just changed something."""
+        self.fleet.forget()
+        self.rollouts.forget()
+
+
+def figures(request: Request) -> Figures:
+    """Returns what the server that is asked keeps."""
+    return cast("Figures", request.app.state.console)

@@ -1,0 +1,62 @@
+"""The pages there are: what the navigation shows, and to whom. The one place that adds a page."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+
+from fastapi import APIRouter
+
+from kedge_server.accounts.roles import Permission
+
+
+@dataclass(frozen=True)
+class Page:
+    """A page of the navigation.
+
+    Attributes:
+        name: Of its package, and of its section.
+        title: What people read.
+        path: Where it begins.
+        permission: Who is shown it; its routes ask for themselves.
+        router: Returns its routes.
+    """
+
+    name: str
+    title: str
+    path: str
+    permission: Permission
+    router: Callable[[], APIRouter]
+
+
+def _fleet() -> APIRouter:
+    from kedge_server.console.fleet.routes import router
+
+    return router
+
+
+def _rollouts() -> APIRouter:
+    from kedge_server.console.rollouts import actions, creation, routes
+
+    # "/rollouts/new" before "/rollouts/{rollout}".
+    return joined(creation.router, routes.router, actions.router)
+
+
+def joined(*parts: APIRouter) -> APIRouter:
+    """Returns the routes of a page that has several modules of them."""
+    whole = APIRouter()
+    for each in parts:
+        whole.include_router(each)
+    return whole
+
+
+#: In the order of the navigation.
+PAGES: tuple[Page, ...] = (
+    Page("fleet", "Fleet", "/", Permission.READ, _fleet),
+    Page("rollouts", "Rollouts", "/rollouts", Permission.READ, _rollouts),
+)
+
+
+def shown_to(permissions: Collection[Permission]) -> tuple[Page, ...]:
+    """Returns the pages that somebody may look at."""
+    return tuple(each for each in PAGES if each.permission in permissions)
