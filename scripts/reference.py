@@ -151,8 +151,9 @@ def _sections(kind: type, path: str = "") -> Iterator[str]:
     for each in fields(kind):
         name = f"{path}{each.name}"
         default: Any = each.default
-        if default is MISSING and each.default_factory is not MISSING:
-            default = each.default_factory()
+        factory: Any = each.default_factory
+        if default is MISSING and factory is not MISSING:
+            default = factory()
         if is_dataclass(default):
             inner.append((type(default), f"{name}."))
             continue

@@ -28,7 +28,7 @@ fi
 echo "== set-up: virtual environment"
 [ -x .venv/bin/python ] || "$python" -m venv .venv
 
-extras=agent,onnxruntime,openvino,video,operator,server,builder,dev
+extras=agent,onnxruntime,openvino,video,operator,server,builder,docs,dev
 if command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L >/dev/null 2>&1; then
     echo "== set-up: packages, with a GPU build of torch (minutes)"
     .venv/bin/python -m pip install -q -e ".[$extras]"
