@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 
 from kedge_server.console import words
@@ -80,7 +80,7 @@ class Build:
         return None if said is None else names_in(said)
 
 
-def build_of(row: BuildRow, listed: Iterable[str]) -> Build:
+def build_of(row: BuildRow, listed: Container[str]) -> Build:
     """Returns a stored build."""
     manifest = read_manifest(row.manifest)
     return Build(row.device_class, manifest, row.manifest_sha256, row.provenance,
