@@ -291,8 +291,9 @@ class Client:
 def _vouched(ca_file: Path) -> ssl.SSLContext:
     try:
         return ssl.create_default_context(cafile=str(ca_file))
-    except (OSError, ssl.SSLError) as error:
-        said = error.strerror or "it holds no certificates"
+    except OSError as error:
+        # ssl's errors are OSErrors with a sentence about OpenSSL's source.
+        said = "it holds no certificates" if isinstance(error, ssl.SSLError) else error.strerror
         raise InputError(f"ca_file {ca_file} cannot be read: {said}", "name a PEM file") from None
 
 

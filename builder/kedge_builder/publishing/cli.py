@@ -256,8 +256,8 @@ def publish(
     from kedge_builder.publishing.publish import gather
     from kedge_builder.publishing.publish import publish as bring
     from kedge_builder.publishing.repository import TrustedState
-    from kedge_builder.publishing.upload_progress import upload_progress
     from kedge_shared.client import Client
+    from kedge_shared.transfer import transfer_progress
 
     places = KeySet.at(keys_folder)
     bundle = gather(builds, policy)
@@ -265,7 +265,7 @@ def publish(
     with (
         Client.open(server, token_file) as client,
         tempfile.TemporaryDirectory(prefix="kedge-publish-") as scratch,
-        upload_progress() as progress,
+        transfer_progress("uploading") as progress,
     ):
         trusted = TrustedState(
             state or keys_folder / "state", places.root, client.server, client.http

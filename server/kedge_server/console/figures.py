@@ -23,6 +23,7 @@ class Figures:
     Attributes:
         fleet: By the scopes of who looks.
         rollouts: By rollout and where it stands.
+        counts: Boards by scopes, selector and state.
         running: Who runs what, by the scopes of who looks.
         offline: Signed metadata, by the version of the timestamp.
         identities: How the boards' keys stand.
@@ -31,6 +32,7 @@ class Figures:
 
     fleet: Kept[Overview] = field(default_factory=Kept)
     rollouts: Kept[RolloutInfo] = field(default_factory=Kept)
+    counts: Kept[int] = field(default_factory=Kept)
     running: Kept[Mapping[tuple[str, str, str], int]] = field(default_factory=Kept)
     offline: Kept[Offline] = field(default_factory=Kept)
     identities: Kept[Identities] = field(default_factory=Kept)
@@ -40,6 +42,7 @@ class Figures:
         """Has all of it worked out anew: a person has just changed something."""
         self.fleet.forget()
         self.rollouts.forget()
+        self.counts.forget()
         self.running.forget()
         self.identities.forget()
 

@@ -42,6 +42,18 @@ def _rollouts() -> APIRouter:
     return joined(creation.router, routes.router, actions.router)
 
 
+def _devices() -> APIRouter:
+    from kedge_server.console.devices.routes import router
+
+    return router
+
+
+def _enrolments() -> APIRouter:
+    from kedge_server.console.enrolments.routes import router
+
+    return router
+
+
 def _models() -> APIRouter:
     from kedge_server.console.models.routes import router
 
@@ -77,6 +89,8 @@ def joined(*parts: APIRouter) -> APIRouter:
 #: In the order of the navigation.
 PAGES: tuple[Page, ...] = (
     Page("fleet", "Fleet", "/", Permission.READ, _fleet),
+    Page("devices", "Devices", "/devices", Permission.READ, _devices),
+    Page("enrolments", "Enrolment", "/enrolments", Permission.ENROL, _enrolments),
     Page("rollouts", "Rollouts", "/rollouts", Permission.READ, _rollouts),
     Page("models", "Models", "/models", Permission.READ, _models),
     Page("trust", "Keys and trust", "/trust", Permission.READ, _trust),

@@ -79,10 +79,12 @@ def release_bundle(
 ) -> None:
     """Write a release to one file, for boards without network (`kedge agent install`)."""
     from kedge_server.operator import bundle
+    from kedge_shared.transfer import transfer_progress
 
     with connected(server, token_file) as client:
         found = client.release(model, version)
-        made = bundle.make(client, found, device_class or [], device_name or [], out)
+        with transfer_progress("downloading") as progress:
+            made = bundle.make(client, found, device_class or [], device_name or [], out, progress)
     show.bundle(made, as_json=as_json)
 
 

@@ -123,14 +123,14 @@ function settle(within) {
 }
 
 document.addEventListener("click", (event) => {
-  const button = event.target.closest("[data-close], [data-copy], [data-fill], #theme");
+  const button = event.target.closest("[data-close], [data-copy], [data-put], #theme");
   if (!button) return;
   if (button.id === "theme") changeTheme();
   if ("close" in button.dataset) document.getElementById("dialog").close();
   if (button.dataset.copy) navigator.clipboard?.writeText(button.dataset.copy);
-  if (button.dataset.fill) {
-    const field = document.getElementById(button.dataset.fill);
-    field.value = field.value ? `${field.value};${button.dataset.text}` : button.dataset.text;
+  if (button.dataset.put) {
+    const field = document.getElementById(button.dataset.put);
+    field.value = button.dataset.text;
     field.focus();
     field.dispatchEvent(new Event("input", { bubbles: true }));
   }
