@@ -94,46 +94,55 @@ def silent_after(poll_seconds: float) -> float:
 def look(session: Session, within: Reach, poll_seconds: float, now: float) -> Overview:
     """Returns the fleet in figures: one pass over its boards."""
     quiet = silent_after(poll_seconds)
-    kinds = _counted(session, now - quiet) if within.whole else _within(session, within, now, quiet)
+    read = _counted if within.whole else _within
+    kinds, suspected = read(session, within, now - quiet)
     wanted = wanted_releases(session)
     classes = _classes(kinds, wanted)
     behind = sum(each.behind for each in classes)
-    suspected = select(func.count()).where(col(DeviceRow.suspected_clone).is_not(None))
     return Overview(
         devices=sum(kinds.values()), silent=sum(each.silent for each in classes),
         at_work=sum(count for kind, count in kinds.items() if kind[2] == "at work"),
         behind=behind, silent_seconds=quiet, classes=classes,
-        suspected=session.execute(suspected).scalar_one() if within.whole else 0,
+        suspected=suspected,
         stragglers=tuple(_stragglers(session, within, classes, now - quiet)),
     )  # fmt: skip
 
 
-_SILENT = "silent"
+_RESTING = ("idle", "confirmed", "rolled_back", "refused")
 
 
-def _counted(session: Session, since: float) -> Counter[Kind]:
-    """Returns boards by class, release, whether they are at work, and whether they are silent."""
-    at_rest = col(DeviceRow.phase).in_(("idle", "confirmed", "rolled_back", "refused"))
-    work = case((at_rest, ""), else_="at work")
+def _counted(session: Session, _: Reach, since: float) -> tuple[Counter[Kind], int]:
+    """Returns boards by class, release, whether they are at work and silent; and the suspected."""
+    work = case((col(DeviceRow.phase).in_(_RESTING), ""), else_="at work")
     silent = func.coalesce(col(DeviceRow.last_seen), col(DeviceRow.enrolled)) < since
-    groups = (col(DeviceRow.device_class), col(DeviceRow.release), work, silent)
-    rows = session.execute(select(*groups, func.count()).where(*_STANDING).group_by(*groups)).all()
-    return Counter({(row[0], row[1], row[2], bool(row[3])): row[4] for row in rows})
+    each = (
+        select(col(DeviceRow.device_class), col(DeviceRow.release), work.label("work"),
+               silent.label("silent"), col(DeviceRow.suspected_clone).label("suspected"))
+        .where(*_STANDING)
+        .subquery()
+    )  # fmt: skip
+    groups = (each.c.device_class, each.c.release, each.c.work, each.c.silent)
+    query = select(*groups, func.count(), func.count(each.c.suspected)).group_by(*groups)
+    rows = session.execute(query).all()
+    kinds = Counter({(row[0], row[1], row[2], bool(row[3])): row[4] for row in rows})
+    return kinds, sum(row[5] for row in rows)
 
 
 _STANDING = (col(DeviceRow.revoked).is_(None), col(DeviceRow.serves))
-_MORE = (*COLUMNS, DeviceRow.phase, DeviceRow.last_seen, DeviceRow.enrolled)
+_MORE = (*COLUMNS, DeviceRow.phase, DeviceRow.last_seen, DeviceRow.enrolled,
+         DeviceRow.suspected_clone)  # fmt: skip
 
 
-def _within(session: Session, within: Reach, now: float, quiet: float) -> Counter[Kind]:
-    found: Counter[Kind] = Counter()
-    resting = {"idle", "confirmed", "rolled_back", "refused"}
+def _within(session: Session, within: Reach, since: float) -> tuple[Counter[Kind], int]:
+    """The same for a part of the fleet, which only a look at each board tells."""
+    found, suspected = Counter[Kind](), 0
     for row in session.execute(select(*_MORE).where(*_STANDING)):  # type: ignore[call-overload]
         if within.includes(facts_of_device(row)):
-            work = "" if row.phase in resting else "at work"
-            silent = (row.last_seen or row.enrolled) < now - quiet
+            work = "" if row.phase in _RESTING else "at work"
+            silent = (row.last_seen or row.enrolled) < since
             found[row.device_class, row.release, work, silent] += 1
-    return found
+            suspected += row.suspected_clone is not None
+    return found, suspected
 
 
 def wanted_releases(session: Session) -> dict[str, str]:
