@@ -13,6 +13,7 @@ from kedge_server.accounts.principal import Reach
 from kedge_server.devices.facts import COLUMNS, facts_of_device
 from kedge_server.devices.tables import DeviceRow
 from kedge_server.releases.tables import BuildRow
+from kedge_server.rollouts.membership import OPEN_ROLLOUTS
 from kedge_server.rollouts.tables import RolloutRow
 
 #: A board that has missed so many polls is silent; and nobody is silent before so many seconds.
@@ -32,7 +33,8 @@ class ClassShare:
         devices: How many.
         releases: Release and boards that run it, most first.
         wanted: Release that the newest completed rollout brought to the class; empty: none.
-        behind: Boards that do not run it.
+        fine: Releases that a board may run: that one, and those of open rollouts.
+        behind: Boards that run another, or none.
         silent: Boards that have not been heard of for too long.
     """
 
@@ -40,6 +42,7 @@ class ClassShare:
     devices: int
     releases: tuple[tuple[str, int], ...]
     wanted: str
+    fine: tuple[str, ...]
     behind: int
     silent: int
 
@@ -96,8 +99,7 @@ def look(session: Session, within: Reach, poll_seconds: float, now: float) -> Ov
     quiet = silent_after(poll_seconds)
     read = _counted if within.whole else _within
     kinds, suspected = read(session, within, now - quiet)
-    wanted = wanted_releases(session)
-    classes = _classes(kinds, wanted)
+    classes = _classes(kinds, wanted_releases(session), _on_the_way(session))
     behind = sum(each.behind for each in classes)
     return Overview(
         devices=sum(kinds.values()), silent=sum(each.silent for each in classes),
@@ -161,25 +163,40 @@ def wanted_releases(session: Session) -> dict[str, str]:
     return dict.fromkeys(session.execute(builds).scalars(), newest.release)
 
 
-def _classes(kinds: Mapping[Kind, int], wanted: Mapping[str, str]) -> tuple[ClassShare, ...]:
+def _on_the_way(session: Session) -> tuple[str, ...]:
+    """Returns the releases of open rollouts."""
+    query = select(col(RolloutRow.release)).where(col(RolloutRow.state).in_(OPEN_ROLLOUTS))
+    return tuple(sorted(set(session.execute(query).scalars())))
+
+
+def _classes(
+    kinds: Mapping[Kind, int], wanted: Mapping[str, str], coming: tuple[str, ...]
+) -> tuple[ClassShare, ...]:
     names = Counter[str]()
     for (name, *_), count in kinds.items():
         names[name] += count
     return tuple(
-        _class_share(name, {kind: n for kind, n in kinds.items() if kind[0] == name}, wanted)
+        _class_share(
+            name,
+            {kind: n for kind, n in kinds.items() if kind[0] == name},
+            wanted.get(name, ""),
+            coming,
+        )
         for name, _ in names.most_common()
     )
 
 
-def _class_share(name: str, kinds: Mapping[Kind, int], wanted: Mapping[str, str]) -> ClassShare:
+def _class_share(
+    name: str, kinds: Mapping[Kind, int], wanted: str, coming: tuple[str, ...]
+) -> ClassShare:
     releases = Counter[str]()
     for (_, release, _, _), count in kinds.items():
         releases[release or _NONE] += count
-    devices, target = sum(kinds.values()), wanted.get(name, "")
+    devices, fine = sum(kinds.values()), tuple(dict.fromkeys((wanted, *coming)))
     return ClassShare(
-        name=name, devices=devices, releases=tuple(releases.most_common()), wanted=target,
-        behind=devices - releases[target] if target else 0,
-        silent=sum(count for kind, count in kinds.items() if kind[3]),
+        name=name, devices=devices, releases=tuple(releases.most_common()), wanted=wanted,
+        fine=fine, silent=sum(count for kind, count in kinds.items() if kind[3]),
+        behind=devices - sum(releases[each] for each in fine) if wanted else 0,
     )  # fmt: skip
 
 
@@ -193,7 +210,7 @@ def _stragglers(
     for each in classes:
         if not each.behind:
             continue
-        mine = (col(DeviceRow.device_class) == each.name, col(DeviceRow.release) != each.wanted,
+        mine = (col(DeviceRow.device_class) == each.name, col(DeviceRow.release).not_in(each.fine),
                 silent >= since)  # fmt: skip
         for row in _some(session, within, *mine):
             why = f"runs {row.release or 'nothing yet'}, not {each.wanted}"
