@@ -117,12 +117,11 @@ def look(session: Session, within: Reach, poll_seconds: float, now: float) -> Ov
     quiet = silent_after(poll_seconds)
     kinds = _counted(session, now - quiet) if within.whole else _within(session, within, now, quiet)
     classes = _classes(kinds)
-    suspected = select(func.count()).where(col(DeviceRow.suspected_clone).is_not(None))
     return Overview(
         devices=sum(kinds.values()), silent=sum(each.silent for each in classes),
         at_work=sum(count for kind, count in kinds.items() if kind.at_work),
         behind=sum(each.behind for each in classes), silent_seconds=quiet, classes=classes,
-        suspected=session.execute(suspected).scalar_one() if within.whole else 0,
+        suspected=_suspected(session, within),
         stragglers=tuple(_stragglers(session, within, now - quiet)),
     )  # fmt: skip
 
@@ -165,6 +164,11 @@ def _within(session: Session, within: Reach, now: float, quiet: float) -> Counte
             at_work = row.phase not in _AT_REST
             found[Kind(row.device_class, row.release, row.assigned, at_work, silent)] += 1
     return found
+
+
+def _suspected(session: Session, within: Reach) -> int:
+    rows = session.execute(_of_boards(*COLUMNS).where(col(DeviceRow.suspected_clone).is_not(None)))
+    return sum(within.whole or within.includes(facts_of_device(row)) for row in rows)
 
 
 def _classes(kinds: Mapping[Kind, int]) -> tuple[ClassShare, ...]:
