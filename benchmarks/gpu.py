@@ -55,7 +55,7 @@ class Engines:
 
     Attributes:
         runtime: Carries both out.
-        files: Float (FP16 on TensorRT) and quantized; twice the same without TensorRT.
+        files: Float (FP16 on TensorRT) and quantized; twice the same where only one is there.
         size: Input, pixels.
         classes: Their names.
     """
@@ -85,9 +85,15 @@ def engines(models: Sequence[Path], scratch: Path) -> Engines | None:
     """Returns what this machine can carry out; ``None`` where no runtime gets onto the GPU."""
     size, classes = shape_of(models[0])
     for name in ("tensorrt", "tensorrt-rtx"):
-        if RUNTIMES[name].probe() is not None:
-            plans = [build(name, each, scratch, int8=bool(at)) for at, each in enumerate(models)]
-            return Engines(name, (plans[0], plans[1]), size, classes)
+        if RUNTIMES[name].probe() is None:
+            continue
+        try:
+            plan = build(name, models[0], scratch, int8=False)
+            other = plan if models[1] == models[0] else build(name, models[1], scratch, int8=True)
+        except RuntimeError as error:
+            print(f"gpu: {name} is left out: {error}", file=sys.stderr)
+            continue
+        return Engines(name, (plan, other), size, classes)
     if RUNTIMES["onnxruntime-cuda"].probe() is not None:
         return Engines("onnxruntime-cuda", (models[0], models[0]), size, classes)
     return None
@@ -161,7 +167,7 @@ def frame_rows(found: Engines) -> list[Row]:
             row("bare engine, float" if "cuda" in found.runtime else "bare engine, FP16",
                 bare[0], "ms", None)]  # fmt: skip
     if found.files[0] == found.files[1]:
-        return [*rows, Row(name="INT8 over FP16: not measured, no TensorRT", value=None, unit="x",
+        return [*rows, Row(name="INT8 over FP16: not measured, no quantized plan", value=None, unit="x",
                            target=1.25)]  # fmt: skip
     return [*rows, row("INT8 over FP16, frame rate", bare[0] / bare[1], "x", 1.25, least=True)]
 
