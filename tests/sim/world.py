@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -46,8 +46,12 @@ def write_build(
     override: str = "",
     engine: bytes = b"",
     budgets: Budgets | None = None,
+    changes: Mapping[str, Any] | None = None,
 ) -> Path:
-    """Writes what ``kedge build`` would, with bytes instead of engines; returns its folder."""
+    """Writes what ``kedge build`` would, with bytes instead of engines; returns its folder.
+
+    ``changes`` are fields of the manifest.
+    """
     golden = b"a picture"
     policy = policy or samples.policy()
     frame = replace(policy.golden[0], sha256=sha256_hex(golden), length=len(golden))
@@ -79,6 +83,7 @@ def write_build(
             if override
             else (),
         )  # fmt: skip
+        manifest = replace(manifest, **(changes or {}))
         written = wire.encode_pretty(manifest)
         (folder / "manifest.json").write_bytes(written)
         (folder / "provenance.json").write_bytes(provenance(manifest, written, ()))
