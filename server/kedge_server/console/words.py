@@ -77,8 +77,8 @@ def short(digest: str, digits: int = 12) -> Markup:
 
 
 def odds(evidence: float, bound: float) -> str:
-    """Returns log-evidence as odds beside those that are asked for: ``7 : 1 of 20 : 1``."""
-    return f"{math.exp(min(max(evidence, 0.0), 50)):.3g} : 1 of {math.exp(min(bound, 50)):.3g} : 1"
+    """Returns log-evidence as odds beside those that decide: ``7 of 20 to 1``."""
+    return f"{math.exp(min(max(evidence, 0.0), 50)):.3g} of {math.exp(min(bound, 50)):.3g} to 1"
 
 
 #: Word → its look and sign; what a colour says is said by the sign and the word too.
