@@ -102,11 +102,8 @@ def releases(
 
 def _newest_first(model: str) -> SelectOfScalar[ReleaseRow]:
     """Returns a query of a model's releases; of two with one counter, by their names."""
-    return (
-        select(ReleaseRow)
-        .where(ReleaseRow.model == model)
-        .order_by(col(ReleaseRow.release_counter).desc(), col(ReleaseRow.release).desc())
-    )
+    query: SelectOfScalar[ReleaseRow] = select(ReleaseRow).where(ReleaseRow.model == model)
+    return query.order_by(col(ReleaseRow.release_counter).desc(), col(ReleaseRow.release).desc())
 
 
 def release(session: Session, model: str, name: str, listed: Container[str]) -> ReleaseLine:
