@@ -225,40 +225,6 @@ class DeviceInfo:
     suspicion: str = ""
 
 
-#: Of one request; a fleet is tagged in several.
-TAGGED_MOST = 1000
-TagKey = Annotated[str, Meta(pattern=r"^[\w.-]{1,64}\Z")]
-TagValue = Annotated[str, Meta(max_length=256)]
-
-
-@dataclass(frozen=True, kw_only=True)
-class TagsChange:
-    """Asks for other tags.
-
-    Attributes:
-        devices: Whose.
-        set: Tags that are added, or have another value.
-        drop: Tags that are taken away.
-    """
-
-    devices: Annotated[tuple[Name, ...], Meta(min_length=1, max_length=TAGGED_MOST)]
-    set: dict[TagKey, TagValue] = field(default_factory=dict)
-    drop: tuple[TagKey, ...] = ()
-
-
-@dataclass(frozen=True, kw_only=True)
-class TagsChanged:
-    """What a change of tags did.
-
-    Attributes:
-        devices: That were named.
-        changed: That had other tags before.
-    """
-
-    devices: Count
-    changed: Count
-
-
 @dataclass(frozen=True, kw_only=True)
 class DeviceAssignment:
     """What a device would be told if it polled now.

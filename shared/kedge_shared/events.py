@@ -28,7 +28,8 @@ SECRET_PREFIX = "whsec_"  # noqa: S105 - how a secret begins
 TOLERANCE_SECONDS = 300
 
 #: A kind, ``*``, or all kinds of a thing (``rollout.*``).
-KindPattern = Annotated[str, Meta(pattern=r"^(\*|[a-z]+\.(\*|[a-z_]+))$")]
+KIND_PATTERN = r"^(\*|[a-z]+\.(\*|[a-z_]+))\Z"
+KindPattern = Annotated[str, Meta(pattern=KIND_PATTERN)]
 DeliveryState = Literal["pending", "delivered", "given_up", "dropped"]
 
 _DIGITS = re.compile(r"[0-9]{1,12}")

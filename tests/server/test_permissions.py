@@ -39,6 +39,7 @@ ROUTES = {
     "GET /api/v1/devices/{device}/deployments": "fleet.read",
     "GET /api/v1/events": "fleet.watch",
     "GET /api/v1/events/recent": "fleet.watch",
+    "GET /api/v1/fleet": "fleet.read",
     "GET /api/v1/pending-devices": "devices.enrol",
     "GET /api/v1/releases": "fleet.read",
     "GET /api/v1/releases/{model}/{release}": "fleet.read",

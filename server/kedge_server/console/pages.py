@@ -54,6 +54,12 @@ def _enrolments() -> APIRouter:
     return router
 
 
+def _models() -> APIRouter:
+    from kedge_server.console.models.routes import router
+
+    return router
+
+
 def joined(*parts: APIRouter) -> APIRouter:
     """Returns the routes of a page that has several modules of them."""
     whole = APIRouter()
@@ -68,6 +74,7 @@ PAGES: tuple[Page, ...] = (
     Page("devices", "Devices", "/devices", Permission.READ, _devices),
     Page("enrolments", "Enrolment", "/enrolments", Permission.ENROL, _enrolments),
     Page("rollouts", "Rollouts", "/rollouts", Permission.READ, _rollouts),
+    Page("models", "Models", "/models", Permission.READ, _models),
 )
 
 

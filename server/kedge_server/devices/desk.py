@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from kedge_server.accounts.principal import Principal
 from kedge_server.context import Context
 from kedge_server.database import transaction
 from kedge_server.devices import enrolment, keys, pending, service, tagging
 from kedge_shared.admission import PendingDevice
-from kedge_shared.api import DeviceInfo, TagsChanged
+from kedge_shared.api import DeviceInfo
+from kedge_shared.fleet import TagsChange, TagsChanged
 from kedge_shared.protocol import Enrolled
 
 
@@ -64,14 +63,13 @@ def clear(services: Context, device: str, who: Principal) -> DeviceInfo:
     return found
 
 
-def tag(
-    services: Context, names: Sequence[str], set_: dict[str, str], drop: Sequence[str],
-    who: Principal,
-) -> TagsChanged:  # fmt: skip
+def tag(services: Context, asked: TagsChange, who: Principal) -> TagsChanged:
     """Sets and drops tags of many boards at once, or of none.
 
     Raises:
         RequestError: As :func:`kedge_server.devices.tagging.change`.
     """
     with transaction(services.engine) as session:
-        return tagging.change(session, names, set_, drop, who)
+        found = tagging.change(session, asked, who)
+    services.follower.follow()
+    return found

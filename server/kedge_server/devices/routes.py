@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from typing import Annotated
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Query
 
+from kedge_server.accounts.principal import Reach
 from kedge_server.auth import Device, MayManage, MayRead
 from kedge_server.bodies import BoundedRoute
 from kedge_server.context import Services
@@ -16,10 +18,10 @@ from kedge_shared.api import (
     DeploymentInfo,
     DeviceAssignment,
     DeviceInfo,
-    TagsChange,
-    TagsChanged,
 )
+from kedge_shared.fleet import PAGE_MOST, TagsChange, TagsChanged
 from kedge_shared.protocol import PollAnswer
+from kedge_shared.rollouts import SELECTOR_MOST
 
 router = APIRouter(tags=["devices"], route_class=BoundedRoute)
 
@@ -44,11 +46,18 @@ def reports(_: Device) -> intake.Taken:
 
 @router.get("/api/v1/devices", summary="Devices of the fleet")
 def search(
-    services: Services, who: MayRead, device_class: str = "", tag: str = ""
+    services: Services,
+    who: MayRead,
+    device_class: str = "",
+    tag: Annotated[str, Query(description="`key:value`.")] = "",
+    selector: Annotated[str, Query(max_length=SELECTOR_MOST, description="RSQL.")] = "",
+    after: Annotated[str, Query(description="The last name of the page before.")] = "",
+    most: Annotated[int | None, Query(ge=1, le=PAGE_MOST, description="None is all.")] = None,
 ) -> list[DeviceInfo]:
-    """Returns devices within one's scope, by class and tag (``key:value``)."""
+    """Returns devices within one's scope, by name."""
+    within = Reach((*who.reach.selectors, *Reach.of(selector).selectors))
     with transaction(services.engine) as session:
-        return service.search(session, device_class, tag, who.reach)
+        return service.search(session, device_class, tag, within, after, most)
 
 
 @router.post("/api/v1/device-tags", summary="Change tags of devices")
@@ -57,7 +66,7 @@ def tag(change: TagsChange, services: Services, who: MayManage) -> TagsChanged:
 
     A device that enrols anew brings its own tags.
     """
-    return desk.tag(services, change.devices, change.set, change.drop, who)
+    return desk.tag(services, change, who)
 
 
 @router.get("/api/v1/devices/{device}", summary="One device")

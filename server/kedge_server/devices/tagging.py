@@ -13,18 +13,15 @@ from kedge_server.audit.service import record
 from kedge_server.devices.facts import COLUMNS, facts_of_device
 from kedge_server.devices.tables import DeviceRow
 from kedge_server.errors import ConflictError, MalformedError, NotFoundError
-from kedge_shared.api import TagsChanged
+from kedge_server.replicas import changes
+from kedge_shared.fleet import TAGS_MOST, TagsChange, TagsChanged
 
 _TABLE: Table = DeviceRow.__table__  # type: ignore[attr-defined]
 _UPDATE = update(_TABLE).where(_TABLE.c.id == bindparam("key")).values(tags=bindparam("text"))
 _AT_ONCE = 500
-_MOST_TAGS = 64
 
 
-def change(
-    session: Session, names: Sequence[str], set_: Mapping[str, str], drop: Sequence[str],
-    who: Principal,
-) -> TagsChanged:  # fmt: skip
+def change(session: Session, asked: TagsChange, who: Principal) -> TagsChanged:
     """Sets and drops tags of boards.
 
     Whoever is confined to a part of the fleet cannot tag a board out of it.
@@ -34,15 +31,18 @@ def change(
         NotFoundError: A board is not there, or not within.
         ConflictError: A board would leave the part of the fleet that the person is confined to.
     """
-    if not names or not (set_ or drop):
+    set_, drop = asked.set, asked.drop
+    if not asked.devices or not (set_ or drop):
         raise MalformedError("nothing is to be changed", "name boards and a tag")
-    wanted = sorted(set(names))
+    wanted = sorted(set(asked.devices))
     values = []
     for at in range(0, len(wanted), _AT_ONCE):
         values += _changed(session, wanted[at : at + _AT_ONCE], set_, drop, who)
     if values:
         session.connection().execute(_UPDATE, values)
         session.expire_all()
+    for each in values:
+        changes.note(session, "device", each["key"])
     said = [f"{key}={value}" for key, value in sorted(set_.items())]
     said += [f"no {key}" for key in sorted(drop)]
     some = ", ".join(wanted[:5]) + (", …" if len(wanted) > 5 else "")
@@ -63,8 +63,8 @@ def _changed(
     for row in found.values():
         tags = json.loads(row.tags)
         after = {key: value for key, value in {**tags, **set_}.items() if key not in drop}
-        if len(after) > _MOST_TAGS:
-            raise MalformedError(f"{row.id} would have {len(after)} tags", f"{_MOST_TAGS} at most")
+        if len(after) > TAGS_MOST:
+            raise MalformedError(f"{row.id} would have {len(after)} tags", f"{TAGS_MOST} at most")
         if after == tags:
             continue
         facts = {each: value for each, value in facts_of_device(row).items()

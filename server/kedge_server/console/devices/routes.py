@@ -24,6 +24,7 @@ from kedge_server.devices import desk, service
 from kedge_server.devices.facts import tags_of
 from kedge_server.devices.selectors import SelectorError, parse
 from kedge_server.errors import MalformedError
+from kedge_shared.fleet import TAG_KEY_PATTERN, TAG_VALUE_MOST, TagsChange
 from kedge_shared.rollouts import SELECTOR_MOST
 
 router = APIRouter(route_class=ConsoleRoute)
@@ -31,6 +32,8 @@ router = APIRouter(route_class=ConsoleRoute)
 Text = Annotated[str, Query(max_length=SELECTOR_MOST)]
 Given = Annotated[str, Form(max_length=SELECTOR_MOST)]
 _ATTESTATIONS = 10
+#: In the regular expressions of pydantic "$" is the very end.
+_TAG_KEY = TAG_KEY_PATTERN.replace(r"\Z", "$")
 STATES: dict[str, str] = {
     "": "all that are let in", "silent": "silent", "suspected": "seem to be two",
     "revoked": "revoked", "measuring": "only measure",
@@ -108,8 +111,8 @@ def keep_filter(
 @router.post("/console/tags")
 async def tag(
     request: Request, services: Services, who: MayManage,
-    key: Annotated[str, Form(pattern=r"^[\w.-]{1,64}$")],
-    value: Annotated[str, Form(max_length=256)] = "", q: Given = "",
+    key: Annotated[str, Form(pattern=_TAG_KEY)],
+    value: Annotated[str, Form(max_length=TAG_VALUE_MOST)] = "", q: Given = "",
     state: Annotated[State, Form()] = "", which: Annotated[Literal["some", "all"], Form()] = "some",
 ) -> Response:  # fmt: skip
     """Sets a tag of the boards that were marked, or of all that match; empty drops it."""
@@ -122,7 +125,8 @@ async def tag(
         if which == "all":
             with transaction(services.engine) as session:
                 names = list(finding.names(session, _wanted(session, services, who, q, state)))
-        desk.tag(services, names, {key: value} if value else {}, () if value else (key,), who)
+        given, gone = ({key: value}, ()) if value else ({}, (key,))
+        desk.tag(services, TagsChange(devices=tuple(names), set=given, drop=gone), who)
 
     await run_in_threadpool(work)
     figures(request).forget()
