@@ -53,6 +53,7 @@ def pages(seeded: Seeded) -> dict[str, str]:
         "a rollout over the fleet, completed": f"/rollouts/{seeded.completed}",
         "new rollout": "/rollouts/new",
         "enrolment": "/enrolments",
+        "models": "/models",
         "help with a selector": "/console/language?q=tag.si",
         "how many match": "/console/devices/count?q=tag.site==hall-7",
         "what an abort would do": f"/rollouts/{seeded.running}/confirm/halt",
