@@ -44,6 +44,7 @@ def pages(seeded: Seeded) -> dict[str, str]:
         "devices, a page further on": f"/devices?after={seeded.middle}",
         "devices of a tag": "/devices?q=tag.site==hall-7",
         "devices, a selector that few match": "/devices?q=memory_mb>=4096;tag.site=in=(hall-7)",
+        "devices, a selector that none matches": "/devices?q=memory_mb>=999999",
         "devices that are silent": "/devices?state=silent",
         "one device": f"/devices/{seeded.middle}",
         "rollouts": "/rollouts",

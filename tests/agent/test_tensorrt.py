@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,8 @@ from kedge_agent.hosting import wire
 from kedge_agent.hosting.process import Host
 from kedge_agent.hotswap import HotEngine
 from kedge_agent.runtimes import tensorrt
+from kedge_agent.runtimes.base import RuntimeFacts
+from kedge_agent.runtimes.onnxruntime_cuda import OnnxRuntimeCuda
 from kedge_agent.runtimes.tensorrt import HostedTensorRt, TensorRt
 from kedge_shared.device_classes import RuntimeRange
 from kedge_shared.manifest import InputSpec, OutputSpec
@@ -439,3 +442,61 @@ def test_a_gpus_group_is_kept_when_the_user_changes(tmp_path: Path) -> None:
     (tmp_path / "nvmap").touch()
     own = os.getgid()
     assert sandbox._gpu_groups(tmp_path) == ([own] if own else [])
+
+
+# -- ONNX Runtime on the GPU ---------------------------------------------------------------------
+
+
+class Ort:
+    """As much of onnxruntime-gpu as is asked for."""
+
+    __version__ = "1.23.0"
+
+    def __init__(self, providers: list[str], loaded: list[str]) -> None:
+        self.providers, self.loaded, self.given = providers, loaded, []
+
+    class SessionOptions: ...
+
+    def get_available_providers(self) -> list[str]:
+        return self.providers
+
+    def InferenceSession(self, path: str, options: Any, providers: list[Any]) -> Any:
+        self.given = providers
+        return SimpleNamespace(
+            get_providers=lambda: self.loaded,
+            get_inputs=lambda: [SimpleNamespace(name="images")],
+            get_outputs=lambda: [SimpleNamespace(name="output0")],
+            run=lambda names, fed: [fed["images"].reshape(1, -1)[:, :96].reshape(1, 6, 16)],
+        )
+
+
+BOTH = ["CUDAExecutionProvider", "CPUExecutionProvider"]
+
+
+def test_the_gpu_is_a_runtime_of_its_own_and_never_silently_the_processor(
+    store: BlobStore, cudart: FakeCudart, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runtime, loads = OnnxRuntimeCuda(lambda: Cuda(cudart)), blobs(store, b"onnx")
+    ort = Ort(BOTH, BOTH)
+    monkeypatch.setitem(sys.modules, "onnxruntime", ort)
+    assert runtime.probe() == RuntimeFacts("onnxruntime-cuda", "1.23.0")
+    engine = runtime.load(loads, Spec(), threads=1)
+    assert np.array_equal(engine.infer(BATCH).reshape(-1), BATCH.reshape(-1)[:96])
+    assert ort.given[0][0] == "CUDAExecutionProvider"
+    ort.loaded = BOTH[1:]
+    with pytest.raises(EngineError, match="does not get onto the GPU"):
+        runtime.load(loads, Spec(), threads=1)
+    cudart.fails["cudaGetDeviceCount"] = 100
+    assert runtime.probe() is None, "no GPU"
+    ort.providers = BOTH[1:]
+    with pytest.raises(EngineError, match="onnxruntime-gpu"):
+        runtime.load(loads, Spec(), threads=1)
+
+
+def test_this_machine_offers_the_gpu_only_if_it_has_one() -> None:
+    found = OnnxRuntimeCuda().probe()
+    try:
+        has_gpu = tensorrt.open_cuda().devices() > 0
+    except EngineFault:
+        has_gpu = False
+    assert found is None or has_gpu

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import re
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -12,19 +11,12 @@ from pathlib import Path
 
 import httpx
 import pytest
-from sqlalchemy import delete
-from sqlmodel import select
 
-from kedge_server.accounts.principal import Reach
 from kedge_server.console import assets, kept, words
 from kedge_server.console.devices import language
-from kedge_server.console.fleet import overview
 from kedge_server.console.rollouts import asked
 from kedge_server.console.rollouts.band import band
-from kedge_server.database import transaction
-from kedge_server.devices.tables import DeviceRow
 from kedge_server.errors import MalformedError
-from kedge_server.rollouts.tables import DecisionRow, DeploymentRow, RolloutRow, StageRow
 from kedge_shared.accounts import HEADER_CSRF
 from kedge_shared.operator_client import OperatorClient
 from kedge_shared.phases import Phase
@@ -369,30 +361,6 @@ def test_a_form_that_cannot_be_read_names_its_field(field: str, value: str, said
     fields = {"release": ["a 1"], "size": ["100 %"], "soak": ["1"], "approval": [""]}
     with pytest.raises(MalformedError, match=said):
         asked.spec_of({**fields, field: [value]})
-
-
-def test_the_fleet_says_who_is_behind_and_not_who_is_ahead(fleet: World) -> None:
-    """What an open rollout brought is no lag; what a board runs besides is."""
-    with transaction(fleet.context.engine) as session:
-        session.execute(delete(DeploymentRow))
-        session.execute(delete(DecisionRow))
-        session.execute(delete(StageRow))
-        session.execute(delete(RolloutRow))
-        for order, (release, state) in enumerate((("1.0", "completed"), ("1.1", "running"))):
-            session.add(RolloutRow(id=f"ro-{order}", model="shapes", release=release, recall=False,
-                                   spec="{}", state=state, reason="", created=0))  # fmt: skip
-        rows = session.exec(select(DeviceRow).order_by(DeviceRow.id)).all()
-        for row, release, ago in zip(rows, ("1.1", "1.0", "0.9"), (0, 10_000, 0), strict=False):
-            row.release, row.last_seen = release, time.time() - ago
-            session.add(row)
-        session.flush()
-        found = overview.look(session, Reach(), 30.0, time.time())
-        assert (found.devices, found.behind, found.silent, found.at_work) == (3, 1, 1, 0)
-        assert {each.device: each.why for each in found.stragglers} == {
-            "cam-1": "silent", "cam-2": "runs 0.9, not 1.0"
-        }  # fmt: skip
-        part = overview.look(session, Reach.of("tag.site==b"), 30.0, time.time())
-        assert (part.devices, part.behind, part.silent) == (1, 1, 0)
 
 
 def test_help_comes_as_one_types(fleet: World) -> None:

@@ -235,7 +235,9 @@ def test_everybody_can_read_every_page(fleet: World, login: Login, theme: str, w
     # The way the navigation goes, and one of each kind behind it.
     paths = [each.get_attribute("href") for each in page.locator("nav[aria-label=Pages] a").all()]
     paths += ["/rollouts/new", f"/rollouts/{rollouts[0]}", "/devices/cam-00", "/devices?q=site==a",
-              "/devices/nobody", "/rollouts?state=proposed"]  # fmt: skip
+              "/devices/nobody", "/rollouts?state=proposed", "/models/shapes",
+              "/models/shapes/releases/1.1", "/models/shapes/compare", "/settings/users",
+              "/settings/users/otto", "/settings/webhooks"]  # fmt: skip
     wrong = []
     for path in paths:
         page.goto(path)
@@ -302,4 +304,57 @@ def test_a_board_is_enrolled_by_a_token_and_by_approval(fleet: World, login: Log
     assert waiting.renew().is_success
     board.http.close()
     waiting.http.close()
+    assert page.faults == []
+
+
+def test_a_token_is_made_copied_and_revoked(fleet: World, login: Login) -> None:
+    page = login("otto")
+    page.goto("/settings")
+    page.get_by_text("Make a token").click()
+    page.get_by_label("Name").fill("ci")
+    page.get_by_role("button", name="Make the token").click()
+    page.get_by_text("Token ci is made.").wait_for()
+    assert page.locator("#secret").inner_text().startswith("kdg_")
+    page.get_by_role("link", name="I have it").click()
+    page.get_by_role("button", name="Revoke ci").click()
+    page.locator("dialog").get_by_text("It was never used.").wait_for()
+    assert page.evaluate("document.activeElement.textContent") == "Leave it as it is"
+    shot(page, "revoke-token")
+    page.locator("dialog").get_by_role("button", name="Revoke 1 token").click()
+    page.locator("td .badge").get_by_text("revoked").wait_for()
+    assert "kdg_" not in page.content()
+    assert page.faults == []
+
+
+def test_what_is_refused_is_said_where_it_was_asked(login: Login) -> None:
+    page = login("ada")
+    page.goto("/settings/users/vera")
+    page.locator("fieldset").get_by_label("operator").check()
+    page.get_by_role("button", name="Change…").click()
+    page.locator("dialog").get_by_text("Becomes operator.").wait_for()
+    page.keyboard.press("Escape")
+    page.get_by_label("Only these boards").fill("site==a")
+    page.get_by_role("button", name="Change…").click()
+    page.get_by_role("button", name="Change vera").click()
+    page.locator("#dialog-said").get_by_text("no such field").wait_for()
+    page.goto("/settings")
+    page.get_by_label("The current one").fill("wrong")
+    page.get_by_label("A new one").fill("a new horse battery")
+    page.get_by_label("The new one again").fill("a new horse battery")
+    page.get_by_role("button", name="Set the password").click()
+    page.locator("#password-said").get_by_text("not the current password").wait_for()
+    assert page.faults == []
+
+
+def test_the_log_is_searched_in_the_viewers_own_time(login: Login) -> None:
+    page = login("ada", timezone_id="Asia/Kolkata", locale="en-GB")
+    page.goto("/audit")
+    page.get_by_label("From").fill("2020-01-01T05:30")
+    page.get_by_label("Action begins with").fill("user")
+    page.get_by_role("button", name="Find").click()
+    page.wait_for_url(re.compile("since=1577836800&"))
+    assert page.get_by_label("From").input_value() == "2020-01-01T05:30"
+    assert page.locator("tbody tr").count() >= 4
+    page.get_by_role("button", name="Follow the chain").click()
+    page.get_by_text("The chain holds").wait_for()
     assert page.faults == []

@@ -8,12 +8,14 @@ from collections.abc import Mapping
 from kedge_agent.building.forms import Loadable
 from kedge_agent.runtimes.base import Runtime
 from kedge_agent.runtimes.onnxruntime import OnnxRuntime
+from kedge_agent.runtimes.onnxruntime_cuda import OnnxRuntimeCuda
 from kedge_agent.runtimes.openvino import OpenVino
 from kedge_agent.runtimes.tensorrt import TensorRt, classic
 from kedge_agent.sensors import nvml
 
 _KNOWN: tuple[Runtime, ...] = (
-    OnnxRuntime(), OpenVino(), classic(), TensorRt("tensorrt-rtx", "tensorrt_rtx"),
+    OnnxRuntime(), OnnxRuntimeCuda(), OpenVino(), classic(),
+    TensorRt("tensorrt-rtx", "tensorrt_rtx"),
 )  # fmt: skip
 RUNTIMES: Mapping[str, Runtime] = {each.name: each for each in _KNOWN}
 

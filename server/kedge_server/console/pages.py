@@ -60,6 +60,24 @@ def _models() -> APIRouter:
     return router
 
 
+def _audit() -> APIRouter:
+    from kedge_server.console.audit.routes import router
+
+    return router
+
+
+def _trust() -> APIRouter:
+    from kedge_server.console.trust.routes import router
+
+    return router
+
+
+def _settings() -> APIRouter:
+    from kedge_server.console.settings import hooks, own, users
+
+    return joined(own.router, users.router, hooks.router)
+
+
 def joined(*parts: APIRouter) -> APIRouter:
     """Returns the routes of a page that has several modules of them."""
     whole = APIRouter()
@@ -75,6 +93,9 @@ PAGES: tuple[Page, ...] = (
     Page("enrolments", "Enrolment", "/enrolments", Permission.ENROL, _enrolments),
     Page("rollouts", "Rollouts", "/rollouts", Permission.READ, _rollouts),
     Page("models", "Models", "/models", Permission.READ, _models),
+    Page("trust", "Keys and trust", "/trust", Permission.READ, _trust),
+    Page("audit", "Audit", "/audit", Permission.AUDIT, _audit),
+    Page("settings", "Settings", "/settings", Permission.SELF, _settings),
 )
 
 

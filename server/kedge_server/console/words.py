@@ -86,9 +86,9 @@ _LOOKS: Mapping[str, tuple[str, str]] = {
     **dict.fromkeys(("pass", "passed", "completed", "confirmed", "healthy", "ok", "yes"),
                     ("good", "✓")),
     **dict.fromkeys(("fail", "failed", "halted", "rolled_back", "refused", "revoked", "alarm",
-                     "disabled", "expired"), ("bad", "✕")),
+                     "disabled", "expired", "bad"), ("bad", "✕")),
     **dict.fromkeys(("undecided", "asking", "proposed", "paused", "widened", "silent",
-                     "suspected", "taken back", "soon"), ("wary", "!")),
+                     "overridden", "unsigned", "suspected", "taken back", "soon"), ("wary", "!")),
     **dict.fromkeys(("running", "downloading", "verifying", "preflight", "shadow", "armed",
                      "swapping", "probation", "rolling_back"), ("busy", "▸")),
 }  # fmt: skip

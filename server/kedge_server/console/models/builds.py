@@ -108,22 +108,22 @@ def written(figure: str, value: float | None) -> str:
 
 
 def judged(build: Build) -> list[tuple[str, str, str, str]]:
-    """Returns the budgets of a build: name, limit, what was measured, and whether it held.
+    """Returns the budgets of a build: name, limit, what was measured, and pass or fail.
 
-    A budget that only the board can judge (the ratio to the engine that it has) has no figure.
+    Where the manifest holds no figure, that one is empty, and the last says who judges it.
     """
-    limits = build.manifest.budgets
+    limits, board, builder = build.manifest.budgets, "judged on the board", "judged by the builder"
+    engine = sum(each.length for each in build.manifest.engine_files) / 2**20
     rows = (
-        ("Frame time, p95", limits.latency_p95_ms, "ms", build.figures.get(LATENCY)),
-        ("Download", limits.artifact_mb, "MiB", sum(
-            each.length for each in build.manifest.engine_files) / 2**20),
-        ("Frame time against the active engine", limits.latency_ratio, "times", None),
-        ("Memory that it adds", limits.memory_mb, "MiB", None),
-        ("Loss of mAP 50–95 against float", limits.accuracy_drop, "", None),
-    )  # fmt: skip
+        ("Frame time, p95", limits.latency_p95_ms, "ms", build.figures.get(LATENCY), builder),
+        ("Engine's files", limits.artifact_mb, "MiB", engine, builder),
+        ("Frame time against the active engine", limits.latency_ratio, "times", None, board),
+        ("Memory that it adds", limits.memory_mb, "MiB", None, builder),
+        ("Loss of mAP 50–95 against float", limits.accuracy_drop, "", None, builder),
+    )
     return [
         (name, f"{limit:g} {unit}".rstrip(),
          "" if value is None else f"{value:.4g} {unit}".rstrip(),
-         "" if value is None else "pass" if value <= limit else "fail")
-        for name, limit, unit, value in rows if limit is not None
+         by if value is None else "pass" if value <= limit else "fail")
+        for name, limit, unit, value, by in rows if limit is not None
     ]  # fmt: skip

@@ -12,6 +12,7 @@ from kedge_server.console.models.builds import FIGURES, Build, title, written
 
 #: What names a build; two builds always differ in it.
 _NAMES = frozenset({"model", "release", "release_counter", "device_class", "schema"})
+_DIGITS = 12
 #: Shown for themselves: figures, sizes, and the hash of recorded outputs.
 _APART = frozenset({"measured", "files", "golden.references"})
 
@@ -110,6 +111,8 @@ def _settings(one: Build, other: Build) -> Iterator[Line]:
 def _changed(name: str, before: str, after: str) -> Line:
     if name in {"output.classes", "provenance.recipe.float_blocks"}:
         return Line(_spoken(name), before, after, "changed", _members(before, after))
+    if name.endswith("sha256"):
+        before, after = before[:_DIGITS], after[:_DIGITS]
     said = "new" if not before else "gone" if not after else ""
     return Line(_spoken(name), before, after, "changed", said)
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from kedge_server.console.models.builds import ACCURACY, LATENCY, Build
 
-WIDE, HIGH = 640.0, 320.0
-_LEFT, _RIGHT, _TOP, _BOTTOM = 62.0, 24.0, 20.0, 46.0
+WIDE, HIGH = 640.0, 330.0
+_LEFT, _RIGHT, _TOP, _BOTTOM = 62.0, 24.0, 34.0, 46.0
 _TICKS = 5
 
 
