@@ -23,6 +23,7 @@ from kedge_server.artifacts.bucket import BucketStore
 from kedge_server.artifacts.slots import Slots
 from kedge_server.artifacts.store import ArtifactStore, Store
 from kedge_server.console.app import add_console
+from kedge_server.console.route import error_page, wants_page
 from kedge_server.context import Context
 from kedge_server.database import connect, transaction, upgrade
 from kedge_server.devices import intake, polling
@@ -221,7 +222,9 @@ def _add_errors(app: FastAPI) -> None:
         return problem
 
     @app.exception_handler(HTTPException)
-    def other(_: Request, error: HTTPException) -> Response:
+    def other(request: Request, error: HTTPException) -> Response:
+        if wants_page(request):
+            return error_page(request, error)
         return _answer(error.status_code, str(error.detail), "")
 
 

@@ -95,6 +95,10 @@ class EventClient(Client):
         """Takes a disabled webhook up again."""
         return self._post(f"{_WEBHOOKS}/{webhook}/enable", None, WebhookInfo)
 
+    def test_webhook(self, webhook: str) -> DeliveryInfo:
+        """Sends it an event that tells of nothing."""
+        return self._post(f"{_WEBHOOKS}/{webhook}/test", None, DeliveryInfo)
+
     def deliveries(self, webhook: str, most: int = 100) -> list[DeliveryInfo]:
         """Returns a webhook's deliveries, newest first."""
         params = {"most": most}

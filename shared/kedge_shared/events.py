@@ -24,6 +24,8 @@ HEADER_ID = "webhook-id"
 HEADER_TIMESTAMP = "webhook-timestamp"
 HEADER_SIGNATURE = "webhook-signature"
 SECRET_PREFIX = "whsec_"  # noqa: S105 - how a secret begins
+#: Of an event that tells of nothing; it is sent to one webhook, to see whether it arrives.
+TEST_KIND = "webhook.test"
 #: Older or younger messages are taken for replayed ones.
 TOLERANCE_SECONDS = 300
 

@@ -7,6 +7,8 @@ from typing import Annotated
 
 from msgspec import Meta
 
+from kedge_shared.ids import Name
+
 #: As selectors name them: ``tag.KEY``.
 TAG_KEY_PATTERN = r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}\Z"
 TAG_VALUE_MOST = 256
@@ -15,6 +17,8 @@ TagValue = Annotated[str, Meta(min_length=1, max_length=TAG_VALUE_MOST)]
 #: Boards of a page, and the most tags of one board.
 PAGE_MOST = 1000
 TAGS_MOST = 64
+#: Boards whose tags one request changes.
+TAGGED_MOST = 1000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,12 +71,27 @@ class FleetInfo:
 
 @dataclass(frozen=True, kw_only=True)
 class TagsChange:
-    """Changes a board's tags.
+    """Asks for other tags of boards.
 
     Attributes:
-        set: Tag → its new value.
-        remove: Tags that it shall not have any more.
+        devices: Whose.
+        set: Tags that are added, or have another value.
+        drop: Tags that they shall not have any more.
     """
 
+    devices: Annotated[tuple[Name, ...], Meta(min_length=1, max_length=TAGGED_MOST)]
     set: Annotated[dict[TagKey, TagValue], Meta(max_length=TAGS_MOST)] = field(default_factory=dict)
-    remove: Annotated[tuple[str, ...], Meta(max_length=TAGS_MOST)] = ()
+    drop: Annotated[tuple[str, ...], Meta(max_length=TAGS_MOST)] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class TagsChanged:
+    """What a change of tags did.
+
+    Attributes:
+        devices: That were named.
+        changed: That had other tags before.
+    """
+
+    devices: int
+    changed: int

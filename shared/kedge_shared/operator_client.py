@@ -27,7 +27,7 @@ from kedge_shared.audit import AuditEntry
 from kedge_shared.bench import BenchJobInfo
 from kedge_shared.errors import InputError, ServiceError
 from kedge_shared.event_client import EventClient
-from kedge_shared.fleet import FleetInfo, TagsChange
+from kedge_shared.fleet import FleetInfo, TagsChange, TagsChanged
 from kedge_shared.ids import sha256_hex
 from kedge_shared.manifest import MANIFEST_LIMIT_BYTES, Manifest, read_manifest
 from kedge_shared.protocol import Enrolled
@@ -90,9 +90,9 @@ class OperatorClient(EventClient):
         params = {key: value for key, value in asked.items() if value not in {"", None}}
         return self._get("/api/v1/telemetry", list[TelemetryInfo], params)
 
-    def tag_device(self, name: str, change: TagsChange) -> DeviceInfo:
-        """Changes a board's tags."""
-        return self._post(f"/api/v1/devices/{name}/tags", change, DeviceInfo)
+    def tag_devices(self, change: TagsChange) -> TagsChanged:
+        """Changes boards' tags: of all that are named, or of none."""
+        return self._post("/api/v1/device-tags", change, TagsChanged)
 
     def attestations(self, device: str, most: int = 20) -> list[AttestationInfo]:
         """Returns what a board signed that it runs, newest first; nothing is checked here.

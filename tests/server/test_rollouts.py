@@ -272,8 +272,9 @@ def test_every_body_of_an_operator_is_held_to_its_bounds(running: World) -> None
         if "$ref" in str(each.get("requestBody", {}))
     ]
     assert sorted(asked) == [
-        "/api/v1/announced-keys", "/api/v1/enrolment-tokens", "/api/v1/rollouts",
-        "/api/v1/rollouts/plan", "/api/v1/session", "/api/v1/tokens", "/api/v1/users",
+        "/api/v1/announced-keys", "/api/v1/device-tags", "/api/v1/enrolment-tokens",
+        "/api/v1/rollouts", "/api/v1/rollouts/plan", "/api/v1/session", "/api/v1/tokens",
+        "/api/v1/users",
         "/api/v1/users/{user}/change", "/api/v1/users/{user}/password", "/api/v1/webhooks",
     ]  # fmt: skip
     for path in asked:

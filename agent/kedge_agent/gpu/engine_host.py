@@ -207,13 +207,12 @@ class Session:
         cuda: CUDA.
         plan: Verified; nothing is kept of it.
         shape: What the input is fed, where the engine leaves it open.
-        lean: Path of the lean runtime that a version-compatible plan needs, or empty.
 
     Raises:
         EngineFault: TensorRT does not take it, it is no detector's, or memory is short.
     """
 
-    def __init__(self, trt: Any, cuda: Cuda, plan: Any, shape: Sequence[int], lean: str) -> None:
+    def __init__(self, trt: Any, cuda: Cuda, plan: Any, shape: Sequence[int]) -> None:
         self._cuda, self._logger = cuda, logger(trt)
         self._made: List[Tuple[str, int]] = []
         self._runtime: Any = None
@@ -221,7 +220,7 @@ class Session:
         self._context: Any = None
         self._tensors: Any = None
         try:
-            self._open(trt, plan, shape, lean)
+            self._open(trt, plan, shape)
         except BaseException:
             self.close()
             raise
@@ -254,12 +253,8 @@ class Session:
         while self._made:
             self._cuda.free(*self._made.pop())
 
-    def _open(self, trt: Any, plan: Any, shape: Sequence[int], lean: str) -> None:
+    def _open(self, trt: Any, plan: Any, shape: Sequence[int]) -> None:
         self._runtime = trt.Runtime(self._logger)
-        if lean:
-            self._runtime = self._runtime.load_runtime(lean)
-        if self._runtime is None:
-            raise self._fault("TensorRT has no runtime for the plan")
         if hasattr(self._runtime, "engine_host_code_allowed"):
             self._runtime.engine_host_code_allowed = False
         self._engine = self._runtime.deserialize_cuda_engine(plan)
@@ -338,7 +333,7 @@ def serve(talk: socket.socket, trt: Any, cuda: Callable[[], Cuda] = Cuda) -> Non
     try:
         plan = mmap.mmap(fds[1], 0, prot=mmap.PROT_READ)
         with memoryview(plan) as whole, whole[order["skip"] :] as view:
-            session = Session(trt, cuda(), view, order["shape"], order["lean"])
+            session = Session(trt, cuda(), view, order["shape"])
         plan.close()
     except EngineFault as error:
         talk.send(_failure(0, error))

@@ -59,7 +59,6 @@ class HostedEngine:
         threads: Threads it may use.
         memory_mb: Memory that the process may use, MiB; 0 is no limit.
         skip: Bytes at the beginning of the engine's file that are not the engine.
-        lean: Path of the lean runtime that it needs, or empty.
         host: Starts the process.
 
     Raises:
@@ -76,12 +75,11 @@ class HostedEngine:
         threads: int,
         memory_mb: float = 0.0,
         skip: int = 0,
-        lean: str = "",
         host: Host = _HOST,
     ) -> None:
         self._input_bytes = _CHANNELS * given.height * given.width * _FLOAT_BYTES
         order = Order(
-            runtime=runtime, threads=threads, memory_mb=memory_mb, skip=skip, lean=lean,
+            runtime=runtime, threads=threads, memory_mb=memory_mb, skip=skip,
             input_bytes=self._input_bytes, output_bytes=_OUTPUT_BYTES,
             shape=(1, _CHANNELS, given.height, given.width),
             files=tuple(_hosted(role, blob) for role, blob in blobs.items()),

@@ -75,7 +75,6 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
         output_bytes: The most that an output may be.
         shape: Of the input, where the engine leaves it open.
         skip: Bytes at the beginning of the engine's file that are not the engine.
-        lean: Path of the lean runtime that it needs, or empty.
         memory_mb: Memory that the host may use, MiB; 0 is no limit.
     """
 
@@ -86,7 +85,6 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     output_bytes: int
     shape: Shape
     skip: int = 0
-    lean: str = ""
     memory_mb: float = 0.0
 
 

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from kedge_builder.publishing.keys import KeySet
-from kedge_builder.publishing.origin import Origin, known_of, origin_of
+from kedge_builder.publishing.origin import known_of, origin_of
 from kedge_builder.report.explain import Answer, Overview, layer, overview
 from kedge_builder.report.explain_device import explain_device, origin_lines
 from kedge_builder.report.explain_device import lines as device_lines
@@ -18,6 +18,7 @@ from kedge_shared import wire
 from kedge_shared.client import Client
 from kedge_shared.errors import InputError, TrustError
 from kedge_shared.options import Json, Server, TokenFile
+from kedge_shared.origin import Origin
 from kedge_shared.servers import resolve
 
 

@@ -87,12 +87,7 @@ def enable(user: str, services: Services, who: MayAccounts) -> UserInfo:
 @router.post("/api/v1/users/{user}/password", summary="Set a password")
 def password(user: str, change: PasswordChange, services: Services, who: Known) -> UserInfo:
     """Sets one's own password, or as an administrator anybody's; ends the user's sessions."""
-    # Whoever has somebody's token must not come by the password with it.
-    wait = services.throttle.spend(("password", who.user), ACCOUNT, time.time())
-    if wait:
-        raise BusyError("too many passwords were tried", retry_after=wait)
-    with transaction(services.engine) as session:
-        return service.change_password(session, user, change, who)
+    return set_password(services, user, change, who)
 
 
 @router.get("/api/v1/tokens", summary="API tokens")
@@ -114,6 +109,20 @@ def revoke(token: str, services: Services, who: Known) -> ApiTokenInfo:
     """Refuses it from the next request on."""
     with transaction(services.engine) as session:
         return service.revoke_token(session, token, who)
+
+
+def set_password(services: Context, user: str, change: PasswordChange, who: Principal) -> UserInfo:
+    """Sets a password; errors as :func:`service.change_password`.
+
+    Raises:
+        BusyError: Tried too often.
+    """
+    # Whoever has somebody's token must not come by the password with it.
+    wait = services.throttle.spend(("password", who.user), ACCOUNT, time.time())
+    if wait:
+        raise BusyError("too many passwords were tried", retry_after=wait)
+    with transaction(services.engine) as session:
+        return service.change_password(session, user, change, who)
 
 
 def begin_session(

@@ -10,6 +10,8 @@ from typing import Generic, TypeVar
 
 T = TypeVar("T")
 _SHARE = 0.01
+#: Nobody looks at a figure that is older, however large the fleet.
+_LONGEST_SECONDS = 30.0
 _MOST_KEYS = 64
 
 
@@ -30,26 +32,39 @@ class Figure(Generic[T]):
 
 def kept_seconds(cost_seconds: float) -> float:
     """Returns how long a figure is kept that took so long: what asks all the time pays 1 %."""
-    return cost_seconds / _SHARE
+    return min(_LONGEST_SECONDS, cost_seconds / _SHARE)
 
 
 class Kept(Generic[T]):
-    """Figures by key, the ones asked for last. Thread-safe; one at a time is worked out."""
+    """Figures by key, the ones asked for last. Thread-safe; each is worked out by one at a time."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._held: dict[Hashable, Figure[T]] = {}
+        self._at_work: dict[Hashable, threading.Lock] = {}
 
     def get(self, key: Hashable, make: Callable[[], T]) -> Figure[T]:
         """Returns a figure, worked out now or not long ago."""
-        with self._lock:
-            found = self._held.pop(key, None)
-            if found is None or found.until <= time.monotonic():
-                found = _made(make)
-            self._held[key] = found
-            while len(self._held) > _MOST_KEYS:
-                del self._held[next(iter(self._held))]
+        found = self._fresh(key)
+        if found is not None:
             return found
+        with self._lock:
+            mine = self._at_work.setdefault(key, threading.Lock())
+        with mine:
+            # Whoever was at it may have just ended.
+            found = self._fresh(key) or _made(make)
+            with self._lock:
+                self._held.pop(key, None)
+                self._held[key] = found
+                self._at_work.pop(key, None)
+                while len(self._held) > _MOST_KEYS:
+                    del self._held[next(iter(self._held))]
+        return found
+
+    def _fresh(self, key: Hashable) -> Figure[T] | None:
+        with self._lock:
+            found = self._held.get(key)
+        return found if found is not None and found.until > time.monotonic() else None
 
     def forget(self) -> None:
         """Has everything worked out anew: what it rests on was changed by a person just now."""

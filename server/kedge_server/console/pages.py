@@ -42,6 +42,42 @@ def _rollouts() -> APIRouter:
     return joined(creation.router, routes.router, actions.router)
 
 
+def _devices() -> APIRouter:
+    from kedge_server.console.devices.routes import router
+
+    return router
+
+
+def _enrolments() -> APIRouter:
+    from kedge_server.console.enrolments.routes import router
+
+    return router
+
+
+def _models() -> APIRouter:
+    from kedge_server.console.models.routes import router
+
+    return router
+
+
+def _audit() -> APIRouter:
+    from kedge_server.console.audit.routes import router
+
+    return router
+
+
+def _trust() -> APIRouter:
+    from kedge_server.console.trust.routes import router
+
+    return router
+
+
+def _settings() -> APIRouter:
+    from kedge_server.console.settings import hooks, own, users
+
+    return joined(own.router, users.router, hooks.router)
+
+
 def joined(*parts: APIRouter) -> APIRouter:
     """Returns the routes of a page that has several modules of them."""
     whole = APIRouter()
@@ -53,7 +89,13 @@ def joined(*parts: APIRouter) -> APIRouter:
 #: In the order of the navigation.
 PAGES: tuple[Page, ...] = (
     Page("fleet", "Fleet", "/", Permission.READ, _fleet),
+    Page("devices", "Devices", "/devices", Permission.READ, _devices),
+    Page("enrolments", "Enrolment", "/enrolments", Permission.ENROL, _enrolments),
     Page("rollouts", "Rollouts", "/rollouts", Permission.READ, _rollouts),
+    Page("models", "Models", "/models", Permission.READ, _models),
+    Page("trust", "Keys and trust", "/trust", Permission.READ, _trust),
+    Page("audit", "Audit", "/audit", Permission.AUDIT, _audit),
+    Page("settings", "Settings", "/settings", Permission.SELF, _settings),
 )
 
 

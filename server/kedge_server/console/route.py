@@ -6,9 +6,10 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 from urllib.parse import quote, urlsplit
 
-from fastapi import HTTPException, Request, Response
+from fastapi import Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
+from starlette.exceptions import HTTPException
 from starlette.types import Message
 
 from kedge_server.answers import DATABASE_ERRORS, problem_of
@@ -33,7 +34,7 @@ class ConsoleRoute(APIRoute):
             try:
                 return await handler(await _bounded(request))
             except _KNOWN as error:
-                return _shown(request, error)
+                return error_page(request, error)
 
         return answered
 
@@ -47,11 +48,21 @@ async def _bounded(request: Request) -> Request:
     return Request(request.scope, again)
 
 
-def _shown(request: Request, error: Exception) -> Response:
+def wants_page(request: Request) -> bool:
+    """Says whether a person asks with a browser; programs are answered in JSON."""
+    return "text/html" in request.headers.get("accept", "")
+
+
+def error_page(request: Request, error: Exception) -> Response:
+    """Returns an error as a page, as a notice in the page that asked, or as the way to log in.
+
+    Raises:
+        Exception: ``error`` itself, where it is a bug.
+    """
     status, problem = _told(error)
     if status == 401 and render.is_part(request):
         return Response(status_code=401, headers={"HX-Redirect": _login(request, back=False)})
-    if status == 401 and "text/html" in request.headers.get("accept", ""):
+    if status == 401 and wants_page(request):
         return Response(status_code=303, headers={"Location": _login(request, back=True)})
     template = "problem.html" if render.is_part(request) else "error.html"
     return render.part(template, status, status=status, problem=problem)

@@ -77,8 +77,8 @@ def short(digest: str, digits: int = 12) -> Markup:
 
 
 def odds(evidence: float, bound: float) -> str:
-    """Returns log-evidence as odds beside those that are asked for: ``7 : 1 of 20 : 1``."""
-    return f"{math.exp(min(max(evidence, 0.0), 50)):.3g} : 1 of {math.exp(min(bound, 50)):.3g} : 1"
+    """Returns log-evidence as odds beside those that decide: ``7 of 20 to 1``."""
+    return f"{math.exp(min(max(evidence, 0.0), 50)):.3g} of {math.exp(min(bound, 50)):.3g} to 1"
 
 
 #: Word → its look and sign; what a colour says is said by the sign and the word too.
@@ -86,9 +86,9 @@ _LOOKS: Mapping[str, tuple[str, str]] = {
     **dict.fromkeys(("pass", "passed", "completed", "confirmed", "healthy", "ok", "yes"),
                     ("good", "✓")),
     **dict.fromkeys(("fail", "failed", "halted", "rolled_back", "refused", "revoked", "alarm",
-                     "disabled", "expired"), ("bad", "✕")),
+                     "disabled", "expired", "bad"), ("bad", "✕")),
     **dict.fromkeys(("undecided", "asking", "proposed", "paused", "widened", "silent",
-                     "suspected", "taken back", "soon"), ("wary", "!")),
+                     "overridden", "unsigned", "suspected", "taken back", "soon"), ("wary", "!")),
     **dict.fromkeys(("running", "downloading", "verifying", "preflight", "shadow", "armed",
                      "swapping", "probation", "rolling_back"), ("busy", "▸")),
 }  # fmt: skip

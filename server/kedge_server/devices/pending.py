@@ -137,9 +137,9 @@ def announce(session: Session, keys: AnnouncedKeys, who: str) -> list[AnnouncedK
     return found
 
 
-def announced(session: Session) -> list[AnnouncedKey]:
-    """Returns the keys that were announced."""
-    query = select(AnnouncedKeyRow).order_by(col(AnnouncedKeyRow.added))
+def announced(session: Session, most: int | None = None) -> list[AnnouncedKey]:
+    """Returns the keys that were announced, all or some."""
+    query = select(AnnouncedKeyRow).order_by(col(AnnouncedKeyRow.added)).limit(most)
     return [announced_info(each) for each in session.exec(query)]
 
 

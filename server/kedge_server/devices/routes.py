@@ -12,14 +12,14 @@ from kedge_server.auth import Device, MayManage, MayRead
 from kedge_server.bodies import BoundedRoute
 from kedge_server.context import Services
 from kedge_server.database import transaction
-from kedge_server.devices import intake, polling, service
+from kedge_server.devices import desk, intake, polling, service
 from kedge_server.rollouts import service as rollouts
 from kedge_shared.api import (
     DeploymentInfo,
     DeviceAssignment,
     DeviceInfo,
 )
-from kedge_shared.fleet import PAGE_MOST, TagsChange
+from kedge_shared.fleet import PAGE_MOST, TagsChange, TagsChanged
 from kedge_shared.protocol import PollAnswer
 from kedge_shared.rollouts import SELECTOR_MOST
 
@@ -60,21 +60,20 @@ def search(
         return service.search(session, device_class, tag, within, after, most)
 
 
+@router.post("/api/v1/device-tags", summary="Change tags of devices")
+def tag(change: TagsChange, services: Services, who: MayManage) -> TagsChanged:
+    """Sets and drops tags of devices within one's scope: of all that are named, or of none.
+
+    A device that enrols anew brings its own tags.
+    """
+    return desk.tag(services, change, who)
+
+
 @router.get("/api/v1/devices/{device}", summary="One device")
 def show(device: str, services: Services, _: MayRead) -> DeviceInfo:
     """Returns one device."""
     with transaction(services.engine) as session:
         return service.info(service.find(session, device))
-
-
-@router.post("/api/v1/devices/{device}/tags", summary="Change a device's tags")
-def retag(device: str, change: TagsChange, services: Services, who: MayManage) -> DeviceInfo:
-    """Sets and removes tags; whoever is confined to a part of the fleet keeps the board in it."""
-    with transaction(services.engine) as session:
-        row = service.find(session, device)
-        found = service.retag(session, row, change, str(who), who.reach)
-    services.follower.follow()
-    return found
 
 
 @router.get("/api/v1/devices/{device}/assignment", summary="A device's assignment, for a bundle")

@@ -10,15 +10,11 @@ from sqlalchemy import Table, bindparam, func, update
 from sqlmodel import Session, col, select
 
 from kedge_server.accounts.principal import WHOLE_FLEET, Reach
-from kedge_server.audit.service import record
 from kedge_server.devices.facts import facts_of_device
 from kedge_server.devices.tables import DeviceRow
-from kedge_server.errors import ForbiddenError, NotFoundError
-from kedge_server.replicas import changes
+from kedge_server.errors import NotFoundError
 from kedge_shared import wire
 from kedge_shared.api import DeviceInfo
-from kedge_shared.errors import InputError
-from kedge_shared.fleet import TAGS_MOST, TagsChange
 from kedge_shared.phases import Phase
 from kedge_shared.protocol import DeviceFacts
 
@@ -67,32 +63,6 @@ def search(
         and (within.whole or within.includes(facts_of_device(each)))
     )  # fmt: skip
     return list(islice(found, most))
-
-
-def retag(
-    session: Session, row: DeviceRow, change: TagsChange, who: str, within: Reach
-) -> DeviceInfo:
-    """Changes a device's tags.
-
-    Raises:
-        ForbiddenError: Whoever asks would not see the board any more, or it would be taken from
-            the part of the fleet that it belongs to.
-        InputError: So many tags no board has.
-    """
-    tags = {**json.loads(row.tags), **change.set}
-    tags = {key: value for key, value in tags.items() if key not in change.remove}
-    if len(tags) > TAGS_MOST:
-        raise InputError(f"{row.id} would have {len(tags)} tags", f"{TAGS_MOST} at most")
-    row.tags = json.dumps(tags, sort_keys=True)
-    if not within.whole and not within.includes(facts_of_device(row)):
-        raise ForbiddenError(
-            f"with these tags {row.id} would be outside of your scope",
-            "ask somebody whose scope is the whole fleet",
-        )
-    session.add(row)
-    changes.note(session, "device", row.id)
-    record(session, who, "device tags", row.id, row.tags)
-    return info(row)
 
 
 def info(row: DeviceRow) -> DeviceInfo:

@@ -133,10 +133,11 @@ def device_tag(
 
     Selectors name them tag.KEY. Rollouts that have begun keep their boards.
     """
-    change = TagsChange(set=check_tags(read_tags(tags or [])), remove=tuple(remove or ()))
+    given, gone = check_tags(read_tags(tags or [])), tuple(remove or ())
     with connected(server, token_file) as client:
-        changes = bool(change.set or change.remove)
-        found = client.tag_device(name, change) if changes else client.device(name)
+        if given or gone:
+            client.tag_devices(TagsChange(devices=(name,), set=given, drop=gone))
+        found = client.device(name)
     if as_json:
         return show.print_json(found.tags)
     for key, value in sorted(found.tags.items()):

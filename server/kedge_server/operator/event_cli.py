@@ -151,6 +151,9 @@ webhook.command("remove", help="Remove a webhook with what is on its way.")(
 webhook.command("enable", help="Take a disabled webhook up again.")(
     _changer(lambda client, name: client.enable_webhook(name), "enabled")
 )
+webhook.command("test", help="Send it an event that tells of nothing, to see whether it arrives.")(
+    _changer(lambda client, name: client.test_webhook(name), "is sent a test")
+)
 webhook.command("redeliver", help="Send a delivery again, under the same id.")(
     _changer(lambda client, name: client.redeliver(name), "is sent again")
 )

@@ -17,6 +17,24 @@ function writeTimes(within) {
   }
 }
 
+// A field of a form that holds a time of the viewer's zone: the server is told Unix seconds.
+
+function showMoments() {
+  for (const each of document.querySelectorAll("input[data-moment]")) {
+    const seconds = document.getElementById(each.dataset.moment).value;
+    if (!seconds || each.value) continue;
+    const at = new Date(Number(seconds) * 1000);
+    each.value = new Date(at - at.getTimezoneOffset() * 60000).toISOString().slice(0, 16);
+  }
+}
+
+document.addEventListener("change", (event) => {
+  const field = event.target.closest("input[data-moment]");
+  if (!field) return;
+  const at = field.value ? new Date(field.value).getTime() / 1000 : "";
+  document.getElementById(field.dataset.moment).value = at;
+});
+
 // Live parts: <section data-live="rollout. gate." data-subject="ro-1" data-every="30" hx-get=…
 // hx-trigger="live">. An event marks those that it concerns; each is asked for anew, no more often
 // than every two seconds, and by the clock whatever is heard. A page that nobody sees asks nothing.
@@ -105,14 +123,14 @@ function settle(within) {
 }
 
 document.addEventListener("click", (event) => {
-  const button = event.target.closest("[data-close], [data-copy], [data-fill], #theme");
+  const button = event.target.closest("[data-close], [data-copy], [data-put], #theme");
   if (!button) return;
   if (button.id === "theme") changeTheme();
   if ("close" in button.dataset) document.getElementById("dialog").close();
   if (button.dataset.copy) navigator.clipboard?.writeText(button.dataset.copy);
-  if (button.dataset.fill) {
-    const field = document.getElementById(button.dataset.fill);
-    field.value = field.value ? `${field.value};${button.dataset.text}` : button.dataset.text;
+  if (button.dataset.put) {
+    const field = document.getElementById(button.dataset.put);
+    field.value = button.dataset.text;
     field.focus();
     field.dispatchEvent(new Event("input", { bubbles: true }));
   }
@@ -163,5 +181,6 @@ document.getElementById("dialog")?.addEventListener("close", (event) => {
 
 document.getElementById("zone").textContent = zone;
 settle(document);
+showMoments();
 listen();
 setInterval(watchTheClock, 1000);

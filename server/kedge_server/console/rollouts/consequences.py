@@ -154,10 +154,10 @@ def approve(info: RolloutInfo, found: Boards) -> Action:
         )  # fmt: skip
     following = info.stages[asking.index + 1] if asking.index + 1 < len(info.stages) else None
     more = following.devices - asking.devices if following else 0
-    effect = (
-        f"The next stage, {following.title}, begins: {boards(more)} more {_s(more, 'gets', 'get')} "
-        "the release." if following else f"It was the last stage: {boards(found.have)} have it."
-    )  # fmt: skip
+    effect = f"It was the last stage: {boards(found.have)} have it."
+    if following is not None:
+        gets = f"{more} more {_s(more, 'board gets', 'boards get')} the release"
+        effect = f"The next stage, {following.title}, begins: {gets}."
     return Action(
         "approve", f"Approve stage {asking.index + 1}", f"Approve stage {asking.title}?",
         (f"Its gate says: {asking.reason}.", effect), "Approve",
