@@ -6,7 +6,9 @@ import asyncio
 import json
 import os
 import sys
-from collections.abc import Callable
+import tempfile
+import venv
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,7 +19,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from kedge_agent import detector, facts
+from kedge_agent import children, detector, facts
 from kedge_agent.blobs import BlobStore
 from kedge_agent.building import forms, maker, seal
 from kedge_agent.building.forms import form_of, loadable, needed
@@ -31,14 +33,16 @@ from kedge_agent.gpu import board_python, plan_maker
 from kedge_agent.gpu.engine_host import Cuda
 from kedge_agent.housekeeping import Housekeeping
 from kedge_agent.identity import device_key
-from kedge_agent.local_protocol import Form, Slot
+from kedge_agent.local_protocol import Form, PreflightJob, Slot
 from kedge_agent.patience import BuildingSettings
+from kedge_agent.preflight_process import run_preflight
 from kedge_agent.runtimes.registry import takes_mb
 from kedge_agent.runtimes.tensorrt import TensorRt
 from kedge_agent.state import State
 from kedge_shared import signing, wire
 from kedge_shared.device_classes import RuntimeRange
 from kedge_shared.errors import TrustError
+from kedge_shared.golden import write_references
 from kedge_shared.ids import sha256_hex
 from kedge_shared.manifest import Fallback, FileRef, InputSpec, Manifest
 from kedge_shared.plans import OnDevice, Plan, TimingCache
@@ -456,3 +460,59 @@ def test_the_boards_own_python_builds_where_it_brings_the_bindings(
     assert rtx is not None
     assert rtx[-4:] == (sys.executable, "-I", str(plan_maker.__file__), "tensorrt_rtx")
     assert os.access(plan_maker.__file__, os.R_OK)
+
+
+# -- the whole trial on a board whose Python is another one ---------------------------------------
+
+#: What ``import tensorrt`` finds on such a Python: the fake, and a CUDA beneath it.
+_BINDINGS = f"""
+import sys
+sys.path.insert(0, {str(Path(old_maker.__file__).parent)!r})
+import cudart, fake_tensorrt
+__version__ = {VERSION!r}
+fake = cudart.FakeCudart()
+sys.modules["__main__"].find_library = lambda: fake
+found = fake_tensorrt.module(__version__, fake)
+globals().update(vars(found))
+"""
+
+
+@pytest.fixture
+def other_python(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Returns a Python of its own with TensorRT's bindings, as JetPack brings one."""
+    with tempfile.TemporaryDirectory() as folder:
+        home = Path(folder) / "python"
+        venv.create(home, with_pip=False, symlinks=True)
+        (packages,) = home.glob("lib/python3*/site-packages")
+        source = Path(fake_tensorrt.__file__).parent
+        text = _BINDINGS.replace(str(source), str(packages))
+        for each in ("cudart.py", "fake_tensorrt.py"):
+            (packages / each).write_bytes((source / each).read_bytes())
+        (packages / "tensorrt.py").write_text(text)
+        Path(folder).chmod(0o755)
+        monkeypatch.setenv(board_python.PYTHON_ENV, str(home / "bin/python"))
+        yield home / "bin/python"
+
+
+def test_the_trial_runs_a_plan_on_the_boards_own_python_behind_both_walls(
+    store: BlobStore, other_python: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert board_python.version(other_python) == VERSION
+    # The child asks its own environment and files what board it is on: its plan fits any.
+    anywhere = plan(plan_of(), sm=(), soc=("",), cuda=None)
+    references = put(store, write_references({}))
+    told = manifest(plans=(anywhere,))
+    kept = tuple(each for each in told.files if each.role != "golden-references")
+    file = ref("golden-references", write_references({}), "golden.json")
+    told = replace(told, files=(*kept, file), golden=replace(told.golden, references=references))
+    monkeypatch.setattr(children, "_ENVIRONMENT", (*children._ENVIRONMENT, board_python.PYTHON_ENV))
+    slot = slot_of(store, told)
+    slot = msgspec.structs.replace(
+        slot, form=Form(way="exact-plan", runtime="tensorrt", file=sha256_hex(plan_of()))
+    )
+    job = PreflightJob(blobs=str(store.root), candidate=slot, active=slot, threads=1, rounds=4)
+    found = asyncio.run(run_preflight(job, 240.0))
+    assert found.ok, found.error
+    assert found.frames == 1
+    assert found.memory_mb > 1, "what the engine says it takes of the GPU is counted"
+    assert found.active_ms > 0
