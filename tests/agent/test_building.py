@@ -412,6 +412,13 @@ def test_what_was_built_is_sealed_loaded_and_kept(
     assert loaded.detect(np.zeros((40, 40, 3), np.uint8)).finite
     loaded.close()
 
+    monkeypatch.setattr(
+        facts, "gather", lambda installed: replace(BOARD, runtimes={"tensorrt": "10.7.0.23"})
+    )
+    module.Runtime.deserialize_cuda_engine = lambda *_: pytest.fail("it was deserialized")
+    with pytest.raises(EngineError, match=r"board has 10\.7\.0\.23"):
+        detector.load_detector(ready, store, runtimes, 1)
+
     Housekeeping(store, store.root / "partial", None, 0).collect(State(active=ready))
     kept = {each.name for each in store.root.iterdir()}
     assert {ready.form.file, ready.form.seal, ready.engine} <= kept
