@@ -167,8 +167,8 @@ def frame_rows(found: Engines) -> list[Row]:
             row("bare engine, float" if "cuda" in found.runtime else "bare engine, FP16",
                 bare[0], "ms", None)]  # fmt: skip
     if found.files[0] == found.files[1]:
-        return [*rows, Row(name="INT8 over FP16: not measured, no quantized plan", value=None, unit="x",
-                           target=1.25)]  # fmt: skip
+        return [*rows, Row(name="INT8 over FP16: not measured, no quantized plan", value=None,
+                           unit="x", target=1.25)]  # fmt: skip
     return [*rows, row("INT8 over FP16, frame rate", bare[0] / bare[1], "x", 1.25, least=True)]
 
 

@@ -28,7 +28,7 @@ fi
 echo "== set-up: virtual environment"
 [ -x .venv/bin/python ] || "$python" -m venv .venv
 
-extras=agent,onnxruntime,openvino,video,operator,server,builder,dev
+extras=agent,onnxruntime,openvino,video,operator,server,builder,docs,dev
 # TensorRT for RTX compiles without a GPU, on x86-64 alone.
 [ "$(uname -sm)" != "Linux x86_64" ] || extras=$extras,tensorrt-rtx
 if command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L >/dev/null 2>&1; then

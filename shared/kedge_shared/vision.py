@@ -7,13 +7,14 @@ model), so there is one letterbox and one decoder. OpenCV is imported where it i
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from kedge_shared.detections import Array, empty
 from kedge_shared.manifest import InputSpec, OutputSpec
+from kedge_shared.suppression import suppress
 
 #: One camera frame: (height, width, 3), BGR, uint8.
 Frame: TypeAlias = npt.NDArray[np.uint8]
@@ -92,7 +93,7 @@ class Preparer:
         new_w, new_h = spec.width, spec.height
         if spec.letterbox:
             ratio = min(spec.height / height, spec.width / width)
-            new_w, new_h = round(width * ratio), round(height * ratio)
+            new_w, new_h = max(round(width * ratio), 1), max(round(height * ratio), 1)
         # As Ultralytics places it: the odd pixel goes right and below.
         left, top = round((spec.width - new_w) / 2 - 0.1), round((spec.height - new_h) / 2 - 0.1)
         grey = np.float32(spec.fill) * self._scale
@@ -164,7 +165,8 @@ def decode(
     boxes, scores, labels = _candidates(raw[0], threshold, multi_label)
     if not len(boxes):
         return empty()
-    keep = _suppress(boxes, scores, labels, threshold, spec.iou if iou is None else iou)
+    overlap = spec.iou if iou is None else iou
+    keep = suppress(boxes, scores, labels, overlap, MAX_DETECTIONS)
     result = np.column_stack([boxes[keep], scores[keep], labels[keep]]).astype(np.float32)
     return _to_frame(result, placement)
 
@@ -217,19 +219,6 @@ def _candidates(raw: Array, conf: float, multi_label: bool) -> tuple[Array, Arra
     centre, half = raw[:2, anchors], raw[2:4, anchors] / 2
     boxes = np.ascontiguousarray(np.concatenate([centre - half, centre + half]).T)
     return boxes, picked, labels.astype(np.float32)
-
-
-def _suppress(
-    boxes: Array, scores: Array, labels: Array, conf: float, iou: float
-) -> npt.NDArray[np.intp]:
-    import cv2
-
-    suppress: Any = cv2.dnn.NMSBoxesBatched  # its stubs know lists only; arrays are what it reads
-    sizes = np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1)
-    keep = suppress(
-        sizes.astype(np.float64), scores.astype(np.float32), labels.astype(np.int32), conf, iou
-    )
-    return np.asarray(keep, dtype=np.intp).reshape(-1)[:MAX_DETECTIONS]
 
 
 def _to_frame(detections: Array, place: Placement) -> Array:

@@ -48,7 +48,7 @@ def builds(board: SimBoard, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 def roll_out(world: World, board: SimBoard, release: str, counter: int, engine: bytes) -> State:
     board.run(lambda _: (board.folder / "state" / "identity.json").is_file())
-    world.publish(release, counter, engine=engine, changes=WANTS)
+    world.publish(release, counter, engine=engine, **WANTS)
     rollout = world.roll_out(release).id
 
     def known(state: State) -> bool:

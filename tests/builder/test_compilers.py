@@ -377,8 +377,7 @@ def test_the_classic_api_has_what_is_asked_of_it(tmp_path: Path) -> None:
                             f"-Wl,-soname,{name}"], check=True)  # fmt: skip
         looked = subprocess.run(
             [sys.executable, tensorrt_api.__file__, folder / "tensorrt.so", major,
-             tensorrt.__file__,
-             _ON_BOARD / "engine_host.py", _ON_BOARD / "plan_maker.py"],
+             tensorrt.__file__, _ON_BOARD / "engine_host.py", _ON_BOARD / "plan_maker.py"],
             env={**os.environ, "LD_LIBRARY_PATH": str(folder)},
             capture_output=True, text=True, check=False,
         )  # fmt: skip

@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -46,7 +46,7 @@ def write_build(
     override: str = "",
     engine: bytes = b"",
     budgets: Budgets | None = None,
-    changes: Mapping[str, Any] | None = None,
+    **changes: object,
 ) -> Path:
     """Writes what ``kedge build`` would, with bytes instead of engines; returns its folder.
 
@@ -82,8 +82,8 @@ def write_build(
             overrides=(Override(budget="latency_p95_ms", measured=20, limit=10, reason=override),)
             if override
             else (),
+            **changes,  # type: ignore[arg-type]
         )  # fmt: skip
-        manifest = replace(manifest, **(changes or {}))
         written = wire.encode_pretty(manifest)
         (folder / "manifest.json").write_bytes(written)
         (folder / "provenance.json").write_bytes(provenance(manifest, written, ()))
