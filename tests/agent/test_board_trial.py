@@ -20,7 +20,6 @@ from kedge_agent.local_protocol import Form, PreflightJob
 from kedge_agent.preflight_process import run_preflight
 from kedge_shared import signing
 from kedge_shared.golden import write_references
-from kedge_shared.ids import sha256_hex
 from tests.sim.gpu import fake_tensorrt, old_maker
 from tests.sim.gpu.fake_tensorrt import plan_of
 from tests.sim.plans import CACHE, ONNX, VERSION, manifest, plan, ref, slot_of
@@ -75,20 +74,22 @@ def test_the_trial_runs_a_plan_on_the_boards_own_python_behind_both_walls(
 ) -> None:
     assert board_python.version(other_python) == VERSION
     # The child sees what board this machine is: its plan fits any.
-    anywhere = plan(plan_of(), sm=(), soc=("",), cuda=None)
+    large = plan_of(scratch=512 << 20)
+    anywhere = plan(large, sm=(), soc=("",), cuda=None)
     references = put(store, write_references({}))
     told = manifest(plans=(anywhere,))
-    kept = tuple(each for each in told.files if each.role != "golden-references")
+    kept = tuple(each for each in told.files if each.role in {"engine", "timing-cache"})
     file = ref("golden-references", write_references({}), "golden.json")
-    told = replace(told, files=(*kept, file), golden=replace(told.golden, references=references))
+    golden = replace(told.golden, references=references)
+    told = replace(told, files=(*kept, file, ref("plan", large, "model.plan")), golden=golden)
     assert board_python.PYTHON_ENV in children.clean_environment()
     slot = slot_of(store, told)
     slot = msgspec.structs.replace(
-        slot, form=Form(way="exact-plan", runtime="tensorrt", file=sha256_hex(plan_of()))
+        slot, form=Form(way="exact-plan", runtime="tensorrt", file=put(store, large))
     )
     job = PreflightJob(blobs=str(store.root), candidate=slot, active=slot, threads=1, rounds=4)
     found = asyncio.run(run_preflight(job, 240.0))
     assert found.ok, found.error
     assert found.frames == 1
-    assert found.memory_mb > 1, "what the engine says it takes of the GPU is counted"
+    assert found.memory_mb > 512, "what the engine says it takes of the GPU is counted"
     assert found.active_ms > 0
