@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from kedge_agent.runtimes.base import Runtime
 from kedge_agent.runtimes.onnxruntime import OnnxRuntime
 from kedge_agent.runtimes.openvino import OpenVino
+from kedge_agent.runtimes.rknn import Rknn
 from kedge_shared.manifest import Manifest
 
-RUNTIMES: Mapping[str, Runtime] = {each.name: each for each in (OnnxRuntime(), OpenVino())}
+RUNTIMES: Mapping[str, Runtime] = {each.name: each for each in (OnnxRuntime(), OpenVino(), Rknn())}
 
 
 def available() -> dict[str, str]:

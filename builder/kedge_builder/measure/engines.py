@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from kedge_shared.detections import Array
-from kedge_shared.errors import InputError
+from kedge_shared.errors import InputError, KedgeError
 from kedge_shared.ids import sha256_hex
 from kedge_shared.manifest import FileRole
 
@@ -67,9 +67,13 @@ def load(
     try:
         if runtime == "openvino":
             return OpenVinoEngine(path, threads)
+        if path.suffix == ".rknn":
+            from kedge_builder.measure.simulated import SimulatedRknn
+
+            return SimulatedRknn(path)
         return OnnxRuntimeEngine(path, threads, literal=literal or not is_here(runtime))
-    except ImportError:
-        raise  # the command says which extra is missing
+    except (ImportError, KedgeError):
+        raise  # the command says which extra is missing, or what to mend
     # Boundary: each vendor raises its own types, which are not importable from one place.
     except Exception as error:  # noqa: BLE001
         raise _refusal(runtime, path, str(error)) from None
@@ -101,8 +105,17 @@ def is_here(runtime: str) -> bool:
     return runtime in {"onnxruntime", "openvino"}
 
 
+def is_simulated(runtime: str) -> bool:
+    """Says whether engines of a runtime are run by its vendor's simulator."""
+    return runtime == "rknn"
+
+
 def version(runtime: str) -> str:
     """Returns the installed version of a runtime, or what stands in for it."""
+    if is_simulated(runtime):
+        from kedge_builder.compilers.rknn import VERSION
+
+        return f"simulated by rknn-toolkit2 {VERSION}"
     if not is_here(runtime):
         return f"not on this machine (scored operator by operator, {version('onnxruntime')})"
     if runtime == "openvino":
