@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from kedge_agent.runtimes.base import Runtime
+from kedge_agent.runtimes.ncnn import Ncnn
 from kedge_agent.runtimes.onnxruntime import OnnxRuntime
 from kedge_agent.runtimes.openvino import OpenVino
 from kedge_agent.runtimes.rknn import Rknn
 from kedge_shared.manifest import Manifest
 
-RUNTIMES: Mapping[str, Runtime] = {each.name: each for each in (OnnxRuntime(), OpenVino(), Rknn())}
+RUNTIMES: Mapping[str, Runtime] = {
+    each.name: each for each in (OnnxRuntime(), OpenVino(), Ncnn(), Rknn())
+}
 
 
 def available() -> dict[str, str]:

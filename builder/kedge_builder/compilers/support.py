@@ -10,6 +10,7 @@ from kedge_shared.errors import InputError
 
 #: Runtime → the forms that the builder writes for it.
 FORMS: Mapping[str, frozenset[QuantizationForm]] = {
+    "ncnn": frozenset({"ncnn-float"}),
     "onnxruntime": frozenset({"qdq-u8s8", "qdq-s8s8"}),
     "openvino": frozenset({"nncf-mixed"}),
     "rknn": frozenset({"rknn-int8"}),

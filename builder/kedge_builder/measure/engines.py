@@ -67,6 +67,8 @@ def load(
     try:
         if runtime == "openvino":
             return OpenVinoEngine(path, threads)
+        if path.suffix == ".param":
+            return NcnnEngine(path, threads)
         if path.suffix == ".rknn":
             from kedge_builder.measure.simulated import SimulatedRknn
 
@@ -102,7 +104,7 @@ def engine_hash(files: Sequence[EngineFile]) -> str:
 
 def is_here(runtime: str) -> bool:
     """Says whether the builder can load a runtime's engines itself."""
-    return runtime in {"onnxruntime", "openvino"}
+    return runtime in {"onnxruntime", "openvino", "ncnn"}
 
 
 def is_simulated(runtime: str) -> bool:
@@ -122,6 +124,10 @@ def version(runtime: str) -> str:
         import openvino
 
         return str(openvino.__version__)
+    if runtime == "ncnn":
+        import ncnn
+
+        return str(ncnn.__version__)
     import onnxruntime
 
     return str(onnxruntime.__version__)
@@ -173,3 +179,28 @@ class OpenVinoEngine:
         """Runs one batch."""
         self._request.infer([batch])
         return np.array(self._request.get_output_tensor(0).data, dtype=np.float32)
+
+
+class NcnnEngine:
+    """ncnn on the CPU, with the options that the agent gives it."""
+
+    def __init__(self, path: Path, threads: int) -> None:
+        import ncnn
+
+        self._net: Any = ncnn.Net()
+        self._net.opt.num_threads = threads or 1
+        self._net.opt.use_vulkan_compute = False
+        self._net.opt.use_fp16_arithmetic = False
+        files = str(path), str(path.with_suffix(".bin"))
+        if self._net.load_param(files[0]) or self._net.load_model(files[1]):
+            raise ValueError("it reads neither layers nor weights")
+        self._names = self._net.input_names()[0], self._net.output_names()[0]
+
+    def infer(self, batch: Array) -> Array:
+        """Runs one batch."""
+        import ncnn
+
+        run = self._net.create_extractor()
+        run.input(self._names[0], ncnn.Mat(np.ascontiguousarray(batch[0], dtype=np.float32)))
+        _, found = run.extract(self._names[1])
+        return np.array(found, dtype=np.float32)[None]

@@ -49,6 +49,8 @@ def plans_for(device_class: DeviceClass) -> tuple[Plan, ...]:
     """Returns the plans worth measuring for a class."""
     if device_class.form == "nncf-mixed":
         return (Plan(),)
+    if device_class.form == "ncnn-float":
+        return (Plan(precision="float"),)
     if device_class.form == "rknn-int8":
         return tuple(Plan(calibrator=each, bias_correction=False) for each in ALGORITHMS)
     return tuple(Plan(calibrator=each) for each in CALIBRATORS)

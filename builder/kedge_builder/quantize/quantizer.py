@@ -14,7 +14,7 @@ from kedge_builder.data.datasets import Sample
 from kedge_builder.measure import engines
 from kedge_builder.measure.engines import EngineFile
 from kedge_builder.progress import Progress
-from kedge_builder.quantize import openvino, qdq
+from kedge_builder.quantize import ncnn, openvino, qdq
 from kedge_builder.quantize.observe import Observations, observe
 from kedge_builder.quantize.plan import Plan
 from kedge_builder.quantize.refitting import refit_engine
@@ -23,6 +23,8 @@ from kedge_shared.device_classes import DeviceClass, QuantizationForm
 
 #: Version of what this package itself does to a model; part of every key.
 _METHOD = 4
+#: Forms whose float engines are no ONNX either.
+_OWN_FLOAT = frozenset({"nncf-mixed", "rknn-int8", "ncnn-float"})
 
 
 class Quantizer:
@@ -51,7 +53,7 @@ class Quantizer:
     def make(self, plan: Plan) -> tuple[EngineFile, ...]:
         """Returns the engine that ``plan`` makes."""
         form = self.device_class.form
-        if plan.precision == "float" and form not in {"nncf-mixed", "rknn-int8"}:
+        if plan.precision == "float" and form not in _OWN_FLOAT:
             return (EngineFile("engine", self.source.path),)
         inputs = {
             "float": self.source.sha256,
@@ -90,6 +92,10 @@ class Quantizer:
             keep_float=self.source.nodes_of(plan.float_blocks),
         )
         openvino.save(quantized, out / "model.xml")
+
+    def _write_ncnn(self, plan: Plan, out: Path) -> None:
+        with self._progress.stage(f"{self.device_class.name}: converting for ncnn"):
+            ncnn.write(self.source.path, self.source.given.height, out / "model.param")
 
     def _write_rknn(self, plan: Plan, out: Path) -> None:
         source, device = self.source, self.device_class
@@ -150,6 +156,7 @@ _WRITERS: Mapping[QuantizationForm, Callable[[Quantizer], Callable[[Plan, Path],
     "qdq-s8s8": lambda self: self._write_qdq,
     "nncf-mixed": lambda self: self._write_openvino,
     "rknn-int8": lambda self: self._write_rknn,
+    "ncnn-float": lambda self: self._write_ncnn,
 }
 
 
@@ -158,8 +165,9 @@ def engine_files(folder: Path) -> tuple[EngineFile, ...]:
     for name in ("model.onnx", "model.rknn"):
         if (folder / name).is_file():
             return (EngineFile("engine", folder / name),)
-    xml = folder / "model.xml"
-    return EngineFile("engine", xml), EngineFile("engine-weights", xml.with_suffix(".bin"))
+    pairs = (folder / name for name in ("model.xml", "model.param"))
+    first = next(each for each in pairs if each.is_file())
+    return EngineFile("engine", first), EngineFile("engine-weights", first.with_suffix(".bin"))
 
 
 def copy_engine(files: tuple[EngineFile, ...], out: Path) -> tuple[EngineFile, ...]:
