@@ -161,6 +161,12 @@ def test_a_comparison_misses_no_field_of_the_manifest() -> None:
         ("input › fill", "114", "0")
     ]
     assert pair.same > 20
+    slower = replace(one.manifest, measured=measured(0.42, 25.0))
+    before = replace(one, manifest=replace(one.manifest, measured=measured(0.40, 20.0)))
+    pair = compare.pairs({"x": before}, {"x": replace(one, manifest=slower)})[0]
+    assert {each.name: each.change for each in pair.figures} == {
+        "mAP 50–95": "better", "mAP 50": "better", "Frame time, p95": "worse", "Download": "same",
+    }  # fmt: skip
     alone = compare.pairs({"x": one, "y": one}, {"x": one})
     assert [(each.device_class, each.other is None) for each in alone] == [
         ("x", False),
