@@ -1,4 +1,4 @@
-"""Figures that cost something: kept so long that looking at them costs a hundredth of a core."""
+"""Figures that cost something: kept so long that looking at them costs little of a core."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
-_SHARE = 0.01
+_SHARE = 0.005
 #: Nobody looks at a figure that is older, however large the fleet.
 _LONGEST_SECONDS = 30.0
 _MOST_KEYS = 64
@@ -31,7 +31,7 @@ class Figure(Generic[T]):
 
 
 def kept_seconds(cost_seconds: float) -> float:
-    """Returns how long a figure is kept that took so long: what asks all the time pays 1 %."""
+    """Returns how long a figure is kept that took so long: what asks all the time pays half a percent."""
     return min(_LONGEST_SECONDS, cost_seconds / _SHARE)
 
 
