@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import cast
@@ -36,7 +37,8 @@ class Figures:
     running: Kept[Mapping[tuple[str, str, str], int]] = field(default_factory=Kept)
     offline: Kept[Offline] = field(default_factory=Kept)
     identities: Kept[Identities] = field(default_factory=Kept)
-    chain: Kept[Verified] = field(default_factory=Kept)
+    # To follow the log takes as long as it is long: never more often than it may cost.
+    chain: Kept[Verified] = field(default_factory=lambda: Kept(math.inf))
 
     def forget(self) -> None:
         """Has all of it worked out anew: a person has just changed something."""

@@ -1,4 +1,4 @@
-"""Figures that cost something: kept so long that looking at them costs a hundredth of a core."""
+"""Figures that cost something: kept so long that looking at them costs little of a core."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
-_SHARE = 0.01
-#: Nobody looks at a figure that is older, however large the fleet.
-_LONGEST_SECONDS = 30.0
+_SHARE = 0.005
+#: Nobody looks at an older one of the fleet's figures, however large it is.
+LONGEST_SECONDS = 30.0
 _MOST_KEYS = 64
 
 
@@ -30,15 +30,20 @@ class Figure(Generic[T]):
     until: float
 
 
-def kept_seconds(cost_seconds: float) -> float:
-    """Returns how long a figure is kept that took so long: what asks all the time pays 1 %."""
-    return min(_LONGEST_SECONDS, cost_seconds / _SHARE)
+def kept_seconds(cost_seconds: float, longest_seconds: float = LONGEST_SECONDS) -> float:
+    """Returns how long a figure is kept that took so long: half a percent of a core is paid."""
+    return min(longest_seconds, cost_seconds / _SHARE)
 
 
 class Kept(Generic[T]):
-    """Figures by key, the ones asked for last. Thread-safe; each is worked out by one at a time."""
+    """Figures by key, the ones asked for last. Thread-safe; each is worked out by one at a time.
 
-    def __init__(self) -> None:
+    Args:
+        longest_seconds: No figure is kept for longer, whatever it cost.
+    """
+
+    def __init__(self, longest_seconds: float = LONGEST_SECONDS) -> None:
+        self._longest = longest_seconds
         self._lock = threading.Lock()
         self._held: dict[Hashable, Figure[T]] = {}
         self._at_work: dict[Hashable, threading.Lock] = {}
@@ -52,7 +57,7 @@ class Kept(Generic[T]):
             mine = self._at_work.setdefault(key, threading.Lock())
         with mine:
             # Whoever was at it may have just ended.
-            found = self._fresh(key) or _made(make)
+            found = self._fresh(key) or _made(make, self._longest)
             with self._lock:
                 self._held.pop(key, None)
                 self._held[key] = found
@@ -72,8 +77,8 @@ class Kept(Generic[T]):
             self._held.clear()
 
 
-def _made(make: Callable[[], T]) -> Figure[T]:
+def _made(make: Callable[[], T], longest_seconds: float) -> Figure[T]:
     begun = time.perf_counter()
     value = make()
     cost = time.perf_counter() - begun
-    return Figure(value, time.time(), time.monotonic() + kept_seconds(cost))
+    return Figure(value, time.time(), time.monotonic() + kept_seconds(cost, longest_seconds))

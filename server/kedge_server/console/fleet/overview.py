@@ -7,13 +7,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from sqlalchemy import Row, case, func, select
+from sqlalchemy import ColumnElement, Row, and_, case, func, not_, select
 from sqlmodel import Session, col
 
 from kedge_server.accounts.principal import Reach
 from kedge_server.devices.facts import COLUMNS, facts_of_device
 from kedge_server.devices.tables import AssignmentRow, DeviceRow
-from kedge_server.rollouts.tables import DeploymentRow
+from kedge_server.rollouts.membership import OPEN_ROLLOUTS
+from kedge_server.rollouts.tables import DeploymentRow, RolloutRow
 
 #: A board that has missed so many polls is silent; and nobody is silent before so many seconds.
 _MISSED, _LEAST_SECONDS = 5, 600.0
@@ -134,28 +135,59 @@ def look(session: Session, within: Reach, poll_seconds: float, now: float) -> Ov
     )  # fmt: skip
 
 
-#: A rollout takes its boards in turn: what a board should run is what it was told, no one release.
-_ASSIGNED = func.coalesce(
-    case((col(AssignmentRow.intent) == "hold", None), else_=col(DeploymentRow.release)), ""
-)
 _SILENT = func.coalesce(col(DeviceRow.last_seen), col(DeviceRow.enrolled))
 _AT_REST = ("idle", "confirmed", "rolled_back", "refused")
 _STANDING = (col(DeviceRow.revoked).is_(None), col(DeviceRow.serves))
 
 
-def _of_boards(*columns: Any) -> Any:
-    """Returns a query over the boards and what each was told."""
-    told = col(AssignmentRow.device) == col(DeviceRow.id)
-    what = col(DeploymentRow.id) == col(AssignmentRow.deployment)
-    boards = select(*columns).select_from(DeviceRow).outerjoin(AssignmentRow, told)
-    return boards.outerjoin(DeploymentRow, what).where(*_STANDING)
+def _current(session: Session) -> tuple[str, ...]:
+    """Returns what open rollouts bring, and what the newest that was completed brought."""
+    release, state = col(RolloutRow.release), col(RolloutRow.state)
+    newest = select(release).where(state == "completed").order_by(col(RolloutRow.order).desc())
+    opened = select(release).where(state.in_(OPEN_ROLLOUTS))
+    found = {*session.execute(newest.limit(1)).scalars(), *session.execute(opened).scalars()}
+    return tuple(sorted(found))
+
+
+@dataclass(frozen=True)
+class _Boards:
+    """The boards with what each was told to run.
+
+    A rollout takes its boards in turn: what a board should run is what it was told, no one release.
+    Who proved healthy with a current release is not asked about further: of most that holds, and
+    what each was told stands in two other tables.
+
+    Attributes:
+        healthy: A board has proved healthy with a current release.
+        assigned: What it was told to run; empty if nothing.
+    """
+
+    healthy: ColumnElement[bool]
+    assigned: ColumnElement[str]
+
+    @classmethod
+    def of(cls, session: Session) -> _Boards:
+        """Returns them as rollouts stand now."""
+        healthy = and_(col(DeviceRow.phase) == "confirmed",
+                       col(DeviceRow.release).in_(_current(session)))  # fmt: skip
+        told = case((col(AssignmentRow.intent) == "hold", ""), else_=col(DeploymentRow.release))
+        assigned = case((healthy, col(DeviceRow.release)), else_=func.coalesce(told, ""))
+        return cls(healthy, assigned)
+
+    def query(self, *columns: Any) -> Any:
+        """Returns a query over the boards that are not revoked and serve."""
+        told = and_(col(AssignmentRow.device) == col(DeviceRow.id), not_(self.healthy))
+        what = col(DeploymentRow.id) == col(AssignmentRow.deployment)
+        boards = select(*columns).select_from(DeviceRow).outerjoin(AssignmentRow, told)
+        return boards.outerjoin(DeploymentRow, what).where(*_STANDING)
 
 
 def _counted(session: Session, _: Reach, since: float) -> tuple[Counter[Kind], int]:
     """Returns boards of each kind, and how many of all seem to be two."""
     work = case((col(DeviceRow.phase).in_(_AT_REST), 0), else_=1)
-    each = _of_boards(
-        col(DeviceRow.device_class), col(DeviceRow.release), _ASSIGNED.label("assigned"),
+    boards = _Boards.of(session)
+    each = boards.query(
+        col(DeviceRow.device_class), col(DeviceRow.release), boards.assigned.label("assigned"),
         work.label("work"), (since > _SILENT).label("silent"),
         col(DeviceRow.suspected_clone).label("suspected"),
     ).subquery()  # fmt: skip
@@ -175,8 +207,8 @@ _MORE = (*COLUMNS, DeviceRow.phase, DeviceRow.last_seen, DeviceRow.enrolled,
 
 def _within(session: Session, within: Reach, since: float) -> tuple[Counter[Kind], int]:
     """The same of a part of the fleet, which only a look at each board tells."""
-    found, suspected = Counter[Kind](), 0
-    for row in session.execute(_of_boards(*_MORE, _ASSIGNED.label("assigned"))):
+    found, suspected, boards = Counter[Kind](), 0, _Boards.of(session)
+    for row in session.execute(boards.query(*_MORE, boards.assigned.label("assigned"))):
         if within.includes(facts_of_device(row)):
             silent = (row.last_seen or row.enrolled) < since
             at_work = row.phase not in _AT_REST
@@ -211,23 +243,24 @@ def _class_share(name: str, kinds: Mapping[Kind, int]) -> ClassShare:
 
 def _silent(session: Session, within: Reach, since: float) -> Iterable[Straggler]:
     """Returns some boards that are silent; the figures tell how many there are."""
-    rows = _some(session, within, since > _SILENT)
+    rows = _some(session, within, _Boards.of(session), since > _SILENT)
     return [Straggler(row.id, row.device_class, "silent", row.last_seen) for row in rows]
 
 
 def _behind(session: Session, within: Reach, since: float) -> Iterable[Straggler]:
     """Yields some boards that do not run what they were told to."""
-    behind = (since <= _SILENT, col(DeviceRow.phase).in_(_AT_REST),
-              _ASSIGNED != "", col(DeviceRow.release) != _ASSIGNED)  # fmt: skip
-    for row in _some(session, within, *behind):
+    boards = _Boards.of(session)
+    behind = (since <= _SILENT, col(DeviceRow.phase).in_(_AT_REST), not_(boards.healthy),
+              boards.assigned != "", col(DeviceRow.release) != boards.assigned)  # fmt: skip
+    for row in _some(session, within, boards, *behind):
         why = f"runs {row.release or 'nothing yet'}, assigned {row.assigned}"
         phase = row.phase.replace("_", " ")
         told = f"{why}: {phase}" if row.phase in {"refused", "rolled_back"} else why
         yield Straggler(row.id, row.device_class, told, row.last_seen)
 
 
-def _some(session: Session, within: Reach, *conditions: Any) -> list[Row[Any]]:
-    query = _of_boards(*_MORE, _ASSIGNED.label("assigned")).where(*conditions)
+def _some(session: Session, within: Reach, boards: _Boards, *conditions: Any) -> list[Row[Any]]:
+    query = boards.query(*_MORE, boards.assigned.label("assigned")).where(*conditions)
     rows = session.execute(query.limit(_SHOWN if within.whole else 500))
     found = (row for row in rows if within.whole or within.includes(facts_of_device(row)))
     return [row for row, _ in zip(found, range(_SHOWN), strict=False)]
