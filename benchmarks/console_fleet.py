@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Table, insert, update
+from sqlalchemy import Table, insert, select, update
 from sqlmodel import Session
 
 from benchmarks import server_fleet
@@ -16,7 +16,7 @@ from benchmarks.server_fleet import Fleet
 from kedge_server.accounts.service import add_user
 from kedge_server.app import open_context
 from kedge_server.database import transaction
-from kedge_server.devices.tables import DeviceRow
+from kedge_server.devices.tables import AssignmentRow, DeviceRow
 from kedge_server.releases.tables import BuildRow, ReleaseRow
 from kedge_server.rollouts.reports import deployment_values
 from kedge_server.rollouts.tables import DEPLOYMENTS, RolloutRow, StageRow
@@ -29,6 +29,7 @@ USER, PASSWORD = "ada", "a password of benchmarks"
 _SMALL = 20
 _STAGES = (5, 25, 60, 100)
 _TABLE: Table = DeviceRow.__table__  # type: ignore[attr-defined]
+_TOLD: Table = AssignmentRow.__table__  # type: ignore[attr-defined]
 _CLASS = "x86-onnxruntime"
 
 
@@ -74,8 +75,25 @@ def seed(home: Path, devices: int, rollouts: int) -> Seeded:
             )  # fmt: skip
         gone = _TABLE.c.id >= fleet.name(devices - devices // 100)
         session.execute(update(_TABLE).where(gone).values(last_seen=now - 90_000))
+        _told(session, now)
     server_fleet.close(context)
     return Seeded(fleet, "ro-completed", "ro-running")
+
+
+def _told(session: Session, now: float) -> None:
+    """Has every board been told what the newest rollout that reached it brought."""
+    rows = session.execute(
+        select(DEPLOYMENTS.c.device, DEPLOYMENTS.c.id)
+        .where(DEPLOYMENTS.c.rollout.in_(["ro-completed", "ro-running"]))
+        .where(DEPLOYMENTS.c.assigned.is_not(None))
+        .order_by(DEPLOYMENTS.c.rollout)
+    )
+    values = [
+        {"device": device, "deployment": deployment, "intent": "install", "counter": 1,
+         "issued": int(now), "expires": int(now) + 86400, "envelope": "x" * 1300}
+        for device, deployment in dict(row._tuple() for row in rows).items()
+    ]  # fmt: skip
+    session.execute(insert(_TOLD), values)
 
 
 def _publish(session: Session, release: str, counter: int) -> None:

@@ -265,7 +265,9 @@ def test_a_board_shows_why_it_refused(fleet: World) -> None:
         assert "shapes 1.1" in halted
         rollout = re.search(r"/rollouts/(ro-\w+)", halted)
         assert rollout is not None
-        assert "0.41 under the floor" in client.get(rollout[0]).text
+        shown = client.get(rollout[0]).text
+        assert "0.41 under the floor" in shown
+        assert "<strong>1</strong> failed" in shown
 
 
 # What pages say, and what they are worked out from

@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from kedge_server.database import transaction
+from kedge_server.telemetry import service as telemetry
 from kedge_shared import histogram
 from kedge_shared.accounts import UserRequest
 from kedge_shared.phases import Phase
@@ -49,6 +51,8 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
             board.live()
             board.send(board.report(Phase.CONFIRMED, window=window()))
         found.tick()
+        with transaction(found.context.engine) as session:
+            telemetry.roll_up(session)
         yield found
 
 

@@ -115,14 +115,22 @@ def silent_after(poll_seconds: float) -> float:
 def look(session: Session, within: Reach, poll_seconds: float, now: float) -> Overview:
     """Returns the fleet in figures: one pass over its boards."""
     quiet = silent_after(poll_seconds)
-    kinds = _counted(session, now - quiet) if within.whole else _within(session, within, now, quiet)
+    read = _counted if within.whole else _within
+    kinds, suspected = read(session, within, now - quiet)
     classes = _classes(kinds)
+    silent, behind = (
+        sum(each.silent for each in classes), sum(each.behind for each in classes)
+    )  # fmt: skip
+    lagging: list[Straggler] = []
+    # Not to be looked for where there are none: that is a look at every board.
+    if silent:
+        lagging += _silent(session, within, now - quiet)
+    if behind:
+        lagging += _behind(session, within, now - quiet)
     return Overview(
-        devices=sum(kinds.values()), silent=sum(each.silent for each in classes),
+        devices=sum(kinds.values()), silent=silent, behind=behind, suspected=suspected,
         at_work=sum(count for kind, count in kinds.items() if kind.at_work),
-        behind=sum(each.behind for each in classes), silent_seconds=quiet, classes=classes,
-        suspected=_suspected(session, within),
-        stragglers=tuple(_stragglers(session, within, now - quiet)),
+        silent_seconds=quiet, classes=classes, stragglers=tuple(lagging),
     )  # fmt: skip
 
 
@@ -143,32 +151,38 @@ def _of_boards(*columns: Any) -> Any:
     return boards.outerjoin(DeploymentRow, what).where(*_STANDING)
 
 
-def _counted(session: Session, since: float) -> Counter[Kind]:
+def _counted(session: Session, _: Reach, since: float) -> tuple[Counter[Kind], int]:
+    """Returns boards of each kind, and how many of all seem to be two."""
     work = case((col(DeviceRow.phase).in_(_AT_REST), 0), else_=1)
-    groups = (col(DeviceRow.device_class), col(DeviceRow.release), _ASSIGNED, work,
-              since > _SILENT)  # fmt: skip
-    rows = session.execute(_of_boards(*groups, func.count()).group_by(*groups)).all()
-    return Counter(
+    each = _of_boards(
+        col(DeviceRow.device_class), col(DeviceRow.release), _ASSIGNED.label("assigned"),
+        work.label("work"), (since > _SILENT).label("silent"),
+        col(DeviceRow.suspected_clone).label("suspected"),
+    ).subquery()  # fmt: skip
+    # Grouped by the columns of a query within: expressions with values are not taken for the same.
+    groups = (each.c.device_class, each.c.release, each.c.assigned, each.c.work, each.c.silent)
+    query = select(*groups, func.count(), func.count(each.c.suspected)).group_by(*groups)
+    rows = session.execute(query).all()
+    kinds = Counter(
         {Kind(row[0], row[1], row[2], bool(row[3]), bool(row[4])): row[5] for row in rows}
     )
+    return kinds, sum(row[6] for row in rows)
 
 
-_MORE = (*COLUMNS, DeviceRow.phase, DeviceRow.last_seen, DeviceRow.enrolled)
+_MORE = (*COLUMNS, DeviceRow.phase, DeviceRow.last_seen, DeviceRow.enrolled,
+         DeviceRow.suspected_clone)  # fmt: skip
 
 
-def _within(session: Session, within: Reach, now: float, quiet: float) -> Counter[Kind]:
-    found: Counter[Kind] = Counter()
+def _within(session: Session, within: Reach, since: float) -> tuple[Counter[Kind], int]:
+    """The same of a part of the fleet, which only a look at each board tells."""
+    found, suspected = Counter[Kind](), 0
     for row in session.execute(_of_boards(*_MORE, _ASSIGNED.label("assigned"))):
         if within.includes(facts_of_device(row)):
-            silent = (row.last_seen or row.enrolled) < now - quiet
+            silent = (row.last_seen or row.enrolled) < since
             at_work = row.phase not in _AT_REST
             found[Kind(row.device_class, row.release, row.assigned, at_work, silent)] += 1
-    return found
-
-
-def _suspected(session: Session, within: Reach) -> int:
-    rows = session.execute(_of_boards(*COLUMNS).where(col(DeviceRow.suspected_clone).is_not(None)))
-    return sum(within.whole or within.includes(facts_of_device(row)) for row in rows)
+            suspected += row.suspected_clone is not None
+    return found, suspected
 
 
 def _classes(kinds: Mapping[Kind, int]) -> tuple[ClassShare, ...]:
@@ -195,10 +209,14 @@ def _class_share(name: str, kinds: Mapping[Kind, int]) -> ClassShare:
     )  # fmt: skip
 
 
-def _stragglers(session: Session, within: Reach, since: float) -> Iterable[Straggler]:
-    """Yields some boards of each kind that lag behind; the figures tell how many there are."""
-    for row in _some(session, within, since > _SILENT):
-        yield Straggler(row.id, row.device_class, "silent", row.last_seen)
+def _silent(session: Session, within: Reach, since: float) -> Iterable[Straggler]:
+    """Returns some boards that are silent; the figures tell how many there are."""
+    rows = _some(session, within, since > _SILENT)
+    return [Straggler(row.id, row.device_class, "silent", row.last_seen) for row in rows]
+
+
+def _behind(session: Session, within: Reach, since: float) -> Iterable[Straggler]:
+    """Yields some boards that do not run what they were told to."""
     behind = (since <= _SILENT, col(DeviceRow.phase).in_(_AT_REST),
               _ASSIGNED != "", col(DeviceRow.release) != _ASSIGNED)  # fmt: skip
     for row in _some(session, within, *behind):

@@ -44,13 +44,15 @@ def show_all(request: Request, services: Services, who: MayRead, after: Name = "
 def show(
     model: str, request: Request, services: Services, who: MayRead,
     device_class: Annotated[str, Query(alias="class", max_length=64)] = "",
-    before: Annotated[int | None, Query(ge=0, le=2**62)] = None,
+    before: Annotated[int | None, Query(ge=0, le=2**62)] = None, than: Name = "",
 ) -> Response:  # fmt: skip
     """Shows a model: its releases, what can be had at which frame time, its policy."""
     counted = running(request, services, who)
     with transaction(services.engine) as session:
         offline = standing(request, services, session)
-        lines, following = listing.releases(session, model, offline.listed, before)
+        lines, following = listing.releases(
+            session, model, offline.listed, None if before is None else (before, than)
+        )
         classes = listing.classes(session, model)
         chosen = device_class if device_class in classes else classes[0]
         drawn = front.draw(listing.of_class(session, model, chosen, offline.listed))
