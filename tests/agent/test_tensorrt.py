@@ -18,6 +18,7 @@ from kedge_agent.gpu import engine_host
 from kedge_agent.gpu.engine_host import ContextLost, Cuda, EngineFault, OutOfMemory
 from kedge_agent.hotswap import HotEngine
 from kedge_agent.runtimes import tensorrt
+from kedge_agent.runtimes.base import RuntimeFacts
 from kedge_agent.runtimes.tensorrt import TensorRt
 from kedge_shared.device_classes import RuntimeRange
 from kedge_shared.manifest import InputSpec, OutputSpec
@@ -214,6 +215,19 @@ def test_a_swap_and_a_failure_in_the_loop(loads: Callable[..., Any], cudart: Fak
     assert "enqueue failed" in hot.fell_back
     hot.close()
     assert cudart.live == {}
+
+
+def test_it_is_offered_where_bindings_and_a_gpu_are(
+    cudart: FakeCudart, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runtime = TensorRt("tensorrt", "tensorrt", lambda: Cuda(cudart))
+    monkeypatch.setitem(sys.modules, "tensorrt", fake_tensorrt.module("10.3.0.26", cudart))
+    assert runtime.probe() == RuntimeFacts("tensorrt", "10.3.0.26")
+    cudart.fails["cudaGetDeviceCount"] = 100
+    assert runtime.probe() is None
+    cudart.fails.clear()
+    monkeypatch.setitem(sys.modules, "tensorrt", None)
+    assert runtime.probe() is None
 
 
 # -- CUDA itself ---------------------------------------------------------------------------------
