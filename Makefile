@@ -1,5 +1,5 @@
 # `make demo` and `make test` do all of their own set-up.
-.PHONY: demo test fuzz setup lint docs-tables clean
+.PHONY: demo test fuzz setup lint docs docs-reference clean
 BIN := .venv/bin
 
 demo: setup
@@ -7,8 +7,9 @@ demo: setup
 		$(if $(INPUT_SIZE),--input-size $(INPUT_SIZE))
 
 test: setup lint
+	@sh scripts/browser.sh
 	@echo "== tests"
-	@$(BIN)/python -m pytest -q $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest -q -n $(or $(TEST_PROCESSES),2) --dist loadfile $(PYTEST_ARGS)
 
 # Coverage-guided, FUZZ_SECONDS for each parser; what fell over is left in a folder that it names.
 fuzz: setup
@@ -24,8 +25,15 @@ lint: setup
 	@echo "== architecture"
 	@$(BIN)/lint-imports --no-logo >.venv/lint-imports.log 2>&1 || { cat .venv/lint-imports.log; exit 1; }
 
+# site/index.html, without internet; pages that are made from the code are made anew before.
+docs: setup docs-reference
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict -q && echo "site/index.html"
+
+docs-reference: setup
+	@$(BIN)/python scripts/reference.py
+
 setup:
 	@sh scripts/setup.sh
 
 clean:
-	rm -rf .venv demo/out demo/summary.json
+	rm -rf .venv site demo/out demo/summary.json

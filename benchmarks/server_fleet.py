@@ -137,11 +137,11 @@ class Running:
 
 
 @contextmanager
-def kedge(fleet: Fleet, **variables: str) -> Iterator[Running]:
-    """Runs ``kedge server run`` on its core."""
+def kedge(fleet: Fleet, *options: str, **variables: str) -> Iterator[Running]:
+    """Runs ``kedge server run`` on its core, with further options and variables."""
     arguments = ["server", "run", "--data", str(fleet.home / "server"), "--trust",
                  str(fleet.home / "trust"), "--port", "0", "--poll-seconds",
-                 str(POLL_SECONDS)]  # fmt: skip
+                 str(POLL_SECONDS), *options]  # fmt: skip
     code = f"{_ORPHAN}; from kedge_shared.cli import main; main()"
     environment = {"KEDGE_SERVER_OPERATOR_TOKEN": OPERATOR, **variables}
     if fleet.database:

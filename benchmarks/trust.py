@@ -64,8 +64,11 @@ def repository(releases: int) -> MemoryRepository:
 
 def poll_rows(rounds: int) -> list[Row]:
     """A poll with nothing new: what a board does with a 304, the request itself taken off."""
-    answer = httpx.Response(304, headers={"ETag": '"1"', "X-Kedge-Next-Poll": "60"})
-    transport = httpx.MockTransport(lambda _: answer)
+    headers = {"ETag": '"1"', "X-Kedge-Next-Poll": "60"}
+    # As it comes from a network: not read yet.
+    transport = httpx.MockTransport(
+        lambda _: httpx.Response(304, headers=headers, stream=httpx.ByteStream(b""))
+    )
 
     async def measure() -> tuple[float, float]:
         loop_rounds = max(rounds, 50)

@@ -11,7 +11,8 @@ import yaml
 from demo.processes import Processes, free_port, run, wait_for_server
 from demo.settings import DEVICES, MODEL, DemoSettings
 from kedge_shared import api
-from kedge_shared.client import Client, read_token
+from kedge_shared.client import Client
+from kedge_shared.servers import read_token
 
 _ENROL_SECONDS = 60.0
 _LOOK_SECONDS = 0.5

@@ -28,12 +28,23 @@ fi
 echo "== set-up: virtual environment"
 [ -x .venv/bin/python ] || "$python" -m venv .venv
 
-extras=agent,onnxruntime,openvino,video,operator,server,builder,dev
+extras=agent,onnxruntime,openvino,video,operator,server,builder,docs,dev
+# TensorRT for RTX compiles without a GPU, on x86-64 alone.
+[ "$(uname -sm)" != "Linux x86_64" ] || extras=$extras,tensorrt-rtx
 if command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L >/dev/null 2>&1; then
     echo "== set-up: packages, with a GPU build of torch (minutes)"
     .venv/bin/python -m pip install -q -e ".[$extras]"
 else
     echo "== set-up: packages, torch pinned for a machine without GPU (minutes)"
     .venv/bin/python -m pip install -q -c constraints-cpu.txt -e ".[$extras]"
+fi
+# Classic TensorRT is not to be had as a package; its bindings are, and tests hold our calls against
+# them (1.3 MB each). Where an index lacks one, that test has one release less to look at.
+if [ "$(uname -sm)" = "Linux x86_64" ]; then
+    for bindings in tensorrt_cu12_bindings==10.3.0 tensorrt_cu12_bindings==10.16.1.11 \
+        tensorrt_cu13_bindings==11.4.0.106; do
+        .venv/bin/python -m pip download -q --no-deps -d .venv/tensorrt-bindings "$bindings" \
+            2>/dev/null || echo "== set-up: no $bindings for this Python, its calls stay unchecked"
+    done
 fi
 echo "$wanted" > "$stamp"

@@ -13,10 +13,11 @@ import hashlib
 import mmap
 import os
 import resource
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from kedge_shared.errors import InputError, StorageError, TrustError
 from kedge_shared.ids import SHA256_PATTERN
@@ -82,10 +83,11 @@ class BlobStore:
 
     Args:
         root: The folder; made when missing.
+        sealer: Public key whose seals on what was made on this board are believed.
     """
 
-    def __init__(self, root: Path) -> None:
-        self.root = root
+    def __init__(self, root: Path, sealer: Mapping[str, Any] | None = None) -> None:
+        self.root, self.sealer = root, sealer
 
     def path(self, sha256: str) -> Path:
         """Returns where a blob lies or would lie."""
@@ -153,10 +155,11 @@ class HeldStore(BlobStore):
 
     Args:
         root: The folder.
+        sealer: As for :class:`BlobStore`.
     """
 
-    def __init__(self, root: Path) -> None:
-        super().__init__(root)
+    def __init__(self, root: Path, sealer: Mapping[str, Any] | None = None) -> None:
+        super().__init__(root, sealer)
         raise_descriptor_limit()
         self._held = {
             each.name: os.open(each, os.O_RDONLY | os.O_CLOEXEC)

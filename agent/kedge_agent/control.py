@@ -14,6 +14,7 @@ from typing import Any
 from kedge_agent import limits
 from kedge_agent.admission import Admission, Isolation, Room, choose_rung
 from kedge_agent.blobs import BlobStore
+from kedge_agent.building.forms import Loadable, loadable
 from kedge_agent.detector import Detector, isolation_of, load_detector, open_slot
 from kedge_agent.errors import EngineError
 from kedge_agent.frames import LatestFrames
@@ -37,7 +38,7 @@ from kedge_agent.local_protocol import (
 from kedge_agent.local_protocol import Telemetry as TelemetryAnswer
 from kedge_agent.pipeline import Loop
 from kedge_agent.runtimes.base import Runtime
-from kedge_agent.runtimes.registry import takes_mb
+from kedge_agent.runtimes.registry import left_mb, takes_mb
 from kedge_agent.shadow import Shadow
 from kedge_agent.slots import read_slots
 from kedge_agent.sources.feed import Feeds
@@ -130,6 +131,7 @@ class Control:
             swap_gap_ms=self.loop.longest_gap_ms if self._switched else 0.0,
             switch_us=self.hot.switch_us,
             late=self.hot.late,
+            frame_ms=self.telemetry.frame_ms(),
             deferred=self.hot.deferred("candidate") or self.hot.deferred("previous"),
             sources=self.sources.state(),
             sinks=tuple(each.state() for each in self.loop.sinks),
@@ -191,21 +193,21 @@ class Control:
     def _admit(self, slot: Slot, active: Slot | None) -> Admission:
         # Going back is always worth a gap.
         back = same(slot, read_slots(self.state_dir).active)
+        wanted = self._loadable(slot)
+        serving = takes_mb(self._loadable(active), self.runtimes) if active is not None else 0.0
+        where = isolation_of(wanted.runtime, self.runtimes, self.isolation)
         return choose_rung(
             Room(
-                needed_mb=self._takes_mb(slot),
-                available_mb=self.available_mb(),
-                active_mb=self._takes_mb(active) if active is not None else 0.0,
-                own_process=self._lives(slot) == "own-process",
+                needed_mb=takes_mb(wanted, self.runtimes),
+                available_mb=min(self.available_mb(), left_mb(wanted, self.runtimes)),
+                active_mb=serving,
+                own_process=where == "own-process",
             ),
             allow_gap=back or open_slot(slot, self.store).policy.allow_gap,
         )
 
-    def _lives(self, slot: Slot) -> Isolation:
-        return isolation_of(open_slot(slot, self.store).manifest, self.runtimes, self.isolation)
-
-    def _takes_mb(self, slot: Slot) -> float:
-        return takes_mb(open_slot(slot, self.store).manifest, self.runtimes)
+    def _loadable(self, slot: Slot) -> Loadable:
+        return loadable(open_slot(slot, self.store).manifest, slot.form, self.store)
 
     def _shadow(self, request: StartShadow) -> None:
         self._share = request.share

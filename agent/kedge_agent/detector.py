@@ -14,10 +14,11 @@ import numpy as np
 from kedge_agent import limits
 from kedge_agent.admission import Isolation
 from kedge_agent.blobs import BlobStore, VerifiedBlob
+from kedge_agent.building.forms import check, loadable
 from kedge_agent.errors import EngineError
 from kedge_agent.hosting.host import HostedEngine
 from kedge_agent.local_protocol import Slot
-from kedge_agent.runtimes.base import Engine, EngineSpec, Punctual, Runtime
+from kedge_agent.runtimes.base import Engine, EngineSpec, Hosting, Punctual, Runtime, Weighed
 from kedge_shared.detections import Array
 from kedge_shared.manifest import MANIFEST_LIMIT_BYTES, FileRef, FileRole, Manifest, read_manifest
 from kedge_shared.policy import FRAME_LIMIT_BYTES, POLICY_LIMIT_BYTES, ModelPolicy, read_policy
@@ -59,6 +60,11 @@ class Detector:
         self._engine, self._spec, self._prepare = engine, spec, Preparer(spec.input)
         self._in_time = engine.infer_in_time if isinstance(engine, Punctual) else engine.infer
         self.slot = slot
+
+    @property
+    def gpu_memory_mb(self) -> float:
+        """Memory of the GPU that its engine says it takes, MiB."""
+        return self._engine.memory_mb if isinstance(self._engine, Weighed) else 0.0
 
     def detect(self, frame: Frame) -> Detections:
         """Runs one frame, (h, w, 3) BGR uint8.
@@ -122,13 +128,11 @@ def open_slot(slot: Slot, store: BlobStore) -> Opened:
     return Opened(manifest, policy)
 
 
-def isolation_of(
-    spec: EngineSpec, runtimes: Mapping[str, Runtime], wanted: Isolation | None
-) -> Isolation:
-    """Returns where an engine is to live: as is wanted, else as its runtime says."""
-    if wanted is not None:
+def isolation_of(name: str, runtimes: Mapping[str, Runtime], wanted: Isolation | None) -> Isolation:
+    """Returns where an engine of a runtime is to live: as is wanted, else as the runtime says."""
+    runtime = runtimes.get(name)
+    if wanted is not None and not isinstance(runtime, Hosting):
         return wanted
-    runtime = runtimes.get(spec.runtime.name)
     return "in-process" if runtime is None else runtime.isolation
 
 
@@ -156,12 +160,19 @@ def load_detector(
         EngineError: The runtime is missing or does not take the engine.
     """
     opened = open_slot(slot, store)
-    runtime = runtimes.get(opened.manifest.runtime.name)
+    wanted = loadable(opened.manifest, slot.form, store)
+    runtime = runtimes.get(wanted.runtime)
     if runtime is None:
-        raise EngineError(f"runtime {opened.manifest.runtime.name} is not known to this agent")
+        raise EngineError(f"runtime {wanted.runtime} is not known to this agent")
     frames = golden_frames(opened.policy, store, most=_WARM_UP_FRAMES)
-    blobs = open_files(opened.manifest.engine_files, store)
-    where = isolation_of(opened.manifest, runtimes, isolation)
+    blobs = open_files(wanted.files, store)
+    try:
+        check(wanted, blobs, lambda: found.version if (found := runtime.probe()) else "")
+    except BaseException:
+        for each in blobs.values():
+            release(each)
+        raise
+    where = isolation_of(wanted.runtime, runtimes, isolation)
     return started(runtime, blobs, opened.manifest, slot, frames, threads, where)
 
 
@@ -203,11 +214,11 @@ def _load(
     threads: int,
     isolation: Isolation,
 ) -> Engine:
-    if isolation == "in-process":
+    if isolation == "in-process" or isinstance(runtime, Hosting):
         return runtime.load(blobs, spec, threads=threads)
-    return HostedEngine(
-        runtime.name, blobs, spec.input, threads=threads, memory_mb=limits.spare_memory_mb()
-    )
+    # What a GPU's driver reserves of the address space is more than any board has.
+    spare = 0.0 if runtime.on_gpu else limits.spare_memory_mb()
+    return HostedEngine(runtime.name, blobs, spec.input, threads=threads, memory_mb=spare)
 
 
 def golden_frames(policy: ModelPolicy, store: BlobStore, most: int | None = None) -> list[Frame]:

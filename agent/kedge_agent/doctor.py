@@ -20,6 +20,7 @@ from kedge_agent.clock import is_behind
 from kedge_agent.commands.protocol import SOCKET
 from kedge_agent.disk import free_bytes
 from kedge_agent.errors import RunnerGone
+from kedge_agent.gpu import board_python
 from kedge_agent.journal import open_read_only
 from kedge_agent.local_client import RunnerLink
 from kedge_agent.network.window import window_open, zone_of
@@ -49,6 +50,12 @@ _WALL_MENDS = {
     "user": "wants root and a Python that user nobody can read",
     "files": "want a kernel with Landlock (5.13, CONFIG_SECURITY_LANDLOCK)",
     "calls": "want a kernel with seccomp filters (CONFIG_SECCOMP_FILTER) on x86-64 or ARM64",
+}
+
+
+_RUNTIME_MENDS = {
+    "tensorrt": "it comes with JetPack (apt install python3-libnvinfer), or from NVIDIA; "
+    f"{board_python.PYTHON_ENV} names the Python that it is for",
 }
 
 
@@ -218,7 +225,8 @@ def _runtime(settings: AgentSettings) -> Iterator[Finding]:
         return
     if version is None:
         said = f"{wanted.name} does not import here; installed: {_named(installed)}"
-        yield Finding("runtime", "bad", said, f"pip install 'kedge[agent,{wanted.name}]'")
+        mend = _RUNTIME_MENDS.get(wanted.name, f"pip install 'kedge[agent,{wanted.name}]'")
+        yield Finding("runtime", "bad", said, mend)
         return
     yield Finding("runtime", "good", f"{wanted.name} {version}")
 

@@ -13,6 +13,7 @@ from kedge_agent import hardware
 from kedge_agent.children import clean_environment
 from kedge_agent.limits import total_memory_mb
 from kedge_agent.sensors import files, nvml
+from kedge_agent.ways import WAYS
 from kedge_shared import __version__
 from kedge_shared.protocol import DeviceFacts
 
@@ -78,4 +79,5 @@ def gather(
         lean_runtimes=found.lean_runtimes,
         gpus=found.gpus,
         gpu_memory_mb=card.memory_mb if card else None,
+        ways=WAYS,
     )

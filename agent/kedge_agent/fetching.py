@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from kedge_agent.blobs import BlobStore
+from kedge_agent.building.forms import form_of, needed
 from kedge_agent.decisions import quarantined
 from kedge_agent.downloads import Downloader
 from kedge_agent.local_protocol import Slot
@@ -92,7 +93,8 @@ async def fetch_all(
     known = quarantined(manifest.engine_hash, state, retry=deployment.retry)
     if known is not None:
         raise Unfit(known)
-    wanted = {file.sha256: file.length for file in manifest.files}
+    form = form_of(manifest, fit)
+    wanted = {file.sha256: file.length for file in needed(manifest, form)}
     wanted |= {frame.sha256: frame.length for frame in policy.golden}
     documents = {slot_hashes[0]: len(manifest_bytes), slot_hashes[1]: len(policy_bytes)}
     await asyncio.to_thread(make_room, wanted | documents)
@@ -103,6 +105,7 @@ async def fetch_all(
         manifest=slot_hashes[0],
         policy=slot_hashes[1],
         engine=manifest.engine_hash,
+        form=form,
     )
     return Fetched(slot, manifest, policy)
 
@@ -136,7 +139,7 @@ def verify_files(slot: Slot, store: BlobStore) -> None:
     """
     manifest = read_manifest(store.read_verified(slot.manifest, MANIFEST_LIMIT_BYTES))
     policy = read_policy(store.read_verified(slot.policy, POLICY_LIMIT_BYTES))
-    for file in manifest.files:
+    for file in needed(manifest, slot.form):
         store.open_verified(file.sha256, file.length).close()
     for frame in policy.golden:
         store.open_verified(frame.sha256, frame.length).close()

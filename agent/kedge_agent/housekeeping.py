@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from kedge_agent.blobs import BlobStore
+from kedge_agent.building.forms import needed
 from kedge_agent.disk import disk_error, free_bytes
 from kedge_agent.local_protocol import Slot
 from kedge_agent.retention import MIB, Room, Stored, plan, sweep
@@ -99,7 +100,9 @@ class Housekeeping:
         store = self.store
         manifest = read_manifest(store.read_verified(slot.manifest, MANIFEST_LIMIT_BYTES))
         policy = read_policy(store.read_verified(slot.policy, POLICY_LIMIT_BYTES))
-        files = {each.sha256 for each in manifest.files}
+        files = {each.sha256 for each in needed(manifest, slot.form)}
+        if slot.form is not None:
+            files |= {each for each in (slot.form.file, slot.form.seal) if each is not None}
         return {slot.manifest, slot.policy} | files | {each.sha256 for each in policy.golden}
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -19,7 +20,7 @@ from kedge_agent.local_protocol import SLOTS_FILE
 from kedge_agent.state import State, read_state
 from kedge_shared.errors import StorageError
 from kedge_shared.ids import fresh_id
-from kedge_shared.protocol import Report
+from kedge_shared.protocol import DeviceFacts, Report
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS state (id INTEGER PRIMARY KEY CHECK (id = 1), body BLOB NOT NULL);
@@ -27,6 +28,7 @@ CREATE TABLE IF NOT EXISTS name (id INTEGER PRIMARY KEY CHECK (id = 1), body TEX
 CREATE TABLE IF NOT EXISTS outbox (seq INTEGER PRIMARY KEY AUTOINCREMENT, body BLOB NOT NULL);
 CREATE TABLE IF NOT EXISTS lost (id INTEGER PRIMARY KEY CHECK (id = 1), count INTEGER NOT NULL);
 INSERT OR IGNORE INTO lost VALUES (1, 0);
+CREATE TABLE IF NOT EXISTS told (id INTEGER PRIMARY KEY CHECK (id = 1), facts BLOB NOT NULL);
 """
 #: Reports kept while the server is away: at five minutes a window, more than two weeks. Then the
 #: oldest go; windows of telemetry before reports of deployments, which gates wait for.
@@ -118,6 +120,19 @@ class Journal:
         """
         with self._transaction():
             self._put(report)
+
+    def tell_facts(self, facts: DeviceFacts, report: Report) -> None:
+        """Queues a report that bears what the board is, unless that was told before.
+
+        Raises:
+            StorageError: The disk is full or read-only.
+        """
+        body = msgspec.json.encode(facts, order="deterministic")
+        with self._transaction():
+            known = self._db.execute("SELECT facts FROM told WHERE id = 1").fetchone()
+            if known != (body,):
+                self._put(replace(report, facts=facts))
+                self._db.execute("INSERT OR REPLACE INTO told VALUES (1, ?)", (body,))
 
     def waiting(self, most: int) -> list[tuple[int, Report]]:
         """Returns the oldest reports that wait to be sent, with their sequence numbers.

@@ -15,7 +15,7 @@ from pathlib import Path
 _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446
 _ASK_VERSION = 1
 _BENEATH = 1
-_WRITE_FILE, _READ_FILE, _READ_DIR, _TRUNCATE = 1 << 1, 1 << 2, 1 << 3, 1 << 14
+_EXECUTE, _WRITE_FILE, _READ_FILE, _READ_DIR, _TRUNCATE = 1, 1 << 1, 1 << 2, 1 << 3, 1 << 14
 #: Version → file accesses known from it on: all of version 1, renaming across, truncating.
 _FILES = {1: (1 << 13) - 1, 2: 1 << 13, 3: _TRUNCATE}
 #: From version 4 on: to bind and to connect TCP.
@@ -43,15 +43,18 @@ def version() -> int:
     return max(0, int(_libc.syscall(_CREATE_RULESET, None, 0, _ASK_VERSION)))
 
 
-def restrict(readable: Iterable[Path], writable: Iterable[Path]) -> bool:
+def restrict(
+    readable: Iterable[Path], writable: Iterable[Path], executable: Iterable[Path] = ()
+) -> bool:
     """Leaves the calling thread, and those it makes, some files to read and fewer to write.
 
-    Nothing can be executed, made, removed or renamed any more, and TCP is closed where the kernel
-    knows how. The process must have set ``no_new_privs``.
+    Nothing else can be executed, made, removed or renamed any more, and TCP is closed where the
+    kernel knows how. The process must have set ``no_new_privs``.
 
     Args:
         readable: Files and folders with all that is beneath; those that are not there are left out.
         writable: The same, to read and to write into what is there.
+        executable: The same, to read and to execute.
 
     Returns:
         Whether it holds.
@@ -72,6 +75,8 @@ def restrict(readable: Iterable[Path], writable: Iterable[Path]) -> bool:
             _allow(ruleset, path, _READ & handled)
         for path in writable:
             _allow(ruleset, path, (_READ | _WRITE_FILE) & handled)
+        for path in executable:
+            _allow(ruleset, path, (_READ | _EXECUTE) & handled)
         return int(_libc.syscall(_RESTRICT_SELF, ruleset, 0)) == 0
     finally:
         os.close(ruleset)

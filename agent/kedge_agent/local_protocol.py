@@ -13,12 +13,31 @@ import msgspec
 
 from kedge_shared.ids import Sha256
 from kedge_shared.protocol import Window
+from kedge_shared.resolver import Way
 
 VERSION = 1
 #: A line is never longer: evidence is sums, not samples.
 LINE_LIMIT_BYTES = 1024 * 1024
 
 SlotName = Literal["active", "candidate", "previous"]
+
+
+class Form(msgspec.Struct, frozen=True, kw_only=True):
+    """What this board runs of a build, where that is not the engine as it was signed.
+
+    Attributes:
+        way: How it gets at it (kedge_shared.resolver).
+        runtime: What loads it.
+        file: Hash of what is loaded; of a plan to be built, of the ONNX until it is.
+        timing_cache: Hash of timings to build with, or ``None``.
+        seal: Hash of the seal of what was built; ``None`` until it is, and for other ways.
+    """
+
+    way: Way
+    runtime: str
+    file: Sha256
+    timing_cache: Sha256 | None = None
+    seal: Sha256 | None = None
 
 
 class Slot(msgspec.Struct, frozen=True, kw_only=True):
@@ -29,12 +48,14 @@ class Slot(msgspec.Struct, frozen=True, kw_only=True):
         manifest: Hash of the manifest's bytes.
         policy: Hash of the model policy's bytes that accepted it.
         engine: Hash of the engine's main file, for people and reports.
+        form: What of the build is loaded; ``None`` is the engine as it was signed.
     """
 
     release: str
     manifest: Sha256
     policy: Sha256
     engine: Sha256
+    form: Form | None = None
 
 
 class Hello(msgspec.Struct, frozen=True, tag="hello"):
@@ -219,6 +240,7 @@ class RunnerState(msgspec.Struct, frozen=True, kw_only=True, tag="runner_state")
         deferred: There is no room for two engines: candidate or previous is not loaded, and the
             switch takes a gap.
         late: Frames that the older engine answered because the serving one was late.
+        frame_ms: Median time of the newest live frames, milliseconds; 0 without any.
         sources: Each of them.
         sinks: Each of them.
     """
@@ -238,6 +260,7 @@ class RunnerState(msgspec.Struct, frozen=True, kw_only=True, tag="runner_state")
     switch_us: float = 0.0
     deferred: bool = False
     late: int = 0
+    frame_ms: float = 0.0
     sources: tuple[SourceState, ...] = ()
     sinks: tuple[SinkState, ...] = ()
 
@@ -283,6 +306,7 @@ class PreflightJob(msgspec.Struct, frozen=True, kw_only=True):
         race_seconds: No further rounds are begun that would take longer in all.
         memory_mb: Memory that the child may use, MiB; 0 is no limit.
         cpu_seconds: Processor time that it may use; 0 is no limit.
+        sealer: This board's public key, which seals what was built here.
     """
 
     blobs: str
@@ -293,6 +317,7 @@ class PreflightJob(msgspec.Struct, frozen=True, kw_only=True):
     race_seconds: float = 30.0
     memory_mb: float = 0.0
     cpu_seconds: float = 0.0
+    sealer: dict[str, Any] | None = None
 
 
 class Ratio(msgspec.Struct, frozen=True, kw_only=True):

@@ -11,6 +11,20 @@ Seconds = Annotated[float, Meta(gt=0, le=30 * 86400)]
 
 
 @dataclass(frozen=True, kw_only=True)
+class BuildingSettings:
+    """A plan that is built on the board, off the live path.
+
+    Attributes:
+        seconds: After them it is given up for this time, standing still included.
+        slowdown: How many times as long a live frame may take meanwhile; beyond it the build
+            stands still.
+    """
+
+    seconds: Seconds = 3600.0
+    slowdown: Annotated[float, Meta(ge=1.05, le=100)] = 1.5
+
+
+@dataclass(frozen=True, kw_only=True)
 class ShadowSettings:
     """The candidate beside the active engine, before the swap.
 

@@ -36,7 +36,7 @@ def examine(job: PreflightJob, store: BlobStore) -> PreflightResult:
     candidate = load_detector(job.candidate, store, RUNTIMES, job.threads)
     load_ms = (time.perf_counter() - started) * 1000
     found = [candidate.detect(each) for each in frames]
-    memory = limits.resident_mb() - before
+    memory = limits.resident_mb() - before + candidate.gpu_memory_mb
     active = load_detector(job.active, store, RUNTIMES, job.threads) if job.active else None
     others = [active.detect(each) for each in frames] if active else None
     limit = opened.manifest.budgets.latency_ratio

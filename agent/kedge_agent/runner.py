@@ -45,7 +45,7 @@ async def run(settings: RunnerSettings) -> int:
     import cv2
 
     cv2.setNumThreads(1)
-    store = BlobStore(settings.blobs)
+    store = BlobStore(settings.blobs, settings.sealer)
     slots = read_slots(settings.state_dir)
     begun = load_at_start(
         settings.state_dir, slots, store, RUNTIMES, settings.threads, settings.isolation

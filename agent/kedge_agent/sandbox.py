@@ -37,14 +37,24 @@ _PR_SET_NO_NEW_PRIVS, _PR_SET_DUMPABLE = 38, 4
 _SYSTEM = (
     "/usr", "/lib", "/lib64", "/sys", "/opt/nvidia",
     "/proc/self", "/proc/cpuinfo", "/proc/meminfo", "/proc/stat", "/proc/version", "/proc/sys",
+    # NVIDIA's driver and CUDA.
+    "/proc/driver/nvidia", "/proc/devices", "/proc/modules", "/etc/nv_tegra_release",
     "/etc/ld.so.cache", "/etc/ld.so.conf", "/etc/ld.so.conf.d", "/etc/localtime", "/etc/passwd",
     "/etc/nsswitch.conf",
 )  # fmt: skip
+#: Where the system's programs and their loader lie.
+_PROGRAMS = ("/usr", "/lib", "/lib64")
+#: Devices of GPUs, which belong to a group on Jetsons and under the DRM: that one stays.
+_GPU_DEVICES = ("nvhost-gpu", "nvmap", "nvidia0", "dri/renderD128")
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def enter(
-    readable: Sequence[Path], *, memory_mb: float = 0.0, cpu_seconds: float = 0.0
+    readable: Sequence[Path],
+    *,
+    memory_mb: float = 0.0,
+    cpu_seconds: float = 0.0,
+    executable: Sequence[Path] = (),
 ) -> tuple[str, ...]:
     """Gives up what a trial does not need. To be called before any other thread exists.
 
@@ -52,6 +62,8 @@ def enter(
         readable: Files and folders that it needs beside Python and the system's libraries.
         memory_mb: Memory it may use, MiB; 0 is no limit.
         cpu_seconds: Processor time it may use; 0 is no limit.
+        executable: Folders of the program that this process is about to become; the system's are
+            then executable too. Without any it becomes none.
 
     Returns:
         The walls that stand, of :data:`WALLS`.
@@ -70,10 +82,11 @@ def enter(
         "privileges": _libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0,
         "user": _change_user(libraries),
         "files": landlock.restrict(
-            [*libraries, *map(Path, _SYSTEM), *readable], [Path("/dev")]
+            [*libraries, *map(Path, _SYSTEM), *readable], [Path("/dev")],
+            [*map(Path, _PROGRAMS), *executable] if executable else [],
         ),
         # Last: what puts up the others is among what it denies.
-        "calls": seccomp.restrict(),
+        "calls": seccomp.restrict(execute=bool(executable)),
     }  # fmt: skip
     # Both are forgotten when the user changes.
     _libc.prctl(_PR_SET_DUMPABLE, 1, 0, 0, 0)
@@ -116,12 +129,21 @@ def _change_user(libraries: Sequence[Path]) -> bool:
         # Installed beneath somebody's home: as another user not even Python would start.
         return False
     try:
-        os.setgroups([])
+        os.setgroups(_gpu_groups())
         os.setresgid(user.pw_gid, user.pw_gid, user.pw_gid)
         os.setresuid(user.pw_uid, user.pw_uid, user.pw_uid)
     except OSError:
         return False
     return True
+
+
+def _gpu_groups(devices: Path = Path("/dev")) -> list[int]:
+    """Returns the groups besides root's that may use this board's GPUs."""
+    found = set()
+    for each in _GPU_DEVICES:
+        with suppress(OSError):
+            found.add((devices / each).stat().st_gid)
+    return sorted(found - {0})
 
 
 def _reads(uid: int, gid: int, paths: Sequence[Path]) -> bool:

@@ -12,7 +12,7 @@ import errno
 import platform
 import socket
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 
 _PR_SET_SECCOMP, _MODE_FILTER = 22, 2
@@ -66,6 +66,7 @@ class _Architecture:
     clone: int
 
 
+_EXECUTES = frozenset({"execve", "execveat"})
 _CLONE3 = 435
 #: From here on the numbers of x86-64 mean another calling convention (x32).
 _X32 = 0x40000000
@@ -79,10 +80,13 @@ class _Program(ctypes.Structure):
     _fields_ = (("length", ctypes.c_ushort), ("filter", ctypes.c_char_p))
 
 
-def restrict() -> bool:
+def restrict(*, execute: bool = False) -> bool:
     """Leaves the calling thread, and those it makes, no denied call and no socket but Unix ones.
 
     The process must have set ``no_new_privs``.
+
+    Args:
+        execute: It is about to become another program.
 
     Returns:
         Whether it holds: the kernel has to know filters, and this module the architecture.
@@ -90,17 +94,25 @@ def restrict() -> bool:
     architecture = _ARCHITECTURES.get(platform.machine())
     if architecture is None:
         return False
-    code = program(architecture)
+    code = program(architecture, _EXECUTES if execute else frozenset())
     wanted = _Program(len(code) // 8, code)
     return int(_libc.prctl(_PR_SET_SECCOMP, _MODE_FILTER, ctypes.byref(wanted), 0, 0)) == 0
 
 
-def program(architecture: _Architecture) -> bytes:
-    """Returns the filter in the kernel's form, eight bytes an instruction."""
-    return b"".join(struct.pack("=HBBI", *each) for each in _instructions(architecture))
+def program(architecture: _Architecture, spared: Set[str] = frozenset()) -> bytes:
+    """Returns the filter in the kernel's form, eight bytes an instruction.
+
+    Args:
+        architecture: Whose numbers.
+        spared: Calls that are not denied.
+    """
+    denied = [calls for name, calls in _DENIED.items() if name not in spared]
+    return b"".join(struct.pack("=HBBI", *each) for each in _instructions(architecture, denied))
 
 
-def _instructions(known: _Architecture) -> Iterator[tuple[int, int, int, int]]:
+def _instructions(
+    known: _Architecture, denied: Sequence[tuple[int | None, int | None]]
+) -> Iterator[tuple[int, int, int, int]]:
     """Yields (code, steps if so, steps if not, operand); steps skip what follows."""
     deny = (_RETURN, 0, 0, _DENY)
     yield (_LOAD, 0, 0, _ARCHITECTURE)
@@ -109,7 +121,7 @@ def _instructions(known: _Architecture) -> Iterator[tuple[int, int, int, int]]:
     yield (_LOAD, 0, 0, _NUMBER)
     yield (_AT_LEAST, 0, 1, _X32)
     yield deny
-    for numbers in _DENIED.values():
+    for numbers in denied:
         number = numbers[known.column]
         if number is not None:
             yield (_EQUAL, 0, 1, number)

@@ -17,7 +17,7 @@ from kedge_agent import metrics
 from kedge_agent.admission import Isolation
 from kedge_agent.metrics import MetricsSettings
 from kedge_agent.network.window import WindowSettings, zone_of
-from kedge_agent.patience import ProbationSettings, Seconds, ShadowSettings
+from kedge_agent.patience import BuildingSettings, ProbationSettings, Seconds, ShadowSettings
 from kedge_agent.specs import SinkSpec, SourceSpec, sinks_of, sources_of
 from kedge_shared import wire
 from kedge_shared.client import check_url
@@ -71,6 +71,7 @@ class AgentSettings:
         disk_reserve_mb: MiB of the disk that the agent leaves to others.
         maintenance: When this board may be worked on; ``None`` is always.
         bundles: What may be installed from a stick.
+        building: Of plans, on boards that build their own.
         preflight_seconds: After them a candidate hangs.
         preflight_rounds: Timing rounds of the preflight.
         shadow: Before the swap.
@@ -98,6 +99,7 @@ class AgentSettings:
     disk_reserve_mb: Annotated[float, Meta(ge=0)] = 64.0
     maintenance: WindowSettings | None = None
     bundles: BundleSettings = field(default_factory=BundleSettings)
+    building: BuildingSettings = field(default_factory=BuildingSettings)
     preflight_seconds: Seconds = 120.0
     preflight_rounds: Annotated[int, Meta(ge=4, le=10_000)] = 40
     shadow: ShadowSettings = field(default_factory=ShadowSettings)

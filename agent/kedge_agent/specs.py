@@ -133,6 +133,7 @@ class RunnerSettings:
         sinks: Where detections go.
         threads: Threads an engine may use.
         isolation: Where engines live; ``None`` is where their runtime wants them.
+        sealer: This board's public key, which seals what was built here.
     """
 
     state_dir: Path
@@ -142,6 +143,7 @@ class RunnerSettings:
     sinks: tuple[SinkSpec, ...] = ()
     threads: int = 1
     isolation: Isolation | None = None
+    sealer: dict[str, Any] | None = None
 
 
 _SOURCE_NEEDS: dict[SourceKind, str] = {

@@ -14,11 +14,12 @@ import msgspec
 from kedge_agent import limits
 from kedge_agent.admission import RESERVE_MB, Isolation
 from kedge_agent.blobs import BlobStore
+from kedge_agent.building.forms import loadable
 from kedge_agent.detector import Detector, load_detector, open_slot
 from kedge_agent.disk import write_whole
 from kedge_agent.local_protocol import STARTS_ENV, STARTS_FILE, Slot, Slots
 from kedge_agent.runtimes.base import Runtime
-from kedge_agent.runtimes.registry import takes_mb
+from kedge_agent.runtimes.registry import left_mb, takes_mb
 from kedge_shared.errors import KedgeError, StorageError
 
 #: Starts in probation without health in between after which the old engine is taken.
@@ -140,8 +141,9 @@ def fits(slot: Slot, store: BlobStore, runtimes: Mapping[str, Runtime]) -> bool:
     Raises:
         KedgeError: Its documents cannot be read.
     """
-    needed = takes_mb(open_slot(slot, store).manifest, runtimes) + RESERVE_MB
-    return needed <= limits.available_memory_mb()
+    wanted = loadable(open_slot(slot, store).manifest, slot.form, store)
+    free = min(limits.available_memory_mb(), left_mb(wanted, runtimes))
+    return takes_mb(wanted, runtimes) + RESERVE_MB <= free
 
 
 def _read_starts(state_dir: Path) -> Starts:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 import threading
 import time
 from collections import deque
@@ -11,6 +12,8 @@ from kedge_shared.histogram import Histogram, bucket
 from kedge_shared.protocol import CONFIDENCE_BINS, Window
 
 _RECENT = 600
+#: Frames that tell how the loop is at this moment.
+_NEWEST = 30
 
 
 class Telemetry:
@@ -70,6 +73,12 @@ class Telemetry:
         with self._lock:
             ordered = sorted(self._recent)
         return ordered[min(len(ordered) - 1, int(len(ordered) * 0.95))] if ordered else 0.0
+
+    def frame_ms(self) -> float:
+        """Returns the median time of the newest live frames, milliseconds, or 0."""
+        with self._lock:
+            newest = list(self._recent)[-_NEWEST:]
+        return statistics.median(newest) if newest else 0.0
 
     def recent_seen(self) -> tuple[int, int]:
         """Returns recent live frames, and on how many of them something was seen."""

@@ -19,6 +19,7 @@ import msgspec
 
 from kedge_agent import fetching
 from kedge_agent.board import Board
+from kedge_agent.building.step import Building
 from kedge_agent.decisions import Ruling, harm, judge_preflight, unfinished
 from kedge_agent.errors import RunnerGone
 from kedge_agent.evidence.verdicts import Served, judge_probation, judge_shadow
@@ -195,6 +196,10 @@ class Update:
     async def _preflight(self) -> Ruling:
         board, slot = self._board, self._slot()
         manifest, policy = self._documents(slot)
+        built = await Building(board).built(slot, manifest)
+        if built != slot:
+            slot = built
+            board.remember(slot=slot)
         job = PreflightJob(
             blobs=str(board.store.root),
             candidate=slot,
@@ -202,6 +207,7 @@ class Update:
             threads=board.settings.threads,
             rounds=board.settings.preflight_rounds,
             race_seconds=board.settings.preflight_seconds * _RACE_SHARE,
+            sealer=dict(board.store.sealer) if board.store.sealer else None,
         )
         result = await run_preflight(job, board.settings.preflight_seconds)
         return judge_preflight(result, manifest, policy)

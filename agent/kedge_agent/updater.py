@@ -90,6 +90,7 @@ class Updater:
         self._orders = Orders(self._board, self._drive)
         self._desk = Desk(self._orders.declines)
         self._resume()
+        self._tell_facts()
         self._show_metrics()
         await self._listen()
         while not self._may_change_key():
@@ -167,6 +168,13 @@ class Updater:
         try:
             server = await self._desk.serve(self._settings.state_dir / SOCKET)
             self._open.callback(server.close)
+        except StorageError as error:
+            self._board.log(str(error))
+
+    def _tell_facts(self) -> None:
+        """Tells the server what the board is, where that has changed since it was told."""
+        try:
+            self._journal.tell_facts(self._board.facts, self._board.reporter.about(self.state))
         except StorageError as error:
             self._board.log(str(error))
 

@@ -26,7 +26,7 @@ from kedge_builder.progress import Progress
 from kedge_builder.recipe import BuildOptions
 from kedge_builder.report import output
 from kedge_builder.workshop import Workshop
-from kedge_shared.client import Client, read_token
+from kedge_shared.client import Client
 from kedge_shared.errors import InputError
 from kedge_shared.signing import load_private_key
 
@@ -76,7 +76,7 @@ def run(options: BuildOptions, progress: Progress) -> list[BuildResult]:
 def _bench(options: BuildOptions, closing: ExitStack) -> Bench | None:
     if options.bench_server is None or options.bench_key is None:
         return None
-    client = closing.enter_context(Client(options.bench_server, read_token(options.token_file)))
+    client = closing.enter_context(Client.open(options.bench_server, options.token_file))
     return Bench(client, load_private_key(options.bench_key), options.bench_wait_seconds)
 
 

@@ -14,6 +14,7 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
+from starlette.types import Lifespan
 
 from kedge_server import scheduler
 from kedge_server.accounts.service import first_admin
@@ -21,6 +22,8 @@ from kedge_server.answers import DATABASE_ERRORS, problem_of
 from kedge_server.artifacts.bucket import BucketStore
 from kedge_server.artifacts.slots import Slots
 from kedge_server.artifacts.store import ArtifactStore, Store
+from kedge_server.console.app import add_console
+from kedge_server.console.route import error_page, wants_page
 from kedge_server.context import Context
 from kedge_server.database import connect, transaction, upgrade
 from kedge_server.devices import intake, polling
@@ -128,7 +131,22 @@ def create_app(context: Context) -> TrafficLayer:
         reports.close()
         context.engine.dispose()
 
-    problem = {"model": Problem}
+    app = routed(life)
+    app.state.context = context
+    app.state.metrics, app.state.feed = Metrics(context), Feed(context)
+    settings = context.settings
+    rate = Rate(settings.refusals_at_once, 60 / settings.refusals_per_minute)
+    app.add_middleware(RefusalLimit, throttle=context.throttle, rate=rate)
+    app.add_middleware(SecurityHeaders)
+    _add_errors(app)
+    # Before FastAPI's own middleware too: it costs as much as the answer to a poll.
+    door = Door(app, {("GET", polling.PATH): polls.answer, ("POST", intake.PATH): reports.answer})
+    # Outermost: what any other layer answers is counted too.
+    return TrafficLayer(door, app.state.metrics.traffic)
+
+
+def routed(life: Lifespan[FastAPI] | None = None) -> FastAPI:
+    """Returns every route there is, with nothing behind it: what the API's description is of."""
     app = FastAPI(
         title="Kedge",
         version=__version__,
@@ -136,16 +154,10 @@ def create_app(context: Context) -> TrafficLayer:
         lifespan=life,
         docs_url=None,
         redoc_url=None,
-        responses=dict.fromkeys((400, 401, 403, 404, 409, 422), problem),
+        responses={status: {"model": Problem} for status in (400, 401, 403, 404, 409, 422)},
     )
-    app.state.context = context
-    app.state.metrics, app.state.feed = Metrics(context), Feed(context)
     _add_routes(app)
-    _add_errors(app)
-    # Before FastAPI's own middleware too: it costs as much as the answer to a poll.
-    door = Door(app, {("GET", polling.PATH): polls.answer, ("POST", intake.PATH): reports.answer})
-    # Outermost: what any other layer answers is counted too.
-    return TrafficLayer(door, app.state.metrics.traffic)
+    return app
 
 
 def _add_routes(app: FastAPI) -> None:
@@ -157,6 +169,7 @@ def _add_routes(app: FastAPI) -> None:
     from kedge_server.devices import admission_routes, key_routes
     from kedge_server.devices import routes as device_routes
     from kedge_server.events import routes as event_routes
+    from kedge_server.fleet import routes as fleet_routes
     from kedge_server.metrics import routes as metrics_routes
     from kedge_server.releases import routes as release_routes
     from kedge_server.repository import routes as repository_routes
@@ -165,7 +178,7 @@ def _add_routes(app: FastAPI) -> None:
     from kedge_server.webhooks import routes as webhook_routes
 
     for each in (account_routes, admission_routes, artifact_routes, attestation_routes,
-                 audit_routes, bench_routes, device_routes, event_routes, key_routes,
+                 audit_routes, bench_routes, device_routes, event_routes, fleet_routes, key_routes,
                  metrics_routes, release_routes, repository_routes, rollout_routes,
                  telemetry_routes, webhook_routes):  # fmt: skip
         app.include_router(each.router)
@@ -178,10 +191,7 @@ def _add_routes(app: FastAPI) -> None:
         return {**status, "version": __version__}
 
     add_docs(app)
-    settings = app.state.context.settings
-    rate = Rate(settings.refusals_at_once, 60 / settings.refusals_per_minute)
-    app.add_middleware(RefusalLimit, throttle=app.state.context.throttle, rate=rate)
-    app.add_middleware(SecurityHeaders)
+    add_console(app)
 
 
 def _add_errors(app: FastAPI) -> None:
@@ -212,7 +222,9 @@ def _add_errors(app: FastAPI) -> None:
         return problem
 
     @app.exception_handler(HTTPException)
-    def other(_: Request, error: HTTPException) -> Response:
+    def other(request: Request, error: HTTPException) -> Response:
+        if wants_page(request):
+            return error_page(request, error)
         return _answer(error.status_code, str(error.detail), "")
 
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable, Mapping, Sequence
 
+import anyio
 import httpx
 
 from kedge_server.egress import Endpoint, Network, choose, parse
 from kedge_shared.errors import InputError, ServiceError
 
 _TIMEOUT = httpx.Timeout(10.0, connect=5.0)
+_IN_ALL_SECONDS = 30.0
 
 Lookup = Callable[[str, int], Sequence[str]]
 
@@ -35,7 +37,7 @@ def post(
     allowed: Sequence[Network] = (),
     *,
     find: Lookup = lookup,
-    transport: httpx.BaseTransport | None = None,
+    transport: httpx.AsyncBaseTransport | None = None,
 ) -> int:
     """Posts to a URL that somebody named; returns the status of the answer.
 
@@ -59,17 +61,25 @@ def post(
     address = choose(endpoint, find(endpoint.host, endpoint.port), allowed)
     host = f"[{address}]" if address.version == 6 else str(address)
     pinned = f"{endpoint.scheme}://{host}:{endpoint.port}{endpoint.target}"
+
+    async def send() -> int:
+        # One that sends a byte now and then holds no timeout of httpx's, and would keep a thread.
+        with anyio.fail_after(_IN_ALL_SECONDS):
+            async with (
+                httpx.AsyncClient(
+                    timeout=_TIMEOUT, trust_env=False, transport=transport
+                ) as client,
+                client.stream(
+                    "POST", pinned, content=body, headers={**headers, "Host": _host(endpoint)},
+                    extensions={"sni_hostname": endpoint.host}, follow_redirects=False,
+                ) as answer,
+            ):  # fmt: skip
+                # The body is not read: nobody asked for more, and it may have no end.
+                return answer.status_code
+
     try:
-        with (
-            httpx.Client(timeout=_TIMEOUT, trust_env=False, transport=transport) as client,
-            client.stream(
-                "POST", pinned, content=body, headers={**headers, "Host": _host(endpoint)},
-                extensions={"sni_hostname": endpoint.host}, follow_redirects=False,
-            ) as answer,
-        ):  # fmt: skip
-            # The body is not read: nobody asked for more, and it may have no end.
-            return answer.status_code
-    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        return anyio.run(send)
+    except (httpx.HTTPError, httpx.InvalidURL, TimeoutError) as error:
         raise ServiceError(f"{endpoint.host} does not answer ({type(error).__name__})") from None
     except ValueError:
         raise InputError("a header holds what no header may") from None

@@ -8,6 +8,7 @@ from kedge_server.accounts.tables import ApiTokenRow, LoginSessionRow, UserRow
 from kedge_server.attestations.tables import AttestationRow
 from kedge_server.audit.tables import AuditRow
 from kedge_server.bench.tables import BenchJobRow
+from kedge_server.console.devices.tables import SavedFilterRow
 from kedge_server.devices.tables import (
     AnnouncedKeyRow,
     AssignmentRow,
@@ -40,4 +41,5 @@ TABLES = (AnnouncedKeyRow, ApiTokenRow, ApprovalRow, AssignmentRow, AttestationR
           BenchJobRow, BuildRow, ChangeRow, DeadKeyRow, DecisionRow, DeliveryRow, DeploymentRow,
           DeviceRow, DeviceRunRow, DownloadRow, EnrolmentTokenRow, EventRow, LeaseRow, LedgerRow,
           LoginSessionRow, MetadataRow, PendingDeviceRow, ReleaseRow, ReportRow, RolloutRow,
+          SavedFilterRow,
           StageRow, TelemetryRow, UsedNonceRow, UserRow, WebhookRow, WindowRow)  # fmt: skip

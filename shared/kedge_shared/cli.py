@@ -16,15 +16,19 @@ from kedge_shared.errors import KedgeError
 EXTRA_OF = {
     "agent": "agent",
     "audit": "operator",
+    "bench": "operator",
     "bench-worker": "agent",
     "build": "builder",
+    "config": "operator",
     "device": "operator",
     "events": "operator",
     "device-class": "agent",
     "explain": "builder",
+    "fleet": "operator",
     "inspect": "builder",
     "keys": "builder",
     "login": "operator",
+    "logout": "operator",
     "prune": "builder",
     "publish": "builder",
     "release": "operator",
@@ -33,6 +37,7 @@ EXTRA_OF = {
     "token": "operator",
     "user": "operator",
     "webhook": "operator",
+    "whoami": "operator",
 }
 
 

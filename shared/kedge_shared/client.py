@@ -2,54 +2,28 @@
 
 from __future__ import annotations
 
-import os
+import ssl
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
 import httpx
 
 from kedge_shared import api, bench, wire
 from kedge_shared.errors import InputError, KedgeError, ServiceError, StorageError
+from kedge_shared.fleet import PAGE_MOST
+from kedge_shared.servers import Target, resolve
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 T = TypeVar("T")
 
-TOKEN_ENV = "KEDGE_TOKEN"  # noqa: S105 - the name of a variable
-TOKEN_FILE_ENV = "KEDGE_TOKEN_FILE"  # noqa: S105
-SERVER_ENV = "KEDGE_SERVER"
-DEFAULT_SERVER = "http://127.0.0.1:8470"
-
 _CHUNK_BYTES = 1024 * 1024
-_TOKEN_LIMIT_BYTES = 4096
 #: Connection, then silence between two chunks, seconds.
 _TIMEOUT = httpx.Timeout(60.0, connect=10.0)
-
-
-def read_token(token_file: Path | None = None) -> str:
-    """Finds the operator token: file, ``KEDGE_TOKEN_FILE`` or ``KEDGE_TOKEN``; never an argument.
-
-    Raises:
-        InputError: There is none, or the file cannot be read.
-    """
-    from_env = os.environ.get(TOKEN_FILE_ENV)
-    path = token_file or (Path(from_env) if from_env else None)
-    if path:
-        data = wire.read_limited(path, "operator token", _TOKEN_LIMIT_BYTES)
-        token = data.decode(errors="replace").strip()
-    else:
-        token = os.environ.get(TOKEN_ENV, "").strip()
-    if not token:
-        raise InputError(
-            "no operator token",
-            f"set {TOKEN_FILE_ENV} to the file the server wrote, or {TOKEN_ENV}",
-        )
-    if not all("!" <= each <= "~" for each in token):
-        raise InputError(
-            f"{path or TOKEN_ENV} holds no operator token", "it is one line of letters and digits"
-        )
-    return token
 
 
 def check_url(url: str) -> str:
@@ -77,20 +51,50 @@ class Client:
         server: Its address.
         token: Operator token.
         transport: Instead of the network, in tests.
+        ca_file: Authorities (PEM) that vouch for the server, instead of the public ones.
+
+    Raises:
+        InputError: The address is none, or ``ca_file`` cannot be read.
     """
 
     def __init__(
-        self, server: str, token: str, transport: httpx.BaseTransport | None = None
+        self,
+        server: str,
+        token: str,
+        transport: httpx.BaseTransport | None = None,
+        *,
+        ca_file: Path | None = None,
     ) -> None:
         self.server = check_url(server)
         self.http = httpx.Client(
             base_url=self.server,
-            headers={"Authorization": f"Bearer {token}"},
+            headers={"Authorization": f"Bearer {token}"} if token else {},
             timeout=_TIMEOUT,
             transport=transport,
+            verify=True if ca_file is None else _vouched(ca_file),
         )
 
-    def __enter__(self) -> Client:
+    @classmethod
+    def open(cls, server: str = "", token_file: Path | None = None) -> Self:
+        """Opens a client as the command line does: by argument, environment and configuration.
+
+        Args:
+            server: Address, or a name in the configuration; empty goes by ``KEDGE_SERVER`` and the
+                configuration's default.
+            token_file: With the operator token, else ``KEDGE_TOKEN_FILE``, ``KEDGE_TOKEN`` or the
+                configuration's.
+
+        Raises:
+            InputError: There is no such server, or no token.
+        """
+        return cls.of(resolve(server, token_file))
+
+    @classmethod
+    def of(cls, target: Target) -> Self:
+        """Opens a client to what :func:`kedge_shared.servers.resolve` found."""
+        return cls(target.address, target.token, ca_file=target.ca_file)
+
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -110,8 +114,23 @@ class Client:
         return self._get(f"/api/v1/releases/{model}/{release}", api.ReleaseInfo)
 
     def devices(self, filters: Mapping[str, str] | None = None) -> list[api.DeviceInfo]:
-        """Returns the devices that match ``filters`` (``device_class``, ``tag``)."""
-        return self._get("/api/v1/devices", list[api.DeviceInfo], params=filters)
+        """Returns the devices that match ``filters``, as :meth:`each_device` yields them."""
+        return list(self.each_device(filters))
+
+    def each_device(self, filters: Mapping[str, str] | None = None) -> Iterator[api.DeviceInfo]:
+        """Yields devices by name, page by page, however many there are.
+
+        Args:
+            filters: ``device_class``, ``tag`` (``KEY:VALUE``), ``selector`` (RSQL).
+        """
+        after = ""
+        while True:
+            params = {**(filters or {}), "after": after, "most": PAGE_MOST}
+            page = self._get("/api/v1/devices", list[api.DeviceInfo], params=params)
+            yield from page
+            if len(page) < PAGE_MOST:
+                return
+            after = page[-1].id
 
     def device(self, device: str) -> api.DeviceInfo:
         """Returns one device."""
@@ -236,7 +255,7 @@ class Client:
         """Lets nobody begin a bench job any more."""
         return self._post(f"/api/v1/bench/jobs/{job}/withdraw", None, bench.BenchJobInfo)
 
-    def _get(self, path: str, kind: type[T], params: Mapping[str, str] | None = None) -> T:
+    def _get(self, path: str, kind: type[T], params: Mapping[str, Any] | None = None) -> T:
         answer = self._send("GET", path, params=dict(params or {}))
         return wire.decode(answer.content, kind, "server's answer")
 
@@ -253,7 +272,7 @@ class Client:
         *,
         content: bytes | Iterator[bytes] | None = None,
         headers: dict[str, str] | None = None,
-        params: dict[str, str] | None = None,
+        params: dict[str, Any] | None = None,
     ) -> httpx.Response:
         try:
             answer = self.http.request(
@@ -269,12 +288,23 @@ class Client:
         raise refusal(self.server, answer)
 
 
+def _vouched(ca_file: Path) -> ssl.SSLContext:
+    try:
+        return ssl.create_default_context(cafile=str(ca_file))
+    except OSError as error:
+        # ssl's errors are OSErrors with a sentence about OpenSSL's source.
+        said = "it holds no certificates" if isinstance(error, ssl.SSLError) else error.strerror
+        raise InputError(f"ca_file {ca_file} cannot be read: {said}", "name a PEM file") from None
+
+
 def refusal(server: str, answer: httpx.Response) -> KedgeError:
     """Turns an error answer into the error that a person reads."""
     status = answer.status_code
     if status == httpx.codes.UNAUTHORIZED:
         return ServiceError(
-            f"server {server} does not take this token", "check KEDGE_TOKEN_FILE", status=status
+            f"server {server} does not take this token",
+            "`kedge login NAME` makes a fresh one; KEDGE_TOKEN_FILE and KEDGE_TOKEN go before it",
+            status=status,
         )
     try:
         problem = wire.decode(answer.content, api.Problem, "error answer")

@@ -24,11 +24,14 @@ HEADER_ID = "webhook-id"
 HEADER_TIMESTAMP = "webhook-timestamp"
 HEADER_SIGNATURE = "webhook-signature"
 SECRET_PREFIX = "whsec_"  # noqa: S105 - how a secret begins
+#: Of an event that tells of nothing; it is sent to one webhook, to see whether it arrives.
+TEST_KIND = "webhook.test"
 #: Older or younger messages are taken for replayed ones.
 TOLERANCE_SECONDS = 300
 
 #: A kind, ``*``, or all kinds of a thing (``rollout.*``).
-KindPattern = Annotated[str, Meta(pattern=r"^(\*|[a-z]+\.(\*|[a-z_]+))$")]
+KIND_PATTERN = r"^(\*|[a-z]+\.(\*|[a-z_]+))\Z"
+KindPattern = Annotated[str, Meta(pattern=KIND_PATTERN)]
 DeliveryState = Literal["pending", "delivered", "given_up", "dropped"]
 
 _DIGITS = re.compile(r"[0-9]{1,12}")

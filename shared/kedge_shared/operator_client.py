@@ -1,8 +1,9 @@
-"""What operators ask a server beside releases and rollouts: accounts, admission, the audit log."""
+"""The whole operator API as one class: for the command line, and for programs of one's own."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Literal
 
 import httpx
 
@@ -20,20 +21,23 @@ from kedge_shared.accounts import (
     Whoami,
 )
 from kedge_shared.admission import AnnouncedKey, AnnouncedKeys, PendingDevice
-from kedge_shared.api import DeviceInfo
+from kedge_shared.api import BuildInfo, DeviceInfo
+from kedge_shared.attestation import AttestationInfo, fetch_attestations
 from kedge_shared.audit import AuditEntry
-from kedge_shared.client import Client
+from kedge_shared.bench import BenchJobInfo
 from kedge_shared.errors import InputError, ServiceError
+from kedge_shared.event_client import EventClient
+from kedge_shared.fleet import FleetInfo, TagsChange, TagsChanged
+from kedge_shared.ids import sha256_hex
+from kedge_shared.manifest import MANIFEST_LIMIT_BYTES, Manifest, read_manifest
 from kedge_shared.protocol import Enrolled
+from kedge_shared.telemetry import TelemetryInfo
 
 _PAGE = 1000
 
 
-class OperatorClient(Client):
+class OperatorClient(EventClient):
     """Talks to one server with an operator's token, or with a session after :meth:`log_in`."""
-
-    def __enter__(self) -> OperatorClient:
-        return self
 
     def whoami(self) -> Whoami:
         """Returns who asks, and what may be done."""
@@ -58,6 +62,62 @@ class OperatorClient(Client):
     def log_out(self) -> None:
         """Ends the session."""
         self._send("DELETE", "/api/v1/session")
+
+    def fleet(self) -> FleetInfo:
+        """Returns how the fleet is: boards by class, phase and release, rollouts, expiries."""
+        return self._get("/api/v1/fleet", FleetInfo)
+
+    def telemetry(
+        self,
+        level: Literal["hour", "day"] = "hour",
+        *,
+        device_class: str = "",
+        release: str = "",
+        since: float | None = None,
+        until: float | None = None,
+    ) -> list[TelemetryInfo]:
+        """Returns what boards measured, by device class and release, oldest first.
+
+        Args:
+            level: Sums by the hour or by the day.
+            device_class: Only of this class.
+            release: Only of this release.
+            since: Unix seconds; default: 48 hours or days ago.
+            until: Unix seconds; default: now.
+        """
+        asked = {"level": level, "device_class": device_class, "release": release,
+                 "since": since, "until": until}  # fmt: skip
+        params = {key: value for key, value in asked.items() if value not in {"", None}}
+        return self._get("/api/v1/telemetry", list[TelemetryInfo], params)
+
+    def tag_devices(self, change: TagsChange) -> TagsChanged:
+        """Changes boards' tags: of all that are named, or of none."""
+        return self._post("/api/v1/device-tags", change, TagsChanged)
+
+    def attestations(self, device: str, most: int = 20) -> list[AttestationInfo]:
+        """Returns what a board signed that it runs, newest first; nothing is checked here.
+
+        :func:`kedge_shared.attestation.open_running` checks one.
+        """
+        return fetch_attestations(self, device, most)
+
+    def bench_jobs(self, most: int = 50) -> list[BenchJobInfo]:
+        """Returns the newest bench jobs."""
+        return self._get("/api/v1/bench/jobs", list[BenchJobInfo], {"most": most})
+
+    def manifest(self, build: BuildInfo) -> Manifest:
+        """Returns a build's manifest.
+
+        Its bytes are checked against the hash that the server lists, which says nothing of who
+        signed it: boards check that, and `kedge explain`.
+
+        Raises:
+            ServiceError: The server sends other bytes than it lists.
+        """
+        data = self.read(f"/api/v1/artifacts/{build.manifest_sha256}", MANIFEST_LIMIT_BYTES)
+        if sha256_hex(data) != build.manifest_sha256:
+            raise ServiceError(f"the server sends other bytes than it lists: {build.manifest_path}")
+        return read_manifest(data)
 
     def users(self) -> list[UserInfo]:
         """Returns every user."""

@@ -8,7 +8,12 @@ from typing import Annotated
 import typer
 
 Server = Annotated[
-    str, typer.Option("--server", envvar="KEDGE_SERVER", help="Address of the server.")
+    str,
+    typer.Option(
+        "--server",
+        envvar="KEDGE_SERVER",
+        help="Address of the server, or its name (`kedge config list`).",
+    ),
 ]
 TokenFile = Annotated[
     Path | None,

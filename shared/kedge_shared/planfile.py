@@ -7,6 +7,7 @@ TensorRT's header (``ftrt``) nothing is read but that it is one: no plan was at 
 
 from __future__ import annotations
 
+import json
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -39,8 +40,29 @@ class PlanHeader:
     sm: tuple[int, ...] = ()
 
 
+#: Ultralytics writes its metadata in front of a plan, which is never so long.
+_METADATA_LIMIT_BYTES = 1024 * 1024
+
+
+def begins_at(data: bytes | memoryview) -> int:
+    """Returns where the plan begins: behind the JSON that Ultralytics writes in front of it.
+
+    To be asked of verified bytes alone.
+    """
+    if bytes(data[:4]) in _MAGIC or len(data) < 4:
+        return 0
+    length = int.from_bytes(data[:4], "little")
+    if not 2 <= length <= min(_METADATA_LIMIT_BYTES, len(data) - 8):
+        return 0
+    try:
+        told = json.loads(bytes(data[4 : 4 + length]))
+    except ValueError:
+        return 0
+    return 4 + length if isinstance(told, dict) else 0
+
+
 def read_header(data: bytes | memoryview) -> PlanHeader:
-    """Reads a plan's header.
+    """Reads a plan's header, from where the plan begins.
 
     Raises:
         InputError: It is no plan, or cut off.
@@ -68,7 +90,8 @@ def check_plan(data: bytes | memoryview, plan: Plan) -> None:
         InputError: It is no plan, cut off, for another runtime, release or SM, or carries code for
             the processor: a plugin's library, or TensorRT's own runtime.
     """
-    header = read_header(data)
+    check_bytes(data)
+    header = read_header(data[begins_at(data) :])
     if header.runtime != plan.runtime:
         raise InputError(f"the plan is for {header.runtime}, its manifest says {plan.runtime}")
     if header.version and not same_release(header.version, plan.version):
@@ -77,6 +100,16 @@ def check_plan(data: bytes | memoryview, plan: Plan) -> None:
         )
     if header.sm and not set(plan.sm) <= set(header.sm):
         raise InputError(f"the plan is for SM {_listed(header.sm)}, not {_listed(plan.sm)}")
+
+
+def check_bytes(data: bytes | memoryview) -> None:
+    """Checks what needs no manifest, before a plan is deserialized.
+
+    Raises:
+        InputError: It is no plan, cut off, or carries code for the processor: a plugin's library,
+            or TensorRT's own runtime.
+    """
+    read_header(data[begins_at(data) :])
     if any(machine != _EM_CUDA for machine in _machines(bytes(data))):
         raise InputError(
             "the plan carries code for the processor: a plugin, or a runtime of its own"

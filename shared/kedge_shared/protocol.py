@@ -310,6 +310,7 @@ class Report:
         lost: Reports that this board's spool has dropped unsent, ever.
         attestation: What the board runs after a confirmation or rollback: DSSE envelope
             (kedge_shared.attestation). In the board's journal it is the statement, not signed yet.
+        facts: What the board is, where that has changed: an update of its system, another agent.
     """
 
     device: Name
@@ -325,3 +326,4 @@ class Report:
     window: Window | None = None
     lost: Count = 0
     attestation: dict[str, Any] | None = None
+    facts: DeviceFacts | None = None

@@ -1,4 +1,4 @@
-"""``kedge bench``: builds beside each other on one board."""
+"""``kedge bench-here``: builds beside each other on one board."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from kedge_agent.bench import board
-from kedge_agent.bench.board_cli import bench
+from kedge_agent.bench.board_cli import bench_here
 from kedge_shared import wire
 from kedge_shared.device_classes import RuntimeRange
 from kedge_shared.errors import InputError
@@ -73,7 +73,7 @@ def test_builds_are_measured_and_what_is_not_here_is_told(
     assert {Path(name).name: why for name, why in found.skipped.items()}.keys() == {"npu", "old"}
     assert "runtime rknn is not on this board" in found.skipped[str(folders[2])]
     assert "is outside >=1,<1.1" in found.skipped[str(folders[3])]
-    bench(builds=folders[:1], frames=None, threads=1, seconds=1, as_json=True)
+    bench_here(builds=folders[:1], frames=None, threads=1, seconds=1, as_json=True)
     told = json.loads(capsys.readouterr().out)
     assert told["verdict"].endswith("ort is the only build that runs here")
     assert told["standings"][0]["p50_ms"] > 0

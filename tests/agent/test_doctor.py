@@ -179,8 +179,20 @@ def test_the_walls_are_tried_in_a_child(tmp_path: Path) -> None:
     assert "privileges" in told.said
 
 
-def test_a_class_that_this_agent_cannot_serve(healthy: AgentSettings, tmp_path: Path) -> None:
+def test_a_class_that_this_agent_cannot_serve(
+    healthy: AgentSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delitem(doctor.RUNTIMES, "tensorrt")  # type: ignore[arg-type]
     finding = found(replace(healthy, device_class="jetson-orin-nx"), tmp_path)["runtime"]
     assert finding.state == "bad"
     assert finding.said == "this agent has no runtime for tensorrt, which jetson-orin-nx runs"
     assert "pip install" not in finding.mend, "no extra brings one"
+
+
+def test_a_jetson_without_tensorrts_bindings_is_told_where_they_are(
+    healthy: AgentSettings, tmp_path: Path
+) -> None:
+    finding = found(replace(healthy, device_class="jetson-orin-nx"), tmp_path)["runtime"]
+    assert finding.state == "bad"
+    assert "python3-libnvinfer" in finding.mend
+    assert "KEDGE_TENSORRT_PYTHON" in finding.mend

@@ -22,6 +22,7 @@ from kedge_agent.errors import EngineError, EngineGone, EngineLate
 from kedge_agent.frames import Captured, LatestFrames
 from kedge_agent.hosting import host, wire
 from kedge_agent.hosting.host import HostedEngine
+from kedge_agent.hosting.process import Host
 from kedge_agent.hosting.wire import Message, WireError
 from kedge_agent.hotswap import HotEngine
 from kedge_agent.pipeline import Loop
@@ -43,7 +44,8 @@ BATCH = np.random.default_rng(0).random((1, 3, SIZE, SIZE), dtype=np.float32)
 
 def bad(how: str, at: int, memory_mb: float = 0.0) -> HostedEngine:
     command = (sys.executable, "-m", "tests.sim.bad_host", how, str(at))
-    return HostedEngine("onnxruntime", {}, GIVEN, threads=1, memory_mb=memory_mb, command=command)
+    host = Host(command)
+    return HostedEngine("onnxruntime", {}, GIVEN, threads=1, memory_mb=memory_mb, host=host)
 
 
 class Served:
@@ -80,7 +82,7 @@ def hosted() -> Iterator[Callable[..., Served]]:
         assert each.engine._process.poll() is not None, "no process is left behind"
 
 
-@pytest.mark.parametrize("name", sorted(RUNTIMES))
+@pytest.mark.parametrize("name", ["onnxruntime", "openvino"])
 def test_it_answers_as_the_same_engine_does_in_the_process(tmp_path: Path, name: str) -> None:
     store = BlobStore(tmp_path)
     blobs: Any = {"engine": store.open_verified(put(store, tiny_onnx()))}
@@ -266,12 +268,12 @@ def test_a_detector_is_punctual_only_where_its_engine_is() -> None:
 def test_the_words_of_the_wire_are_these() -> None:
     said = wire.pack(Message(wire.INFER, 7, wire.pack_shape((1, 3))))
     assert said == (
-        b"KDGE\x01\x00\x03\x00\x07\0\0\0\0\0\0\0\x02\0\0\0\x01\0\0\0\0\0\0\0\x03\0\0\0\0\0\0\0"
+        b"KDGE\x02\x00\x03\x00\x07\0\0\0\0\0\0\0\x02\0\0\0\x01\0\0\0\0\0\0\0\x03\0\0\0\0\0\0\0"
     )
     assert wire.unpack(said) == Message(3, 7, said[16:])
     assert wire.unpack_shape(said[16:], 12) == (1, 3)
     assert wire.unpack_failure(wire.pack_failure(wire.MEMORY, "why")) == (2, "why")
-    for wrong in (b"", b"KDGE", b"KDGF" + said[4:], b"KDGE\x02\x00" + said[6:]):
+    for wrong in (b"", b"KDGE", b"KDGF" + said[4:], b"KDGE\x01\x00" + said[6:]):
         with pytest.raises(WireError):
             wire.unpack(wrong)
     for body, limit in ((said[16:], 11), (said[16:-1], 99), (struct.pack("<I", 9), 99), (b"", 99)):

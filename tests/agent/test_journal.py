@@ -19,6 +19,7 @@ from kedge_agent.state import Deployment, State, read_state
 from kedge_shared.errors import StorageError
 from kedge_shared.phases import Phase
 from kedge_shared.protocol import ManifestRef, Report, Verdict, Window
+from tests.shared import samples
 
 REF = ManifestRef(path="models/m/1/c/manifest.json", sha256="a" * 64, length=10)
 
@@ -202,3 +203,15 @@ def test_status_reads_while_the_updater_writes(tmp_path: Path) -> None:
     with pytest.raises(sqlite3.ProgrammingError):
         journal.close()
         journal._db.execute("SELECT 1")
+
+
+def test_what_a_board_is_is_told_once_until_it_changes(tmp_path: Path) -> None:
+    facts = samples.facts()
+    for told in (facts, facts, replace(facts, agent="2.0"), replace(facts, agent="2.0"), facts):
+        journal = Journal(tmp_path)
+        journal.tell_facts(told, report(1))
+        journal.close()
+    journal = Journal(tmp_path)
+    waiting = [each.facts for _, each in journal.waiting(10)]
+    assert waiting == [facts, replace(facts, agent="2.0"), facts]
+    journal.close()

@@ -338,7 +338,10 @@ def test_classes_the_builder_cannot_build_for_are_refused_in_one_line() -> None:
 
 # -- the classic API, in the real bindings --------------------------------------------------------
 
-WHEELS = os.environ.get("KEDGE_TENSORRT_WHEELS", "")
+#: Where scripts/setup.sh puts the bindings of classic TensorRT, or another folder of such wheels.
+WHEELS = Path(os.environ.get("KEDGE_TENSORRT_WHEELS", Path(sys.prefix) / "tensorrt-bindings"))
+#: What speaks to TensorRT on a board; there it runs on Pythons that have no agent.
+_ON_BOARD = Path(__file__).parents[2] / "agent/kedge_agent/gpu"
 _NOTHING = """
 void *createInferBuilder_INTERNAL(void *l, int v) { return 0; }
 void *createInferRefitter_INTERNAL(void *e, void *l, int v) { return 0; }
@@ -352,10 +355,12 @@ int initLibNvInferPlugins(void *l, const char *n) { return 0; }
 """
 
 
-@pytest.mark.skipif(not WHEELS, reason="KEDGE_TENSORRT_WHEELS names no folder of bindings wheels")
+@pytest.mark.skipif(
+    not any(WHEELS.glob("*.whl")), reason="scripts/setup.sh found no bindings of TensorRT"
+)
 @pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler")
-def test_the_classic_api_has_what_the_adapter_asks_for(tmp_path: Path) -> None:
-    wheels = sorted(Path(WHEELS).glob("tensorrt_cu*_bindings-*.whl"))
+def test_the_classic_api_has_what_is_asked_of_it(tmp_path: Path) -> None:
+    wheels = sorted(WHEELS.glob("tensorrt_cu*_bindings-*.whl"))
     assert wheels
     (tmp_path / "nothing.c").write_text(_NOTHING)
     for wheel in wheels:
@@ -370,7 +375,8 @@ def test_the_classic_api_has_what_the_adapter_asks_for(tmp_path: Path) -> None:
             subprocess.run(["cc", "-shared", "-fPIC", "-o", folder / name, tmp_path / "nothing.c",
                             f"-Wl,-soname,{name}"], check=True)  # fmt: skip
         looked = subprocess.run(
-            [sys.executable, tensorrt_api.__file__, folder / "tensorrt.so", tensorrt.__file__],
+            [sys.executable, tensorrt_api.__file__, folder / "tensorrt.so", major,
+             tensorrt.__file__, _ON_BOARD / "engine_host.py", _ON_BOARD / "plan_maker.py"],
             env={**os.environ, "LD_LIBRARY_PATH": str(folder)},
             capture_output=True, text=True, check=False,
         )  # fmt: skip

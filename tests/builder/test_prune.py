@@ -122,12 +122,14 @@ class Workshop:
     def __init__(self, *losses: float, die_at: int = 0) -> None:
         self.losses, self.die_at = losses, die_at
         self.trainings = self.scores = 0
+        self.rates: list[float] = []
 
     def train(self, trained: Trained, *rest: Any, **_: Any) -> Path:
         self.trainings += 1
         if self.trainings == self.die_at:
             raise KeyboardInterrupt
         out: Path = rest[2]
+        self.rates.append(rest[1].lr)
         checkpoint.save(trained.model, out, size=SIZE)
         return out
 
@@ -184,6 +186,7 @@ def test_a_step_that_lost_too_much_is_trained_on_while_that_helps(run: Runner) -
     result = run(workshop, macs=0.8, max_drop=0.02)
     assert [each.map50_95 for each in result.steps] == [0.9, 0.885, 0.885]
     assert [each.rounds for each in result.steps] == [1, 3, 1]
+    assert workshop.rates == pytest.approx([1e-4, 3e-4, 3e-4, 1e-4])
     assert not result.stopped
     assert not list(result.best.parent.glob("*trained*"))
     again = Patient()

@@ -18,9 +18,10 @@ from demo.summary import SinkFrame, read_sink
 from kedge_agent.settings import read_settings
 from kedge_agent.status import AgentStatus, gather
 from kedge_shared import api, wire
-from kedge_shared.client import Client, read_token
+from kedge_shared.client import Client
 from kedge_shared.ids import sha256_hex
 from kedge_shared.manifest import FileRef, read_manifest
+from kedge_shared.servers import read_token
 from tests.conftest import SIZE, Builder
 
 #: Fast, so that evidence comes soon.

@@ -18,9 +18,10 @@ from kedge_builder.models.export import to_onnx
 from kedge_builder.models.weights import load
 from kedge_builder.progress import Progress
 from kedge_shared import api
-from kedge_shared.client import Client, read_token
+from kedge_shared.client import Client
 from kedge_shared.device_classes import find_class
 from kedge_shared.manifest import InputSpec, OutputSpec
+from kedge_shared.servers import read_token
 from kedge_shared.signing import load_private_key
 from tests.conftest import FIXTURE, SIZE
 

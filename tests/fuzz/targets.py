@@ -14,7 +14,6 @@ from securesystemslib.dsse import Envelope
 from tuf.api.metadata import Metadata, Root
 
 from kedge_agent.bundles.files import open_bundle, read_table
-from kedge_builder.publishing.origin import Known, judge
 from kedge_server.devices.selectors import parse as parse_selector
 from kedge_server.egress import parse as parse_url
 from kedge_server.errors import RequestError
@@ -24,6 +23,7 @@ from kedge_shared.attestation import RUNNING_TYPE, Running, check_running, open_
 from kedge_shared.bundle import Bundle
 from kedge_shared.errors import InputError, KedgeError, TrustError
 from kedge_shared.manifest import read_manifest
+from kedge_shared.origin import Known, judge
 from kedge_shared.phases import Phase
 from kedge_shared.policy import read_policy
 from kedge_shared.protocol import (

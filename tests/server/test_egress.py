@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
+import socket
 import ssl
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
 from datetime import datetime, timedelta, timezone
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from ipaddress import ip_network
 from pathlib import Path
-from threading import Thread
+from threading import Event, Thread
 
 import httpx
 import pytest
@@ -16,6 +19,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from kedge_server import outbound
 from kedge_server.egress import choose, parse
 from kedge_server.outbound import post
 from kedge_shared.errors import InputError, ServiceError
@@ -96,8 +100,8 @@ def test_the_connection_goes_to_the_address_that_was_judged() -> None:
 def test_redirections_are_not_followed_and_answers_without_end_not_read() -> None:
     read = []
 
-    class Endless(httpx.SyncByteStream):
-        def __iter__(self) -> Iterator[bytes]:
+    class Endless(httpx.AsyncByteStream):
+        async def __aiter__(self) -> AsyncIterator[bytes]:
             read.append(1)
             yield bytes(4096)
 
@@ -109,6 +113,30 @@ def test_redirections_are_not_followed_and_answers_without_end_not_read() -> Non
                   transport=httpx.MockTransport(answer))  # fmt: skip
     assert status == 302
     assert not read
+
+
+def test_a_receiver_that_drips_is_not_waited_for_without_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(outbound, "_IN_ALL_SECONDS", 0.5)
+    over = Event()
+
+    def drip(listening: socket.socket) -> None:
+        taken, _ = listening.accept()
+        with taken, suppress(OSError):
+            for each in itertools.cycle(b"X-Header: 1\r\n"):
+                if over.wait(0.05):
+                    return
+                taken.sendall(bytes([each]))
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        dripping = Thread(target=drip, args=(listening,))
+        dripping.start()
+        allowed = [ip_network("127.0.0.0/8")]
+        with pytest.raises(ServiceError, match="does not answer"):
+            post(f"http://127.0.0.1:{listening.getsockname()[1]}/", b"", {}, allowed)
+        over.set()
+        dripping.join()
 
 
 def test_no_header_is_injected() -> None:
@@ -169,7 +197,7 @@ def test_the_certificate_must_be_the_names_though_the_address_is_called(
     trusted = ssl.create_default_context(cafile=pem)
     options = {
         "allowed": [ip_network("127.0.0.0/8")], "find": lambda *_: ["127.0.0.1"],
-        "transport": httpx.HTTPTransport(verify=trusted),
+        "transport": httpx.AsyncHTTPTransport(verify=trusted),
     }  # fmt: skip
     if taken:
         assert post(f"https://{name}:{port}/x", b"{}", {}, **options) == 200

@@ -84,7 +84,7 @@ def test_the_dry_run_tells_which_class_is_too_small_to_decide(desk: Desk) -> Non
     assert plan.stages[0].classes == {"x86-onnxruntime": 6, "x86-openvino": 4}
     notes = plan.stages[0].notes
     assert "x86-openvino: 4 boards cannot decide, 31 clean ones can: asks" in notes
-    assert "waits for `kedge rollout approve`" in notes
+    assert "waits for a person (`kedge rollout approve`)" in notes
 
 
 def test_stages_by_selector_and_by_count(desk: Desk) -> None:

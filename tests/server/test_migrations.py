@@ -163,10 +163,28 @@ def fill_0006(path: Path) -> None:
     base.close()
 
 
+def fill_0007(path: Path) -> None:
+    """What revision 0007 brought: what happened, who is told of it, what boards measured."""
+    with sqlite3.connect(path) as base:
+        base.execute(
+            "INSERT INTO event (id, at, kind, subject, data)"
+            " VALUES (1, 1, 'device.enrolled', 'cam-0', '{}')"
+        )
+        base.execute(
+            "INSERT INTO webhook (id, url, kinds, secret, created, enabled, failures, reason)"
+            " VALUES ('wh-0', 'https://example.org', '[\"*\"]', 's', 1, 1, 0, '')"
+        )
+        base.execute(
+            "INSERT INTO telemetry (level, start, device_class, release, body)"
+            " VALUES ('hour', 0, 'x86-onnxruntime', '1.0', '{}')"
+        )
+    base.close()
+
+
 #: Every released revision, with what it brought; a new one comes with data of its own.
 REVISIONS: dict[str, Callable[[Path], None]] = {
     "0001": fill, "0002": fill_0002, "0003": fill_0003, "0004": fill_0004, "0005": fill_0005,
-    "0006": fill_0006,
+    "0006": fill_0006, "0007": fill_0007,
 }  # fmt: skip
 
 

@@ -39,6 +39,7 @@ ROUTES = {
     "GET /api/v1/devices/{device}/deployments": "fleet.read",
     "GET /api/v1/events": "fleet.watch",
     "GET /api/v1/events/recent": "fleet.watch",
+    "GET /api/v1/fleet": "fleet.read",
     "GET /api/v1/pending-devices": "devices.enrol",
     "GET /api/v1/releases": "fleet.read",
     "GET /api/v1/releases/{model}/{release}": "fleet.read",
@@ -62,6 +63,7 @@ ROUTES = {
     "POST /api/v1/announced-keys/{fingerprint}/withdraw": "devices.enrol",
     "POST /api/v1/bench/jobs": "bench.run",
     "POST /api/v1/bench/jobs/{job}/withdraw": "bench.run",
+    "POST /api/v1/device-tags": "devices.manage",
     "POST /api/v1/device/bench/claim": "device",
     "POST /api/v1/device/bench/jobs/{job}/renew": "device",
     "POST /api/v1/device/bench/results": "device",
@@ -93,7 +95,73 @@ ROUTES = {
     "POST /api/v1/webhooks": "webhooks.manage",
     "POST /api/v1/webhooks/deliveries/{delivery}/redeliver": "webhooks.manage",
     "POST /api/v1/webhooks/{webhook}/enable": "webhooks.manage",
+    "POST /api/v1/webhooks/{webhook}/test": "webhooks.manage",
     "PUT /api/v1/artifacts/{sha256}": "releases.publish",
+}
+
+#: The console's pages and what is done on them: each asks for what the API's route asks for.
+CONSOLE = {
+    "GET /": "fleet.read",
+    "GET /audit": "audit.read",
+    "GET /console/assets/{digest}/{name:path}": "public",
+    "GET /console/devices/count": "fleet.read",
+    "GET /console/language": "fleet.read",
+    "GET /devices": "fleet.read",
+    "GET /devices/{device}": "fleet.read",
+    "GET /devices/{device}/confirm/{action}": "fleet.read",
+    "GET /enrolments": "devices.enrol",
+    "GET /login": "public",
+    "GET /models": "fleet.read",
+    "GET /models/{model}": "fleet.read",
+    "GET /models/{model}/compare": "fleet.read",
+    "GET /models/{model}/releases/{release}": "fleet.read",
+    "GET /rollouts": "fleet.read",
+    "GET /rollouts/new": "rollouts.run",
+    "GET /rollouts/{rollout}": "fleet.read",
+    "GET /rollouts/{rollout}/confirm/{action}": "fleet.read",
+    "GET /rollouts/{rollout}/left-out": "fleet.read",
+    "GET /settings": "accounts.self",
+    "GET /settings/tokens/{token}/confirm": "accounts.self",
+    "GET /settings/users": "accounts.manage",
+    "GET /settings/users/{user}": "accounts.manage",
+    "GET /settings/users/{user}/confirm/{deed}": "accounts.manage",
+    "GET /settings/webhooks": "webhooks.manage",
+    "GET /settings/webhooks/{webhook}": "webhooks.manage",
+    "GET /settings/webhooks/{webhook}/confirm": "webhooks.manage",
+    "GET /trust": "fleet.read",
+    "POST /audit/check": "audit.read",
+    "POST /console/filters": "fleet.read",
+    "POST /console/tags": "devices.manage",
+    "POST /devices/{device}/clear": "devices.manage",
+    "POST /devices/{device}/revoke": "devices.manage",
+    "POST /enrolments/tokens": "devices.enrol",
+    "POST /enrolments/{fingerprint}/approve": "devices.enrol",
+    "POST /enrolments/{fingerprint}/reject": "devices.enrol",
+    "POST /login": "public",
+    "POST /logout": "accounts.self",
+    "POST /rollouts": "rollouts.run",
+    "POST /rollouts/new/preview": "rollouts.run",
+    "POST /rollouts/new/stages": "rollouts.run",
+    "POST /rollouts/{rollout}/approve": "rollouts.approve",
+    "POST /rollouts/{rollout}/halt": "rollouts.stop",
+    "POST /rollouts/{rollout}/pause": "rollouts.stop",
+    "POST /rollouts/{rollout}/resume": "rollouts.run",
+    "POST /rollouts/{rollout}/retry": "rollouts.run",
+    "POST /rollouts/{rollout}/stop": "rollouts.stop",
+    "POST /settings/password": "accounts.self",
+    "POST /settings/tokens": "accounts.self",
+    "POST /settings/tokens/{token}/revoke": "accounts.self",
+    "POST /settings/users": "accounts.manage",
+    "POST /settings/users/{user}/change": "accounts.manage",
+    "POST /settings/users/{user}/change/confirm": "accounts.manage",
+    "POST /settings/users/{user}/disable": "accounts.manage",
+    "POST /settings/users/{user}/enable": "accounts.manage",
+    "POST /settings/users/{user}/password": "accounts.manage",
+    "POST /settings/webhooks": "webhooks.manage",
+    "POST /settings/webhooks/{webhook}/deliveries/{delivery}/redeliver": "webhooks.manage",
+    "POST /settings/webhooks/{webhook}/enable": "webhooks.manage",
+    "POST /settings/webhooks/{webhook}/remove": "webhooks.manage",
+    "POST /settings/webhooks/{webhook}/test": "webhooks.manage",
 }
 
 #: The roles, a second time too.
@@ -187,7 +255,7 @@ def test_every_route_names_who_may_ask(fleet: World) -> None:
         # The poll looks its board up without FastAPI's dependencies, which would cost more than it.
         default = "device" if path == "/api/v1/device/poll" else "public"
         found[f"{method} {path}"] = next(iter(asked), default)
-    assert found == ROUTES
+    assert found == ROUTES | CONSOLE
 
 
 def test_the_roles_are_as_they_were_written_down() -> None:
@@ -201,7 +269,7 @@ def test_who_may_what(fleet: World, tokens: dict[str, str], bearer: str) -> None
     headers = {"Authorization": tokens[bearer]} if tokens[bearer] else {}
     wrong = []
     with httpx.Client(base_url=fleet.url, headers=headers, timeout=60) as client:
-        for route, wanted in ROUTES.items():
+        for route, wanted in (ROUTES | CONSOLE).items():
             method, path = route.split()
             path = re.sub(r"\{[^}]*\}", "0", path.replace("{action}", "halt"))
             if wanted == "public" or route == "DELETE /api/v1/session":

@@ -16,13 +16,14 @@ from typer.testing import CliRunner
 
 from kedge_builder.publishing import origin
 from kedge_builder.publishing.changes import Desk
-from kedge_builder.publishing.origin import Known, known_of, origin_of
+from kedge_builder.publishing.origin import known_of, origin_of
 from kedge_builder.publishing.rotation import add_targets, next_of
 from kedge_builder.report.explain_device import explain_device, lines
 from kedge_shared import signing, wire
 from kedge_shared.cli import build_app
 from kedge_shared.errors import InputError, TrustError
 from kedge_shared.ids import sha256_hex
+from kedge_shared.origin import Known
 from kedge_shared.statement import IN_TOTO_TYPE
 from tests.server.test_attestations import honest, send
 from tests.sim.world import TOKEN, World, write_build

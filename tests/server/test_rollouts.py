@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 
 import pytest
 
@@ -12,6 +13,7 @@ from kedge_shared.errors import ServiceError
 from kedge_shared.phases import Phase
 from kedge_shared.protocol import Verdict, Window
 from tests.server.both import database  # noqa: F401
+from tests.shared import samples
 from tests.sim.device import HARM, SimDevice
 from tests.sim.world import World
 
@@ -270,8 +272,9 @@ def test_every_body_of_an_operator_is_held_to_its_bounds(running: World) -> None
         if "$ref" in str(each.get("requestBody", {}))
     ]
     assert sorted(asked) == [
-        "/api/v1/announced-keys", "/api/v1/enrolment-tokens", "/api/v1/rollouts",
-        "/api/v1/rollouts/plan", "/api/v1/session", "/api/v1/tokens", "/api/v1/users",
+        "/api/v1/announced-keys", "/api/v1/device-tags", "/api/v1/enrolment-tokens",
+        "/api/v1/rollouts", "/api/v1/rollouts/plan", "/api/v1/session", "/api/v1/tokens",
+        "/api/v1/users",
         "/api/v1/users/{user}/change", "/api/v1/users/{user}/password", "/api/v1/webhooks",
     ]  # fmt: skip
     for path in asked:
@@ -365,3 +368,21 @@ def test_a_retried_board_is_told_that_it_is_a_retry(running: World) -> None:
     assert again.retry_of == first.deployment
     assert again.deployment != first.deployment
     assert again.counter > first.counter
+
+
+def test_a_board_that_was_upgraded_gets_what_did_not_fit_it_before(running: World) -> None:
+    begun(running, 2)
+    old = samples.facts()
+    behind = running.enrol("cam-9", facts=replace(old, runtimes={"onnxruntime": "0.9"}))
+    live(running, [behind], 2)
+    assert behind.assignment is None
+    behind.send(behind.report(Phase.IDLE, facts=old))
+    live(running, [behind], 2)
+    assert behind.release == "1.0"
+    assert running.operator.device(behind.name).facts == old
+    told = running.operator.http.get("/api/v1/events/recent").json()
+    assert [each["subject"] for each in told if each["kind"] == "device.changed"] == [behind.name]
+    # Told again, nothing has changed.
+    behind.send(behind.report(Phase.IDLE, facts=old))
+    again = running.operator.http.get("/api/v1/events/recent").json()
+    assert sum(each["kind"] == "device.changed" for each in again) == 1

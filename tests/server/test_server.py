@@ -15,8 +15,8 @@ from alembic.migration import MigrationContext
 from kedge_server.app import TOKEN_FILE, open_context, operator_token
 from kedge_server.settings import ServerSettings
 from kedge_server.tables import METADATA
-from kedge_shared.client import read_token
 from kedge_shared.errors import InputError, ServiceError
+from kedge_shared.servers import read_token
 from tests.sim.world import World, serve, world
 
 

@@ -20,7 +20,6 @@ from kedge_server.events import service
 from kedge_server.webhooks import delivery, outbox
 from kedge_server.webhooks.retry import judge, wait_seconds
 from kedge_server.webhooks.tables import DeliveryRow
-from kedge_shared import event_client
 from kedge_shared.errors import ServiceError, TrustError
 from kedge_shared.events import DeliveryInfo, WebhookInfo, WebhookRequest, sign, verify
 from tests.sim.world import World, world
@@ -85,7 +84,7 @@ def open_world(tmp_path: Path) -> Iterator[World]:
 
 def add(running: World, url: str, *kinds: str) -> WebhookInfo:
     request = WebhookRequest(url=url, kinds=kinds or ("*",))
-    return event_client.add_webhook(running.operator, request)
+    return running.operator.add_webhook(request)
 
 
 def emit(running: World, kind: str, subject: str = "ro-1") -> None:
@@ -104,7 +103,7 @@ def send(running: World, rounds: int = 1) -> None:
 
 
 def log(running: World, hook: WebhookInfo) -> list[DeliveryInfo]:
-    return event_client.deliveries(running.operator, hook.id)
+    return running.operator.deliveries(hook.id)
 
 
 def test_an_event_arrives_signed(open_world: World, receiver: Receiver) -> None:
@@ -164,7 +163,7 @@ def test_what_nobody_takes_is_given_up_and_then_the_webhook_too(
     # The server's own scheduler takes turns with us.
     for _ in range(20):
         send(open_world)
-        (info,) = event_client.webhooks(open_world.operator)
+        (info,) = open_world.operator.webhooks()
         if not info.enabled:
             break
     assert not info.enabled
@@ -176,10 +175,10 @@ def test_what_nobody_takes_is_given_up_and_then_the_webhook_too(
     given_up = [each for each in log(open_world, hook) if each.state == "given_up"]
     assert len(given_up) >= 2
     with pytest.raises(ServiceError, match="disabled"):
-        event_client.redeliver(open_world.operator, given_up[0].id)
+        open_world.operator.redeliver(given_up[0].id)
     receiver.answers = []
-    event_client.enable_webhook(open_world.operator, hook.id)
-    event_client.redeliver(open_world.operator, given_up[0].id)
+    open_world.operator.enable_webhook(hook.id)
+    open_world.operator.redeliver(given_up[0].id)
     send(open_world)
     assert receiver.got[-1][0]["webhook-id"] in {each.id for each in log(open_world, hook)}
     assert next(e for e in log(open_world, hook) if e.id == given_up[0].id).state == "delivered"
@@ -207,7 +206,7 @@ def test_a_sender_that_died_in_the_midst_is_taken_over(
         assert outbox.claim(session, row, 9e9)
         assert not outbox.claim(session, row, 9e9), "the other one has it"
     send(open_world, 2)
-    assert [each.state for each in log(open_world, event_client.webhooks(open_world.operator)[0])]
+    assert [each.state for each in log(open_world, open_world.operator.webhooks()[0])]
     assert len(receiver.got) == 1
 
 
@@ -221,7 +220,7 @@ def test_the_secret_is_shown_once_and_stands_in_no_log(
     assert hook.id in listed
     assert hook.secret not in listed + audit
     assert "theirs" not in audit
-    event_client.remove_webhook(open_world.operator, hook.id)
+    open_world.operator.remove_webhook(hook.id)
     emit(open_world, "rollout.halted")
     send(open_world)
     assert receiver.got == []

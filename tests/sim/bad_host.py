@@ -47,7 +47,7 @@ class BadEngine:
 def main() -> None:
     how, at = sys.argv.pop(1), int(sys.argv.pop(1))
 
-    def load(order: Order) -> BadEngine:
+    def load(order: Order, fds: Any) -> BadEngine:
         engine = BadEngine(how, at)
         if at == 0:
             engine.misbehave()

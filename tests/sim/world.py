@@ -46,8 +46,12 @@ def write_build(
     override: str = "",
     engine: bytes = b"",
     budgets: Budgets | None = None,
+    **changes: object,
 ) -> Path:
-    """Writes what ``kedge build`` would, with bytes instead of engines; returns its folder."""
+    """Writes what ``kedge build`` would, with bytes instead of engines; returns its folder.
+
+    ``changes`` are fields of the manifest.
+    """
     golden = b"a picture"
     policy = policy or samples.policy()
     frame = replace(policy.golden[0], sha256=sha256_hex(golden), length=len(golden))
@@ -78,6 +82,7 @@ def write_build(
             overrides=(Override(budget="latency_p95_ms", measured=20, limit=10, reason=override),)
             if override
             else (),
+            **changes,  # type: ignore[arg-type]
         )  # fmt: skip
         written = wire.encode_pretty(manifest)
         (folder / "manifest.json").write_bytes(written)

@@ -1,4 +1,4 @@
-"""``kedge bench``."""
+"""``kedge bench-here``."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 
-def bench(
+def bench_here(
     builds: Annotated[list[Path], typer.Argument(help="Folders of builds, one for each runtime.")],
     frames: Annotated[
         Path | None, typer.Option("--frames", help="Folder of images; default: drawn noise.")

@@ -11,6 +11,7 @@ import mmap
 import os
 import socket
 import sys
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, cast
@@ -51,15 +52,16 @@ class Tensors:
 
 def serve(talk: socket.socket) -> None:
     """Loads what is ordered and answers until the other side is gone."""
-    order = msgspec.json.decode(wire.unpack(talk.recv(wire.LIMIT_BYTES)).body, type=Order)
+    data, (memory, *fds), _, _ = socket.recv_fds(talk, wire.LIMIT_BYTES, wire.MOST_DESCRIPTORS)
+    order = msgspec.json.decode(wire.unpack(data).body, type=Order)
     sandbox.enter([], memory_mb=order.memory_mb)
     try:
-        engine = load(order)
+        engine = load(order, fds)
     except (EngineError, MemoryError) as error:
         talk.send(wire.pack(Message(wire.FAILED, 0, _failure(error))))
         return
     tensors = Tensors(
-        mmap.mmap(order.memory_fd, order.input_bytes + order.output_bytes),
+        mmap.mmap(memory, order.input_bytes + order.output_bytes),
         order.input_bytes, order.output_bytes,
     )  # fmt: skip
     talk.send(wire.pack(Message(wire.READY, 0)))
@@ -67,8 +69,12 @@ def serve(talk: socket.socket) -> None:
         talk.send(wire.pack(_answer(engine, tensors, wire.unpack(data))))
 
 
-def load(order: Order) -> Engine:
+def load(order: Order, fds: Sequence[int]) -> Engine:
     """Loads the engine of an order, from sealed files that were checked when they were sealed.
+
+    Args:
+        order: What to load.
+        fds: Of its files.
 
     Raises:
         EngineError: The runtime is missing or does not take it.
@@ -80,7 +86,10 @@ def load(order: Order) -> Engine:
     if runtime is None:
         raise EngineError(f"runtime {order.runtime} is not known to this agent")
     with ExitStack() as closing:
-        blobs = {each.role: VerifiedBlob(each.fd, each.sha256, each.length) for each in order.files}
+        blobs = {
+            each.role: VerifiedBlob(fd, each.sha256, each.length)
+            for fd, each in zip(fds, order.files, strict=True)
+        }
         for blob in blobs.values():
             closing.callback(_release, blob)
         # A hosted engine is read and decoded by the runner, which alone knows its spec.

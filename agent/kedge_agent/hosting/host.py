@@ -18,7 +18,6 @@ import sys
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
@@ -27,9 +26,9 @@ import numpy as np
 
 from kedge_agent import limits
 from kedge_agent.blobs import VerifiedBlob
-from kedge_agent.children import clean_environment
 from kedge_agent.errors import EngineError, EngineGone, EngineLate
 from kedge_agent.hosting import wire
+from kedge_agent.hosting.process import Host
 from kedge_agent.hosting.wire import HostedFile, Message, Order
 from kedge_shared.detections import Array
 from kedge_shared.manifest import FileRole, InputSpec
@@ -46,9 +45,8 @@ _CHANNELS, _FLOAT_BYTES = 3, 4
 _OUTPUT_BYTES = 64 * 2**20
 _CLOSE_SECONDS = 2.0
 _SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW
-#: A child ends with the *thread* that started it, so that must be one that stays.
-_STARTER = ThreadPoolExecutor(1, "engine starter")
-_COMMAND = (sys.executable, "-m", "kedge_agent.hosting.child")
+#: Kedge's own, in this very Python.
+_HOST = Host((sys.executable, "-m", "kedge_agent.hosting.child"))
 
 
 class HostedEngine:
@@ -60,7 +58,8 @@ class HostedEngine:
         given: What the engine is fed.
         threads: Threads it may use.
         memory_mb: Memory that the process may use, MiB; 0 is no limit.
-        command: What is started, the socket's number behind it.
+        skip: Bytes at the beginning of the engine's file that are not the engine.
+        host: Starts the process.
 
     Raises:
         EngineError: It does not load, or its process dies of it.
@@ -75,37 +74,42 @@ class HostedEngine:
         *,
         threads: int,
         memory_mb: float = 0.0,
-        command: Sequence[str] = _COMMAND,
+        skip: int = 0,
+        host: Host = _HOST,
     ) -> None:
         self._input_bytes = _CHANNELS * given.height * given.width * _FLOAT_BYTES
-        fd = _shared_memory(self._input_bytes + _OUTPUT_BYTES)
-        self._talk, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         order = Order(
-            runtime=runtime, threads=threads, memory_fd=fd, memory_mb=memory_mb,
+            runtime=runtime, threads=threads, memory_mb=memory_mb, skip=skip,
             input_bytes=self._input_bytes, output_bytes=_OUTPUT_BYTES,
+            shape=(1, _CHANNELS, given.height, given.width),
             files=tuple(_hosted(role, blob) for role, blob in blobs.items()),
         )  # fmt: skip
-        inherited = [theirs.fileno(), fd, *(each.fd for each in order.files)]
+        self._number, self._late_since, self._memory_bytes = 0, 0.0, 0
+        self._took: deque[float] = deque(maxlen=32)
+        fd = _shared_memory(self._input_bytes + _OUTPUT_BYTES)
         try:
             self._memory = np.frombuffer(
                 mmap.mmap(fd, self._input_bytes + _OUTPUT_BYTES), dtype=np.float32
             )
-            self._process = _start([*command, str(theirs.fileno())], inherited)
+            started = host.start()
+            self._talk, self._process = started.talk, started.process
+            try:
+                self._load(order, [fd, *(each.fd for each in blobs.values())])
+            except BaseException:
+                self.close()
+                raise
         finally:
-            theirs.close()
             os.close(fd)
-        self._number, self._late_since = 0, 0.0
-        self._took: deque[float] = deque(maxlen=32)
-        try:
-            self._load(order)
-        except BaseException:
-            self.close()
-            raise
 
     @property
     def pid(self) -> int:
         """Of the process."""
         return self._process.pid
+
+    @property
+    def memory_mb(self) -> float:
+        """Memory of the GPU that the engine takes, MiB; 0 where its host does not say."""
+        return self._memory_bytes / 2**20
 
     def infer(self, batch: Array) -> Array:
         """Runs one batch, as long as it takes up to a hang.
@@ -143,8 +147,12 @@ class HostedEngine:
             self._process.wait()
         self._memory = np.zeros(0, dtype=np.float32)
 
-    def _load(self, order: Order) -> None:
-        self._say(Message(wire.LOAD, 0, msgspec.json.encode(order)))
+    def _load(self, order: Order, fds: Sequence[int]) -> None:
+        said = wire.pack(Message(wire.LOAD, 0, msgspec.json.encode(order)))
+        try:
+            socket.send_fds(self._talk, [said], fds)
+        except OSError:
+            raise self._gone() from None
         self._talk.settimeout(LOAD_SECONDS)
         try:
             self._understand(self._hear())
@@ -186,8 +194,11 @@ class HostedEngine:
     def _understand(self, answer: Message) -> Array:
         if answer.kind == wire.FAILED:
             code, why = wire.unpack_failure(answer.body)
+            if code == wire.LOST:
+                raise self._end(why)
             raise MemoryError(why) if code == wire.MEMORY else EngineError(why)
         if answer.kind == wire.READY:
+            self._memory_bytes = wire.unpack_memory(answer.body)
             return self._memory[:0]
         try:
             shape = wire.unpack_shape(answer.body, _OUTPUT_BYTES)
@@ -237,7 +248,7 @@ class HostedEngine:
 def _hosted(role: FileRole, blob: VerifiedBlob) -> HostedFile:
     if role not in ("engine", "engine-weights"):
         raise EngineError(f"a file {role} is none of an engine")
-    return HostedFile(role=role, fd=blob.fd, sha256=blob.sha256, length=blob.length)
+    return HostedFile(role=role, sha256=blob.sha256, length=blob.length)
 
 
 def _shared_memory(length: int) -> int:
@@ -246,19 +257,6 @@ def _shared_memory(length: int) -> int:
     os.ftruncate(fd, length)
     fcntl.fcntl(fd, fcntl.F_ADD_SEALS, _SEALS)
     return fd
-
-
-def _start(command: Sequence[str], inherited: Sequence[int]) -> subprocess.Popen[bytes]:
-    def start() -> subprocess.Popen[bytes]:
-        return subprocess.Popen(
-            command, pass_fds=inherited, env=clean_environment(),
-            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-        )  # fmt: skip
-
-    try:
-        return _STARTER.submit(start).result()
-    except OSError as error:
-        raise EngineError(f"engine's process cannot be started: {error.strerror}") from None
 
 
 def _threads(pid: int) -> set[int]:

@@ -1,8 +1,10 @@
-"""What the runner and an engine's process say to each other. Version 1.
+"""What the runner and an engine's process say to each other. Version 2.
 
-One Unix socket of whole messages (``SOCK_SEQPACKET``) and one piece of shared memory, both
-inherited. The tensors lie in the memory, the input first, the output behind it; messages say
-when. Little-endian structs and one JSON object, so that another Python, or none, can be the host.
+One Unix socket of whole messages (``SOCK_SEQPACKET``), inherited, and one piece of shared memory.
+The tensors lie in the memory, the input first, the output behind it; messages say when. LOAD brings
+the descriptors along (``SCM_RIGHTS``): the memory's, then one for each file of the order.
+Little-endian structs and one JSON object, so that another Python, or none, can be the host
+(kedge_agent/gpu/engine_host.py is one).
 
 A message is a header and a body::
 
@@ -14,10 +16,11 @@ A message is a header and a body::
 | kind | from | body |
 |---|---|---|
 | 1 LOAD | runner | JSON of :class:`Order` |
-| 2 READY | host | empty: the engine is loaded |
+| 2 READY | host | the engine is loaded. Q: memory of the GPU that it takes, bytes; or empty |
 | 3 INFER | runner | shape of the input |
 | 4 ANSWER | host | shape of the output |
-| 5 FAILED | host | H: 1 the engine's fault, 2 memory was short; then why, UTF-8 |
+| 5 FAILED | host | H: 1 the engine's fault, 2 memory was short, 3 the host is of no use any more;
+then why, UTF-8 |
 
 A shape is ``I`` dimensions and as many ``Q``; elements are float32. The runner speaks first and
 has one question open; an ANSWER to an older number is thrown away. Whoever sees the other's end
@@ -32,11 +35,13 @@ from typing import Literal, TypeAlias
 
 import msgspec
 
-MAGIC, VERSION = b"KDGE", 1
+MAGIC, VERSION = b"KDGE", 2
 LOAD, READY, INFER, ANSWER, FAILED = 1, 2, 3, 4, 5
 #: A message is no longer.
 LIMIT_BYTES = 64 * 1024
-ENGINE, MEMORY = 1, 2
+ENGINE, MEMORY, LOST = 1, 2, 3
+#: That come with LOAD.
+MOST_DESCRIPTORS = 8
 _HEADER = struct.Struct("<4sHHQ")
 _MOST_DIMENSIONS = 8
 _FLOAT_BYTES = 4
@@ -46,17 +51,15 @@ EngineRole: TypeAlias = Literal["engine", "engine-weights"]
 
 
 class HostedFile(msgspec.Struct, frozen=True, kw_only=True):
-    """A sealed file that the host inherits.
+    """A sealed file whose descriptor comes with the order.
 
     Attributes:
         role: As in the manifest.
-        fd: Number of its descriptor.
         sha256: Hash of what it holds; checked while it was sealed.
         length: Bytes.
     """
 
     role: EngineRole
-    fd: int
     sha256: str
     length: int
 
@@ -68,18 +71,20 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
         runtime: As in manifests.
         threads: Threads that the engine may use.
         files: Of the engine.
-        memory_fd: Number of the shared memory's descriptor.
-        input_bytes: At its beginning; the output lies behind it.
+        input_bytes: At the beginning of the shared memory; the output lies behind it.
         output_bytes: The most that an output may be.
+        shape: Of the input, where the engine leaves it open.
+        skip: Bytes at the beginning of the engine's file that are not the engine.
         memory_mb: Memory that the host may use, MiB; 0 is no limit.
     """
 
     runtime: str
     threads: int
     files: tuple[HostedFile, ...]
-    memory_fd: int
     input_bytes: int
     output_bytes: int
+    shape: Shape
+    skip: int = 0
     memory_mb: float = 0.0
 
 
@@ -150,3 +155,8 @@ def unpack_failure(body: bytes) -> tuple[int, str]:
     """Reads a failure: whose fault it is, and why."""
     code = struct.unpack_from("<H", body)[0] if len(body) >= 2 else ENGINE
     return code, body[2:].decode(errors="replace")
+
+
+def unpack_memory(body: bytes) -> int:
+    """Reads the memory of a READY, bytes; 0 where it is not told."""
+    return int(struct.unpack_from("<Q", body)[0]) if len(body) >= 8 else 0

@@ -27,23 +27,6 @@ class RuntimeFacts:
     version: str
 
 
-@dataclass(frozen=True)
-class DerivedArtifact:
-    """Something made on this board from signed input, valid here only.
-
-    Attributes:
-        source: Hash of the signed input.
-        toolchain: What made it, with version.
-        flags: Options that change the result.
-        sha256: Hash of the result.
-    """
-
-    source: str
-    toolchain: str
-    flags: tuple[str, ...]
-    sha256: str
-
-
 class EngineSpec(Protocol):
     """What a runtime may want to know of an engine: a manifest, or a bench job."""
 
@@ -95,9 +78,16 @@ class Runtime(Protocol):
     """A way to load engines. The vendor's package is imported inside the methods."""
 
     name: str
-    #: Where its engines live unless a board says otherwise: ``own-process`` for one that holds
-    #: Python's lock while it loads.
-    isolation: Isolation
+    #: Its engines live in a GPU's memory, and reserve address space that no limit foresees.
+    on_gpu: bool
+
+    @property
+    def isolation(self) -> Isolation:
+        """Where its engines live unless a board says otherwise.
+
+        ``own-process`` for one that holds Python's lock while it loads.
+        """
+        ...
 
     def probe(self) -> RuntimeFacts | None:
         """Returns what is installed, or ``None`` when the vendor's package is not."""
@@ -121,8 +111,23 @@ class Runtime(Protocol):
         """
         ...
 
-    def derive(self, files: Mapping[FileRole, VerifiedBlob]) -> DerivedArtifact | None:
-        """Makes the form this board runs, or returns ``None`` where the signed form is it."""
+
+@runtime_checkable
+class Hosting(Protocol):
+    """A runtime whose engines always live in processes that it starts itself."""
+
+    def reserve(self, count: int) -> None:
+        """Starts the processes of ``count`` engines ahead, for a caller that soon cannot."""
+        ...
+
+
+@runtime_checkable
+class Weighed(Protocol):
+    """An engine that knows what it takes of memory that is not its process's own."""
+
+    @property
+    def memory_mb(self) -> float:
+        """Memory of the GPU, MiB; 0 is not known."""
         ...
 
 

@@ -11,7 +11,6 @@ from kedge_agent.admission import Isolation
 from kedge_agent.blobs import VerifiedBlob
 from kedge_agent.errors import EngineError
 from kedge_agent.runtimes.base import (
-    DerivedArtifact,
     Engine,
     EngineSpec,
     RuntimeFacts,
@@ -30,6 +29,7 @@ class Ncnn:
 
     name = "ncnn"
     isolation: Isolation = "in-process"
+    on_gpu = False
 
     def probe(self) -> RuntimeFacts | None:
         """Returns the installed version, or ``None``."""
@@ -70,10 +70,6 @@ class Ncnn:
         if code or not all(names):
             raise EngineError(f"ncnn does not take the engine (code {code})")
         return _Network(net, names[0][0], names[1][0])
-
-    def derive(self, files: Mapping[FileRole, VerifiedBlob]) -> DerivedArtifact | None:
-        """The network is loaded as it was signed."""
-        return None
 
 
 class _Network:

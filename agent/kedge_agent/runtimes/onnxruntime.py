@@ -10,7 +10,6 @@ import numpy as np
 from kedge_agent.admission import Isolation
 from kedge_agent.blobs import VerifiedBlob
 from kedge_agent.runtimes.base import (
-    DerivedArtifact,
     Engine,
     EngineSpec,
     RuntimeFacts,
@@ -30,6 +29,7 @@ class OnnxRuntime:
 
     name = "onnxruntime"
     isolation: Isolation = "in-process"
+    on_gpu = False
 
     def probe(self) -> RuntimeFacts | None:
         """Returns the installed version, or ``None``."""
@@ -69,10 +69,6 @@ class OnnxRuntime:
         except Exception as error:  # noqa: BLE001
             raise refusal("ONNX Runtime does not take the engine", error) from None
         return _Session(session)
-
-    def derive(self, files: Mapping[FileRole, VerifiedBlob]) -> DerivedArtifact | None:
-        """ONNX is loaded as it was signed."""
-        return None
 
 
 class _Session:

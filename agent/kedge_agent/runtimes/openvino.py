@@ -10,7 +10,6 @@ import numpy as np
 from kedge_agent.admission import Isolation
 from kedge_agent.blobs import VerifiedBlob
 from kedge_agent.runtimes.base import (
-    DerivedArtifact,
     Engine,
     EngineSpec,
     RuntimeFacts,
@@ -29,6 +28,7 @@ class OpenVino:
 
     name = "openvino"
     isolation: Isolation = "in-process"
+    on_gpu = False
 
     def probe(self) -> RuntimeFacts | None:
         """Returns the installed version, or ``None``."""
@@ -73,10 +73,6 @@ class OpenVino:
         # Boundary: the vendor raises plain RuntimeErrors and its own types.
         except Exception as error:  # noqa: BLE001
             raise refusal("OpenVINO does not take the engine", error) from None
-
-    def derive(self, files: Mapping[FileRole, VerifiedBlob]) -> DerivedArtifact | None:
-        """The intermediate representation is loaded as it was signed."""
-        return None
 
 
 class _Compiled:

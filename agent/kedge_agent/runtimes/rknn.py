@@ -20,7 +20,6 @@ from kedge_agent.blobs import VerifiedBlob
 from kedge_agent.errors import EngineError
 from kedge_agent.hardware import Hardware
 from kedge_agent.runtimes.base import (
-    DerivedArtifact,
     Engine,
     EngineSpec,
     RuntimeFacts,
@@ -49,6 +48,7 @@ class Rknn:
     name = "rknn"
     #: Whether RKNNLite gives Python's lock back while it loads is nowhere said.
     isolation: Isolation = "own-process"
+    on_gpu = False
 
     def __init__(
         self,
@@ -91,10 +91,6 @@ class Rknn:
         # Boundary: the vendor raises plain exceptions.
         except Exception as error:  # noqa: BLE001
             raise refusal("RKNN does not take the engine", error) from None
-
-    def derive(self, files: Mapping[FileRole, VerifiedBlob]) -> DerivedArtifact | None:
-        """RKNN's compiler runs on x86 alone: the model is loaded as it was signed."""
-        return None
 
 
 def _opened(vendor: Any, path: str) -> Any:

@@ -52,6 +52,26 @@ def device() -> Gpu | None:
         return None
 
 
+def free_memory_mb() -> float | None:
+    """Returns what is free of the first GPU's own memory, MiB, or ``None`` as for :func:`device`.
+
+    Chips that share the board's memory have none of their own, and tell none.
+    """
+    try:
+        import pynvml
+    except ImportError:
+        return None
+    try:
+        pynvml.nvmlInit()
+        try:
+            gpu = pynvml.nvmlDeviceGetHandleByIndex(0)
+            return float(pynvml.nvmlDeviceGetMemoryInfo(gpu).free) / 2**20
+        finally:
+            pynvml.nvmlShutdown()
+    except pynvml.NVMLError:
+        return None
+
+
 def look() -> GpuReading | None:
     """Returns what NVML says; ``None`` without the binding, the driver or a GPU."""
     try:

@@ -150,7 +150,7 @@ class _Chain:
         path = self.folder / f"{name}.pt"
         checkpoint.save(pruned.model, path, size=self.options.size)
         # Channels that did nothing leave nothing to recover, and a short training may do harm.
-        found = self._trained(pruned, path, self._score(load(path)))
+        found = self._trained(pruned, path, self._score(load(path)), self.options.lr)
         return self._recorded(name, target, start, began, found)
 
     def _longer(self, name: str, step: PruneStep, start: PruneStep) -> PruneStep:
@@ -158,13 +158,13 @@ class _Chain:
         path = self.folder / f"{name}.pt"
         pruned = load(step.path)
         checkpoint.save(pruned.model, path, size=self.options.size)
-        found = self._trained(pruned, path, step.map50_95)
+        found = self._trained(pruned, path, step.map50_95, self.options.lr * chain.FASTER)
         return self._recorded(name, step.target, start, began, found, step.rounds + 1)
 
-    def _trained(self, pruned: Trained, path: Path, untrained: float) -> float:
+    def _trained(self, pruned: Trained, path: Path, untrained: float, lr: float) -> float:
         """Trains what lies at ``path``, which stays as it is if that does no good."""
         options = FinetuneOptions(epochs=self.options.epochs, size=self.options.size,
-                                  lr=self.options.lr, batch=self.options.batch,
+                                  lr=lr, batch=self.options.batch,
                                   seed=self.options.seed)  # fmt: skip
         trained = path.with_suffix(".trained.pt")
         self.train(pruned, self.data, options, trained,

@@ -28,7 +28,7 @@ from kedge_builder.publishing.rotation import (
     take_back,
 )
 from kedge_shared import signing, wire
-from kedge_shared.client import Client, read_token
+from kedge_shared.client import Client
 from kedge_shared.errors import InputError, TrustError
 from kedge_shared.ids import check_name, sha256_hex
 from kedge_shared.policy import POLICY_LIMIT_BYTES, ModelPolicy, policy_path, read_policy
@@ -66,7 +66,7 @@ class Desk:
     def __init__(self, folder: Path, server: str, token_file: Path | None) -> None:
         self._places, self._open = KeySet.at(folder), ExitStack()
         self._ring = Keyring.load(self._places.offline)
-        self._client = self._open.enter_context(Client(server, read_token(token_file)))
+        self._client = self._open.enter_context(Client.open(server, token_file))
         self._state = TrustedState(
             folder / "state", self._places.root, self._client.server, self._client.http
         )

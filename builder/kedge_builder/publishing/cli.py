@@ -69,7 +69,7 @@ def bench(
 
 @keys.command("list")
 def list_(
-    server: Server,
+    server: Server = "",
     keys_folder: Keys = Path("keys"),
     token_file: TokenFile = None,
     as_json: Json = False,
@@ -91,7 +91,7 @@ def rotate(
     role: Annotated[
         str, typer.Argument(help="root, targets, snapshot, timestamp, director, model-NAME.")
     ],
-    server: Server,
+    server: Server = "",
     keys_folder: Keys = Path("keys"),
     token_file: TokenFile = None,
     as_json: Json = False,
@@ -112,8 +112,8 @@ def rotate(
 @keys.command("add")
 def add(
     role: Annotated[str, typer.Argument(help="root, targets or model-NAME.")],
-    server: Server,
     key: Annotated[Path, typer.Option("--key", help="Public key: a .pub or .signer.json file.")],
+    server: Server = "",
     threshold: Annotated[
         int | None, typer.Option(min=1, help="How many keys must sign from now on.")
     ] = None,
@@ -134,7 +134,7 @@ def add(
 def revoke(
     role: Annotated[str, typer.Argument(help="root, targets or model-NAME.")],
     keyid: Annotated[str, typer.Argument(help="Key id, or the start of it (`kedge keys list`).")],
-    server: Server,
+    server: Server = "",
     threshold: Annotated[
         int | None, typer.Option(min=1, help="How many keys must sign from now on.")
     ] = None,
@@ -153,7 +153,7 @@ def revoke(
 @keys.command("delegate")
 def delegate(
     model: Annotated[str, typer.Argument(help="Name of the model.")],
-    server: Server,
+    server: Server = "",
     key: Annotated[
         Path | None, typer.Option("--key", help="The team's public key; default: a fresh one.")
     ] = None,
@@ -172,7 +172,7 @@ def delegate(
 
 @keys.command("push")
 def push(
-    server: Server,
+    server: Server = "",
     keys_folder: Keys = Path("keys"),
     token_file: TokenFile = None,
     as_json: Json = False,
@@ -213,7 +213,7 @@ def token(
 def yank(
     model: Annotated[str, typer.Argument(help="Name of the model.")],
     release: Annotated[str, typer.Argument(help="Release that is taken back.")],
-    server: Server,
+    server: Server = "",
     fallback: Annotated[
         str | None,
         typer.Option(help="Release that boards which run it move to; signed into the policy."),
@@ -239,7 +239,7 @@ def yank(
 
 def publish(
     builds: Annotated[list[Path], typer.Argument(help="Folders that `kedge build` wrote.")],
-    server: Server,
+    server: Server = "",
     keys_folder: Keys = Path("keys"),
     policy: Annotated[
         Path | None, typer.Option(help="Model policy; default: policy/ beside the builds.")
@@ -256,16 +256,16 @@ def publish(
     from kedge_builder.publishing.publish import gather
     from kedge_builder.publishing.publish import publish as bring
     from kedge_builder.publishing.repository import TrustedState
-    from kedge_builder.publishing.upload_progress import upload_progress
-    from kedge_shared.client import Client, read_token
+    from kedge_shared.client import Client
+    from kedge_shared.transfer import transfer_progress
 
     places = KeySet.at(keys_folder)
     bundle = gather(builds, policy)
     ring = Keyring.load(places.offline)
     with (
-        Client(server, read_token(token_file)) as client,
+        Client.open(server, token_file) as client,
         tempfile.TemporaryDirectory(prefix="kedge-publish-") as scratch,
-        upload_progress() as progress,
+        transfer_progress("uploading") as progress,
     ):
         trusted = TrustedState(
             state or keys_folder / "state", places.root, client.server, client.http

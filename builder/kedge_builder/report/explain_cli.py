@@ -9,15 +9,17 @@ from typing import Annotated
 import typer
 
 from kedge_builder.publishing.keys import KeySet
-from kedge_builder.publishing.origin import Origin, known_of, origin_of
+from kedge_builder.publishing.origin import known_of, origin_of
 from kedge_builder.report.explain import Answer, Overview, layer, overview
 from kedge_builder.report.explain_device import explain_device, origin_lines
 from kedge_builder.report.explain_device import lines as device_lines
 from kedge_builder.report.reading import BlockRow, read_report
 from kedge_shared import wire
-from kedge_shared.client import DEFAULT_SERVER, Client, read_token
+from kedge_shared.client import Client
 from kedge_shared.errors import InputError, TrustError
 from kedge_shared.options import Json, Server, TokenFile
+from kedge_shared.origin import Origin
+from kedge_shared.servers import resolve
 
 
 def explain(
@@ -30,7 +32,7 @@ def explain(
     keys: Annotated[
         Path, typer.Option("--keys", help="Folder of `kedge keys init`, to check who signed.")
     ] = Path("keys"),
-    server: Server = DEFAULT_SERVER,
+    server: Server = "",
     token_file: TokenFile = None,
     as_json: Json = False,
 ) -> None:
@@ -69,11 +71,11 @@ def _explain_device(
     device: str, keys: Path, server: str, token_file: Path | None, *, as_json: bool
 ) -> None:
     try:
-        token = read_token(token_file)
+        target = resolve(server, token_file)
     except InputError as error:
         said = f"there is no folder {device}, and no board can be asked for: {error.what}"
         raise InputError(said, error.mend) from None
-    with Client(server, token) as client:
+    with Client.of(target) as client:
         found = explain_device(client, device, keys)
     if as_json:
         return typer.echo(wire.encode_pretty(found).decode(), nl=False)

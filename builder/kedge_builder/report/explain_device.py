@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kedge_builder.publishing.keys import KeySet
-from kedge_builder.publishing.origin import ENVELOPE_LIMIT_BYTES, Known, Origin, judge, known_of
+from kedge_builder.publishing.origin import ENVELOPE_LIMIT_BYTES, known_of
 from kedge_builder.publishing.repository import TrustedState
 from kedge_builder.publishing.rotation import Standing
 from kedge_shared import signing
@@ -15,6 +15,7 @@ from kedge_shared.attestation import Running, fetch_attestations, open_running
 from kedge_shared.client import Client
 from kedge_shared.errors import InputError, ServiceError, TrustError
 from kedge_shared.ids import sha256_hex
+from kedge_shared.origin import Known, Origin, judge
 from kedge_shared.provenance import listed_in
 from kedge_shared.statement import Statement
 

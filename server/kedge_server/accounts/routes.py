@@ -10,7 +10,7 @@ from kedge_server.accounts import logins, service
 from kedge_server.accounts.principal import Principal
 from kedge_server.auth import Known, MayAccounts, cookie_name, session_secret
 from kedge_server.bodies import BoundedRoute
-from kedge_server.context import Services
+from kedge_server.context import Context, Services
 from kedge_server.database import transaction
 from kedge_server.errors import BusyError, UnauthorizedError
 from kedge_server.throttle import ACCOUNT
@@ -32,19 +32,7 @@ router = APIRouter(tags=["accounts"], route_class=BoundedRoute)
 @router.post("/api/v1/session", status_code=201, summary="Log in")
 def log_in(login: Login, request: Request, response: Response, services: Services) -> Whoami:
     """Opens a session behind a cookie that scripts cannot read."""
-    hours = services.settings.session_hours
-    address = request.client.host if request.client else ""
-    with transaction(services.engine) as session:
-        opened = logins.log_in(session, services.throttle, login, address, hours)
-    if opened is None:
-        raise UnauthorizedError("name or password is wrong")
-    name = cookie_name(request)
-    response.set_cookie(
-        name, opened.secret, max_age=int(hours * 3600), path="/", httponly=True,
-        samesite="strict", secure=name.startswith("__Host-"),
-    )  # fmt: skip
-    with transaction(services.engine) as session:
-        return whoami(logins.of_session(session, opened.secret))
+    return whoami(begin_session(login, request, response, services))
 
 
 @router.get("/api/v1/session", summary="Who am I?")
@@ -56,10 +44,8 @@ def show(who: Known) -> Whoami:
 @router.delete("/api/v1/session", status_code=204, response_class=Response, summary="Log out")
 def log_out(request: Request, services: Services, who: Known) -> Response:
     """Ends the session of the cookie."""
-    with transaction(services.engine) as session:
-        logins.log_out(session, session_secret(request), who)
     response = Response(status_code=204)
-    response.delete_cookie(cookie_name(request), path="/", httponly=True, samesite="strict")
+    end_session(request, response, services, who)
     return response
 
 
@@ -101,12 +87,7 @@ def enable(user: str, services: Services, who: MayAccounts) -> UserInfo:
 @router.post("/api/v1/users/{user}/password", summary="Set a password")
 def password(user: str, change: PasswordChange, services: Services, who: Known) -> UserInfo:
     """Sets one's own password, or as an administrator anybody's; ends the user's sessions."""
-    # Whoever has somebody's token must not come by the password with it.
-    wait = services.throttle.spend(("password", who.user), ACCOUNT, time.time())
-    if wait:
-        raise BusyError("too many passwords were tried", retry_after=wait)
-    with transaction(services.engine) as session:
-        return service.change_password(session, user, change, who)
+    return set_password(services, user, change, who)
 
 
 @router.get("/api/v1/tokens", summary="API tokens")
@@ -128,6 +109,51 @@ def revoke(token: str, services: Services, who: Known) -> ApiTokenInfo:
     """Refuses it from the next request on."""
     with transaction(services.engine) as session:
         return service.revoke_token(session, token, who)
+
+
+def set_password(services: Context, user: str, change: PasswordChange, who: Principal) -> UserInfo:
+    """Sets a password; errors as :func:`service.change_password`.
+
+    Raises:
+        BusyError: Tried too often.
+    """
+    # Whoever has somebody's token must not come by the password with it.
+    wait = services.throttle.spend(("password", who.user), ACCOUNT, time.time())
+    if wait:
+        raise BusyError("too many passwords were tried", retry_after=wait)
+    with transaction(services.engine) as session:
+        return service.change_password(session, user, change, who)
+
+
+def begin_session(
+    login: Login, request: Request, response: Response, services: Context
+) -> Principal:
+    """Opens a session and gives its cookie with an answer; returns whose it is.
+
+    Raises:
+        UnauthorizedError: Name or password is wrong.
+        BusyError: Tried too often.
+    """
+    hours = services.settings.session_hours
+    address = request.client.host if request.client else ""
+    with transaction(services.engine) as session:
+        opened = logins.log_in(session, services.throttle, login, address, hours)
+    if opened is None:
+        raise UnauthorizedError("name or password is wrong")
+    name = cookie_name(request)
+    response.set_cookie(
+        name, opened.secret, max_age=int(hours * 3600), path="/", httponly=True,
+        samesite="strict", secure=name.startswith("__Host-"),
+    )  # fmt: skip
+    with transaction(services.engine) as session:
+        return logins.of_session(session, opened.secret)
+
+
+def end_session(request: Request, response: Response, services: Context, who: Principal) -> None:
+    """Ends the session of a request's cookie, and has the browser forget it."""
+    with transaction(services.engine) as session:
+        logins.log_out(session, session_secret(request), who)
+    response.delete_cookie(cookie_name(request), path="/", httponly=True, samesite="strict")
 
 
 def whoami(who: Principal) -> Whoami:

@@ -11,7 +11,7 @@ from kedge_server.auth import EnrolmentToken, MayEnrol
 from kedge_server.bodies import SIGNED_BODY, BoundedRoute, read_signed
 from kedge_server.context import Context, Services
 from kedge_server.database import transaction
-from kedge_server.devices import enrolment, pending
+from kedge_server.devices import desk, enrolment, pending
 from kedge_server.devices.enrolment import Admitted
 from kedge_server.errors import BusyError
 from kedge_server.throttle import Rate, network
@@ -78,18 +78,13 @@ def waiting(services: Services, _: MayEnrol) -> list[PendingDevice]:
 @router.post("/api/v1/pending-devices/{fingerprint}/approve", summary="Take a board in")
 def approve(fingerprint: str, services: Services, who: MayEnrol) -> Enrolled:
     """Takes a board in that waits; its fingerprint is to be compared with what it shows."""
-    with transaction(services.engine) as session:
-        asked = pending.take(session, fingerprint)
-        found = enrolment.admit(session, asked, str(who))
-    services.follower.follow()
-    return found.answer
+    return desk.approve(services, fingerprint, who)
 
 
 @router.post("/api/v1/pending-devices/{fingerprint}/reject", summary="Refuse a board")
 def reject(fingerprint: str, services: Services, who: MayEnrol) -> PendingDevice:
     """Refuses a board that waits; it may be approved after all while it is listed."""
-    with transaction(services.engine) as session:
-        return pending.reject(session, fingerprint, str(who))
+    return desk.reject(services, fingerprint, who)
 
 
 @router.get("/api/v1/announced-keys", summary="Keys whose boards need no approval")

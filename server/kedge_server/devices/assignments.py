@@ -112,6 +112,11 @@ class Director:
         self._signers = {each.public_key.keyid: each for each in signers}
         self._signer, self._epoch, self._life = signers[0], 0, life_seconds
 
+    @property
+    def held_keys(self) -> frozenset[str]:
+        """Ids of the keys that this server could assign with."""
+        return frozenset(self._signers)
+
     def adopt(self, named: DirectorKey) -> None:
         """Signs with the key that targets name from now on.
 

@@ -12,6 +12,7 @@ from sqlmodel import Session
 
 from kedge_server.audit.service import record
 from kedge_server.devices import pending
+from kedge_server.devices.facts import facts_of
 from kedge_server.devices.tables import (
     AnnouncedKeyRow,
     AssignmentRow,
@@ -29,7 +30,13 @@ from kedge_shared import signing, wire
 from kedge_shared.admission import Waiting
 from kedge_shared.api import EnrolmentToken, TokenRequest
 from kedge_shared.errors import TrustError
-from kedge_shared.protocol import ENROLMENT_TYPE, REPORT_LIMIT_BYTES, Enrolled, Enrolment
+from kedge_shared.protocol import (
+    ENROLMENT_TYPE,
+    REPORT_LIMIT_BYTES,
+    DeviceFacts,
+    Enrolled,
+    Enrolment,
+)
 
 
 @dataclass(frozen=True)
@@ -176,6 +183,20 @@ def admit(session: Session, enrolment: Enrolment, who: str) -> Admitted:
     if device.serves:
         reports.late_device(session, device, time.time())
     return Admitted(Enrolled(device=device.id, token=secret), device.token_hash, fingerprint)
+
+
+def renew_facts(session: Session, device: DeviceRow, facts: DeviceFacts) -> None:
+    """Takes what a board says that it is now; a release that did not fit it before may do so."""
+    if facts_of(device.facts) == facts:
+        return
+    device.facts = wire.encode(facts).decode()
+    session.add(device)
+    session.flush()
+    changes.note(session, "device", device.id)
+    data = {"device_class": device.device_class, "agent": facts.agent}
+    emit(session, kinds.DEVICE_CHANGED, device.id, data, time.time())
+    if device.serves:
+        reports.late_device(session, device, time.time())
 
 
 def fingerprint_of(enrolment: Enrolment) -> str:

@@ -21,7 +21,7 @@ from sqlmodel import Session
 from kedge_server import auth
 from kedge_server.attestations import service as attestations
 from kedge_server.database import now, transaction, upsert
-from kedge_server.devices import clones, ledger
+from kedge_server.devices import clones, enrolment, ledger
 from kedge_server.devices.assignments import lock_devices
 from kedge_server.devices.batches import Batches
 from kedge_server.devices.door import Answer, Asked
@@ -287,6 +287,8 @@ def _write(session: Session, desk: _Desk, received: float) -> None:
         connection.execute(insert(_REPORTS), list(desk.reports.values()))
     rollouts.take(session, desk.fresh, received)
     for each in desk.fresh:
+        if each.facts is not None:
+            enrolment.renew_facts(session, session.get_one(DeviceRow, each.device), each.facts)
         if each.attestation is not None:
             row = session.get_one(DeviceRow, each.device)
             attestations.take(session, row, each, received)

@@ -9,7 +9,7 @@ from kedge_server.auth import MayManage
 from kedge_server.bodies import SIGNED_BODY, read_signed
 from kedge_server.context import Services
 from kedge_server.database import transaction
-from kedge_server.devices import keys, service
+from kedge_server.devices import desk, keys
 from kedge_shared.access import ACCESS_LIMIT_BYTES, AccessToken, KeyChanged, Nonce
 from kedge_shared.api import DeviceInfo
 
@@ -54,20 +54,10 @@ async def change(request: Request, services: Services) -> KeyChanged:
 @router.post("/api/v1/devices/{device}/revoke", summary="Refuse a board from now on")
 def revoke(device: str, services: Services, who: MayManage) -> DeviceInfo:
     """Refuses a board at its next request, and its key for ever; with another it may come back."""
-    with transaction(services.engine) as session:
-        row = service.find(session, device)
-        keys.revoke(session, row, str(who))
-        found = service.info(row)
-    services.follower.follow()
-    return found
+    return desk.revoke(services, device, who)
 
 
 @router.post("/api/v1/devices/{device}/clear", summary="A suspected clone is none")
 def clear(device: str, services: Services, who: MayManage) -> DeviceInfo:
     """Says that a person has looked and there is one board with this key."""
-    with transaction(services.engine) as session:
-        row = service.find(session, device)
-        keys.clear(session, row, str(who))
-        found = service.info(row)
-    services.follower.follow()
-    return found
+    return desk.clear(services, device, who)

@@ -69,6 +69,12 @@ def waiting(session: Session) -> list[PendingDevice]:
     return [info(each) for each in session.exec(query)]
 
 
+def count(session: Session) -> int:
+    """Returns how many wait for a person."""
+    waits = select(func.count()).where(PendingDeviceRow.state == "waiting")
+    return int(session.exec(waits).one())
+
+
 def take(session: Session, fingerprint: str) -> Enrolment:
     """Takes a board out of the queue; what it asked for is the approver's to admit.
 
@@ -131,9 +137,9 @@ def announce(session: Session, keys: AnnouncedKeys, who: str) -> list[AnnouncedK
     return found
 
 
-def announced(session: Session) -> list[AnnouncedKey]:
-    """Returns the keys that were announced."""
-    query = select(AnnouncedKeyRow).order_by(col(AnnouncedKeyRow.added))
+def announced(session: Session, most: int | None = None) -> list[AnnouncedKey]:
+    """Returns the keys that were announced, all or some."""
+    query = select(AnnouncedKeyRow).order_by(col(AnnouncedKeyRow.added)).limit(most)
     return [announced_info(each) for each in session.exec(query)]
 
 

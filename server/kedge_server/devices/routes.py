@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import json
+from typing import Annotated
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Query
 
-from kedge_server.auth import Device, MayRead
+from kedge_server.accounts.principal import Reach
+from kedge_server.auth import Device, MayManage, MayRead
 from kedge_server.bodies import BoundedRoute
 from kedge_server.context import Services
 from kedge_server.database import transaction
-from kedge_server.devices import intake, polling, service
+from kedge_server.devices import desk, intake, polling, service
 from kedge_server.rollouts import service as rollouts
 from kedge_shared.api import (
     DeploymentInfo,
     DeviceAssignment,
     DeviceInfo,
 )
+from kedge_shared.fleet import PAGE_MOST, TagsChange, TagsChanged
 from kedge_shared.protocol import PollAnswer
+from kedge_shared.rollouts import SELECTOR_MOST
 
 router = APIRouter(tags=["devices"], route_class=BoundedRoute)
 
@@ -42,11 +46,27 @@ def reports(_: Device) -> intake.Taken:
 
 @router.get("/api/v1/devices", summary="Devices of the fleet")
 def search(
-    services: Services, who: MayRead, device_class: str = "", tag: str = ""
+    services: Services,
+    who: MayRead,
+    device_class: str = "",
+    tag: Annotated[str, Query(description="`key:value`.")] = "",
+    selector: Annotated[str, Query(max_length=SELECTOR_MOST, description="RSQL.")] = "",
+    after: Annotated[str, Query(description="The last name of the page before.")] = "",
+    most: Annotated[int | None, Query(ge=1, le=PAGE_MOST, description="None is all.")] = None,
 ) -> list[DeviceInfo]:
-    """Returns devices within one's scope, by class and tag (``key:value``)."""
+    """Returns devices within one's scope, by name."""
+    within = Reach((*who.reach.selectors, *Reach.of(selector).selectors))
     with transaction(services.engine) as session:
-        return service.search(session, device_class, tag, who.reach)
+        return service.search(session, device_class, tag, within, after, most)
+
+
+@router.post("/api/v1/device-tags", summary="Change tags of devices")
+def tag(change: TagsChange, services: Services, who: MayManage) -> TagsChanged:
+    """Sets and drops tags of devices within one's scope: of all that are named, or of none.
+
+    A device that enrols anew brings its own tags.
+    """
+    return desk.tag(services, change, who)
 
 
 @router.get("/api/v1/devices/{device}", summary="One device")

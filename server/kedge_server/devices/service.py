@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from itertools import islice
 
 from sqlalchemy import Table, bindparam, func, update
 from sqlmodel import Session, col, select
@@ -17,6 +18,7 @@ from kedge_shared.api import DeviceInfo
 from kedge_shared.phases import Phase
 from kedge_shared.protocol import DeviceFacts
 
+_PAGE = 1000
 _TABLE: Table = DeviceRow.__table__  # type: ignore[attr-defined]
 
 
@@ -33,18 +35,34 @@ def find(session: Session, device: str) -> DeviceRow:
 
 
 def search(
-    session: Session, device_class: str, tag: str, within: Reach = WHOLE_FLEET
+    session: Session,
+    device_class: str,
+    tag: str,
+    within: Reach = WHOLE_FLEET,
+    after: str = "",
+    most: int | None = None,
 ) -> list[DeviceInfo]:
-    """Returns devices within a scope by class and tag (``key:value``); empty is any."""
-    query = select(DeviceRow).order_by(col(DeviceRow.id))
+    """Returns devices within a scope, by name.
+
+    Args:
+        session: Of the request.
+        device_class: Only of this class; empty is any.
+        tag: Only with this tag, ``key:value``; empty is any.
+        within: Only what this includes.
+        after: Only names behind this one.
+        most: So many; ``None`` is all.
+    """
+    query = select(DeviceRow).order_by(col(DeviceRow.id)).where(col(DeviceRow.id) > after)
     if device_class:
         query = query.where(DeviceRow.device_class == device_class)
     key, _, value = tag.partition(":")
-    return [
-        info(each) for each in session.exec(query)
+    rows = session.exec(query.execution_options(yield_per=_PAGE))
+    found = (
+        info(each) for each in rows
         if (not tag or json.loads(each.tags).get(key) == value)
         and (within.whole or within.includes(facts_of_device(each)))
-    ]  # fmt: skip
+    )  # fmt: skip
+    return list(islice(found, most))
 
 
 def info(row: DeviceRow) -> DeviceInfo:

@@ -10,6 +10,7 @@ from kedge_shared.phases import Phase
 
 ROLLOUT_CREATED = "rollout.created"
 DEVICE_ENROLLED = "device.enrolled"
+DEVICE_CHANGED = "device.changed"
 RELEASE_PUBLISHED = "release.published"
 SERVER_ALARM = "server.alarm"
 

@@ -1,4 +1,4 @@
-"""``kedge user``, ``kedge token`` and ``kedge login``."""
+"""``kedge user`` and ``kedge token``."""
 
 from __future__ import annotations
 
@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Annotated, get_args
 import typer
 
 from kedge_server.operator import show_accounts as show
-from kedge_server.operator.options import DEFAULT_SERVER, connected, finite
+from kedge_server.operator.options import connected, finite
 from kedge_shared.accounts import (
     ApiTokenRequest,
-    Login,
     PasswordChange,
     Role,
     Roles,
@@ -24,7 +23,7 @@ from kedge_shared.options import Json, Server, TokenFile
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["login", "token", "user"]
+__all__ = ["token", "user"]
 
 user = typer.Typer(no_args_is_help=True, help="Who operates the fleet.")
 token = typer.Typer(no_args_is_help=True, help="API tokens, for programs and for oneself.")
@@ -65,7 +64,7 @@ def user_add(
     tokens_only: Annotated[
         bool, typer.Option("--tokens-only", help="Without a password: it cannot log in.")
     ] = False,
-    server: Server = DEFAULT_SERVER,
+    server: Server = "",
     token_file: TokenFile = None,
     as_json: Json = False,
 ) -> None:
@@ -80,9 +79,7 @@ def user_add(
 
 
 @user.command("list")
-def user_list(
-    server: Server = DEFAULT_SERVER, token_file: TokenFile = None, as_json: Json = False
-) -> None:
+def user_list(server: Server = "", token_file: TokenFile = None, as_json: Json = False) -> None:
     """List users with what they may do."""
     with connected(server, token_file) as client:
         show.users(client.users(), as_json=as_json)
@@ -98,7 +95,7 @@ def user_change(
     scope: Annotated[
         str | None, typer.Option(help="Instead of the scope there is; '' is the whole fleet.")
     ] = None,
-    server: Server = DEFAULT_SERVER,
+    server: Server = "",
     token_file: TokenFile = None,
     as_json: Json = False,
 ) -> None:
@@ -112,7 +109,7 @@ def user_change(
 
 @user.command("disable")
 def user_disable(
-    name: str, server: Server = DEFAULT_SERVER, token_file: TokenFile = None, as_json: Json = False
+    name: str, server: Server = "", token_file: TokenFile = None, as_json: Json = False
 ) -> None:
     """Let a user in no more; tokens and sessions end at once."""
     with connected(server, token_file) as client:
@@ -121,7 +118,7 @@ def user_disable(
 
 @user.command("enable")
 def user_enable(
-    name: str, server: Server = DEFAULT_SERVER, token_file: TokenFile = None, as_json: Json = False
+    name: str, server: Server = "", token_file: TokenFile = None, as_json: Json = False
 ) -> None:
     """Let a disabled user in again."""
     with connected(server, token_file) as client:
@@ -132,7 +129,7 @@ def user_enable(
 def user_password(
     name: str,
     password_file: PasswordFile = None,
-    server: Server = DEFAULT_SERVER,
+    server: Server = "",
     token_file: TokenFile = None,
     as_json: Json = False,
 ) -> None:
@@ -154,7 +151,7 @@ def token_create(
     days: Annotated[float, typer.Option(help="How long it holds, days.")] = 90,
     owner: Annotated[str, typer.Option("--user", help="Whose it is; default: yours.")] = "",
     out: Out = None,
-    server: Server = DEFAULT_SERVER,
+    server: Server = "",
     token_file: TokenFile = None,
     as_json: Json = False,
 ) -> None:
@@ -173,9 +170,7 @@ def token_create(
 
 
 @token.command("list")
-def token_list(
-    server: Server = DEFAULT_SERVER, token_file: TokenFile = None, as_json: Json = False
-) -> None:
+def token_list(server: Server = "", token_file: TokenFile = None, as_json: Json = False) -> None:
     """List one's API tokens; administrators see everybody's."""
     with connected(server, token_file) as client:
         show.api_tokens(client.api_tokens(), as_json=as_json)
@@ -184,33 +179,10 @@ def token_list(
 @token.command("revoke")
 def token_revoke(
     ident: Annotated[str, typer.Argument(metavar="ID", help="Of `kedge token list`.")],
-    server: Server = DEFAULT_SERVER,
+    server: Server = "",
     token_file: TokenFile = None,
     as_json: Json = False,
 ) -> None:
     """Revoke an API token; it is refused from the next request on."""
     with connected(server, token_file) as client:
         show.api_tokens([client.revoke_api_token(ident)], as_json=as_json)
-
-
-def login(
-    name: Annotated[str, typer.Argument(help="User.")],
-    out: Annotated[Path, typer.Option("--out", help="File to write a token to, mode 0600.")],
-    hours: Annotated[float, typer.Option(help="How long it holds, hours.")] = 12,
-    password_file: PasswordFile = None,
-    server: Server = DEFAULT_SERVER,
-    as_json: Json = False,
-) -> None:
-    """Log in with a password and keep a token of one's own for some hours."""
-    from kedge_server.operator import secrets
-    from kedge_shared.operator_client import OperatorClient
-
-    with OperatorClient(server, "") as client:
-        me = client.log_in(Login(name=name, password=secrets.password(password_file)))
-        asked = ApiTokenRequest(
-            name="login", roles=me.roles, ttl_seconds=int(finite("--hours", hours) * 3600)
-        )
-        made = client.make_api_token(asked)
-        client.log_out()
-    secrets.keep_token(out, made.token)
-    show.made(made, out, as_json=as_json)

@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from securesystemslib.signer import Key, SSlibKey
 
 from kedge_server.operator import show_attestations as show
-from kedge_server.operator.options import DEFAULT_SERVER, connected
+from kedge_server.operator.options import connected
 from kedge_shared import signing, wire
 from kedge_shared.attestation import (
     ATTESTATION_LIMIT_BYTES,
@@ -36,7 +36,7 @@ def attestation(
         Path | None,
         typer.Option("--out", help="Write the envelope there, and the key to FILE.pub."),
     ] = None,
-    server: Server = DEFAULT_SERVER,
+    server: Server = "",
     token_file: TokenFile = None,
     as_json: Json = False,
 ) -> None:

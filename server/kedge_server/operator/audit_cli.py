@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from kedge_server.operator import show_accounts as show
-from kedge_server.operator.options import DEFAULT_SERVER, connected
+from kedge_server.operator.options import connected
 from kedge_shared import wire
 from kedge_shared.audit import AuditEntry, verify
 from kedge_shared.errors import InputError, StorageError, TrustError
@@ -21,7 +21,7 @@ audit = typer.Typer(no_args_is_help=True, help="Who did what, in a chain of hash
 @audit.command("list")
 def audit_list(
     most: Annotated[int, typer.Option(min=1, max=1000, help="How many.")] = 50,
-    server: Server = DEFAULT_SERVER,
+    server: Server = "",
     token_file: TokenFile = None,
     as_json: Json = False,
 ) -> None:
@@ -33,7 +33,7 @@ def audit_list(
 @audit.command("export")
 def audit_export(
     out: Annotated[Path, typer.Argument(help="File to write, one JSON object a line.")],
-    server: Server = DEFAULT_SERVER,
+    server: Server = "",
     token_file: TokenFile = None,
 ) -> None:
     """Write the whole log to a file, whole or not at all."""
@@ -57,7 +57,7 @@ def audit_verify(
     head: Annotated[
         str, typer.Option(help="ID:HASH that was written down before and must still stand.")
     ] = "",
-    server: Server = DEFAULT_SERVER,
+    server: Server = "",
     token_file: TokenFile = None,
     as_json: Json = False,
 ) -> None:

@@ -8,10 +8,10 @@ import json
 import os
 import tarfile
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from kedge_shared import api, signing, wire
 from kedge_shared.bundle import TABLE, Bundle, BundledBuild
@@ -23,6 +23,8 @@ from kedge_shared.policy import POLICY_LIMIT_BYTES, policy_path, read_policy
 from kedge_shared.protocol import Assignment, ManifestRef
 from kedge_shared.trust import DIRECTOR_LIMIT_BYTES, DIRECTOR_PATH
 
+#: Bytes done, bytes in all, what.
+Progress: TypeAlias = Callable[[int, int, str], None]
 _METADATA_LIMIT_BYTES = 5_000_000
 
 
@@ -57,6 +59,7 @@ def make(
     device_classes: Sequence[str],
     devices: Sequence[str],
     out: Path,
+    progress: Progress = lambda *_: None,
 ) -> Made:
     """Writes a bundle; it has its name only once it is whole.
 
@@ -66,6 +69,7 @@ def make(
         device_classes: Builds to put on it; empty is all.
         devices: Boards whose assignment goes with it.
         out: File to write.
+        progress: Called with bytes done, bytes in all and what is fetched.
 
     Raises:
         InputError: No such build, no assignment of this release, or ``out`` is there already.
@@ -92,8 +96,10 @@ def make(
                 _add(archive, f"metadata/{name}", data)
             for device, envelope in envelopes.items():
                 _add(archive, f"assignments/{device}.json", json.dumps(envelope).encode())
-            for sha256, length in _artifacts(client, builds, targets, release.model).items():
-                _stream(archive, sha256, length, client.chunks(sha256))
+            wanted = _artifacts(client, builds, targets, release.model)
+            watched = _Watched(progress, sum(wanted.values()))
+            for sha256, length in wanted.items():
+                _stream(archive, sha256, length, watched.chunks(client, sha256))
         _settle(scratch, out)
     except OSError as error:
         raise StorageError(f"{out} cannot be written: {error.strerror}") from None
@@ -207,6 +213,19 @@ def _stream(archive: tarfile.TarFile, sha256: str, length: int, chunks: Iterator
     archive.addfile(info, source)
     if source.sha256 != sha256:
         raise ServiceError(f"the server sends other bytes than it lists for {sha256[:12]}")
+
+
+class _Watched:
+    """Counts what is fetched."""
+
+    def __init__(self, progress: Progress, total: int) -> None:
+        self._progress, self._total, self._done = progress, total, 0
+
+    def chunks(self, client: Client, sha256: str) -> Iterator[bytes]:
+        for chunk in client.chunks(sha256):
+            self._done += len(chunk)
+            self._progress(self._done, self._total, sha256[:12])
+            yield chunk
 
 
 class _Hashed(io.RawIOBase):

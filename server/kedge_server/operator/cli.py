@@ -8,8 +8,9 @@ from typing import Annotated
 import typer
 
 from kedge_server.operator import attestation_cli, show, show_attestations
+from kedge_server.operator.comparing import compare
 from kedge_server.operator.device_cli import device
-from kedge_server.operator.options import DEFAULT_SERVER, connected, finite
+from kedge_server.operator.options import connected, finite
 from kedge_server.operator.rollout_cli import rollout
 from kedge_shared import api
 from kedge_shared.attestation import fetch_attestations
@@ -23,9 +24,7 @@ device.command("verify")(attestation_cli.verify)
 
 
 @release.command("list")
-def release_list(
-    server: Server = DEFAULT_SERVER, token_file: TokenFile = None, as_json: Json = False
-) -> None:
+def release_list(server: Server = "", token_file: TokenFile = None, as_json: Json = False) -> None:
     """List every release with its builds."""
     with connected(server, token_file) as client:
         show.releases(client.releases(), as_json=as_json)
@@ -35,13 +34,31 @@ def release_list(
 def release_show(
     model: str,
     version: str,
-    server: Server = DEFAULT_SERVER,
+    server: Server = "",
     token_file: TokenFile = None,
     as_json: Json = False,
 ) -> None:
     """Show one release: a build per device class."""
     with connected(server, token_file) as client:
         show.release(client.release(model, version), as_json=as_json)
+
+
+@release.command("compare")
+def release_compare(
+    model: str,
+    before: Annotated[str, typer.Argument(help="Release.")],
+    after: Annotated[str, typer.Argument(help="Release that is held against it.")],
+    server: Server = "",
+    token_file: TokenFile = None,
+    as_json: Json = False,
+) -> None:
+    """Set two releases side by side: size, accuracy, latency, what they were made from."""
+    with connected(server, token_file) as client:
+        manifests = [
+            {each.device_class: client.manifest(each) for each in client.release(model, one).builds}
+            for one in (before, after)
+        ]
+    show.comparison([*compare(*manifests)], (before, after), as_json=as_json)
 
 
 @release.command("bundle")
@@ -56,16 +73,18 @@ def release_bundle(
         list[str] | None,
         typer.Option("--device", help="Put this board's signed assignment in; may be repeated."),
     ] = None,
-    server: Server = DEFAULT_SERVER,
+    server: Server = "",
     token_file: TokenFile = None,
     as_json: Json = False,
 ) -> None:
     """Write a release to one file, for boards without network (`kedge agent install`)."""
     from kedge_server.operator import bundle
+    from kedge_shared.transfer import transfer_progress
 
     with connected(server, token_file) as client:
         found = client.release(model, version)
-        made = bundle.make(client, found, device_class or [], device_name or [], out)
+        with transfer_progress("downloading") as progress:
+            made = bundle.make(client, found, device_class or [], device_name or [], out, progress)
     show.bundle(made, as_json=as_json)
 
 
@@ -73,12 +92,13 @@ def release_bundle(
 def device_list(
     device_class: Annotated[str, typer.Option(help="Only boards of this class.")] = "",
     tag: Annotated[str, typer.Option(help="Only boards with this tag, KEY:VALUE.")] = "",
-    server: Server = DEFAULT_SERVER,
+    selector: Annotated[str, typer.Option(help="Only boards that match, in RSQL.")] = "",
+    server: Server = "",
     token_file: TokenFile = None,
     as_json: Json = False,
 ) -> None:
     """List boards with what they run."""
-    filters = {"device_class": device_class, "tag": tag}
+    filters = {"device_class": device_class, "tag": tag, "selector": selector}
     with connected(server, token_file) as client:
         found = client.devices({key: value for key, value in filters.items() if value})
         show.devices(found, as_json=as_json)
@@ -86,7 +106,7 @@ def device_list(
 
 @device.command("show")
 def device_show(
-    name: str, server: Server = DEFAULT_SERVER, token_file: TokenFile = None, as_json: Json = False
+    name: str, server: Server = "", token_file: TokenFile = None, as_json: Json = False
 ) -> None:
     """Show one board, what it attests, and every deployment on it."""
     with connected(server, token_file) as client:
@@ -103,7 +123,7 @@ def device_show(
 def device_token(
     count: Annotated[int, typer.Option(help="How many.")] = 1,
     ttl_hours: Annotated[float, typer.Option(help="How long they hold, hours.")] = 24,
-    server: Server = DEFAULT_SERVER,
+    server: Server = "",
     token_file: TokenFile = None,
     as_json: Json = False,
 ) -> None:

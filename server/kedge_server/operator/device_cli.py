@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated
 
@@ -9,10 +10,11 @@ import typer
 
 from kedge_server.operator import show
 from kedge_server.operator import show_accounts as show_admission
-from kedge_server.operator.options import DEFAULT_SERVER, connected
+from kedge_server.operator.options import connected, read_tags
 from kedge_shared import wire
 from kedge_shared.admission import AnnouncedKeys
 from kedge_shared.errors import InputError
+from kedge_shared.fleet import TAG_KEY_PATTERN, TAG_VALUE_MOST, TagsChange
 from kedge_shared.ids import SHA256_PATTERN
 from kedge_shared.options import Json, Server, TokenFile
 
@@ -27,7 +29,7 @@ Fingerprint = Annotated[
 
 @device.command("pending")
 def device_pending(
-    server: Server = DEFAULT_SERVER, token_file: TokenFile = None, as_json: Json = False
+    server: Server = "", token_file: TokenFile = None, as_json: Json = False
 ) -> None:
     """List boards that wait for approval."""
     with connected(server, token_file) as client:
@@ -37,7 +39,7 @@ def device_pending(
 @device.command("approve")
 def device_approve(
     fingerprint: Fingerprint,
-    server: Server = DEFAULT_SERVER,
+    server: Server = "",
     token_file: TokenFile = None,
     as_json: Json = False,
 ) -> None:
@@ -50,7 +52,7 @@ def device_approve(
 @device.command("reject")
 def device_reject(
     fingerprint: Fingerprint,
-    server: Server = DEFAULT_SERVER,
+    server: Server = "",
     token_file: TokenFile = None,
     as_json: Json = False,
 ) -> None:
@@ -63,7 +65,7 @@ def device_reject(
 def device_announce(
     file: Annotated[Path, typer.Argument(help="A factory's list: one fingerprint a line.")],
     note: Annotated[str, typer.Option(help="Where it comes from.")] = "",
-    server: Server = DEFAULT_SERVER,
+    server: Server = "",
     token_file: TokenFile = None,
     as_json: Json = False,
 ) -> None:
@@ -79,7 +81,7 @@ def device_announce(
 
 @device.command("announced")
 def device_announced(
-    server: Server = DEFAULT_SERVER, token_file: TokenFile = None, as_json: Json = False
+    server: Server = "", token_file: TokenFile = None, as_json: Json = False
 ) -> None:
     """List announced keys with the boards that came."""
     with connected(server, token_file) as client:
@@ -89,7 +91,7 @@ def device_announced(
 @device.command("withdraw")
 def device_withdraw(
     fingerprint: Annotated[str, typer.Argument(help="Of the key.")],
-    server: Server = DEFAULT_SERVER,
+    server: Server = "",
     token_file: TokenFile = None,
     as_json: Json = False,
 ) -> None:
@@ -100,7 +102,7 @@ def device_withdraw(
 
 @device.command("revoke")
 def device_revoke(
-    name: str, server: Server = DEFAULT_SERVER, token_file: TokenFile = None, as_json: Json = False
+    name: str, server: Server = "", token_file: TokenFile = None, as_json: Json = False
 ) -> None:
     """Refuse a board from its next request on, and its key for ever."""
     with connected(server, token_file) as client:
@@ -109,11 +111,54 @@ def device_revoke(
 
 @device.command("clear")
 def device_clear(
-    name: str, server: Server = DEFAULT_SERVER, token_file: TokenFile = None, as_json: Json = False
+    name: str, server: Server = "", token_file: TokenFile = None, as_json: Json = False
 ) -> None:
     """Say that a suspected clone is none: you have looked, and there is one board with this key."""
     with connected(server, token_file) as client:
         show.devices([client.clear_device(name)], as_json=as_json)
+
+
+@device.command("tag")
+def device_tag(
+    name: str,
+    tags: Annotated[list[str] | None, typer.Argument(help="KEY:VALUE …")] = None,
+    remove: Annotated[
+        list[str] | None, typer.Option("--remove", help="KEY; may be repeated.")
+    ] = None,
+    server: Server = "",
+    token_file: TokenFile = None,
+    as_json: Json = False,
+) -> None:
+    """Give a board tags, or take them away; without any, show those it has.
+
+    Selectors name them tag.KEY. Rollouts that have begun keep their boards.
+    """
+    given, gone = check_tags(read_tags(tags or [])), tuple(remove or ())
+    with connected(server, token_file) as client:
+        if given or gone:
+            client.tag_devices(TagsChange(devices=(name,), set=given, drop=gone))
+        found = client.device(name)
+    if as_json:
+        return show.print_json(found.tags)
+    for key, value in sorted(found.tags.items()):
+        show.say(f"{key}:{value}")
+    return None
+
+
+def check_tags(tags: dict[str, str]) -> dict[str, str]:
+    """Returns tags that a selector can name.
+
+    Raises:
+        InputError: One is none.
+    """
+    for key, value in tags.items():
+        if not re.match(TAG_KEY_PATTERN, key) or len(value) > TAG_VALUE_MOST:
+            raise InputError(
+                f"{key}:{value} is no tag",
+                "a key has letters, digits, '_', '.' and '-', 64 at most; "
+                f"a value has {TAG_VALUE_MOST} characters at most",
+            )
+    return tags
 
 
 def read_fingerprints(path: Path) -> tuple[str, ...]:
@@ -122,8 +167,6 @@ def read_fingerprints(path: Path) -> tuple[str, ...]:
     Raises:
         InputError: It cannot be read, is empty, or a line is none.
     """
-    import re
-
     text = wire.read_limited(path, "list", _LIST_LIMIT_BYTES).decode(errors="replace")
     found = []
     for number, line in enumerate(text.splitlines(), start=1):

@@ -13,16 +13,13 @@ from kedge_shared.errors import InputError
 if TYPE_CHECKING:
     from kedge_shared.operator_client import OperatorClient
 
-DEFAULT_SERVER = "http://127.0.0.1:8470"
-
 
 @contextmanager
 def connected(server: str, token_file: Path | None) -> Iterator[OperatorClient]:
-    """Opens a client."""
-    from kedge_shared.client import read_token
+    """Opens a client by option, environment and configuration."""
     from kedge_shared.operator_client import OperatorClient
 
-    with OperatorClient(server, read_token(token_file)) as client:
+    with OperatorClient.open(server, token_file) as client:
         yield client
 
 
@@ -35,3 +32,16 @@ def finite(option: str, value: float) -> float:
     if not math.isfinite(value):
         raise InputError(f"{option} {value} is no span of time")
     return value
+
+
+def read_tags(tags: list[str]) -> dict[str, str]:
+    """Reads ``["site:north"]``.
+
+    Raises:
+        InputError: A tag has no colon.
+    """
+    pairs = [each.partition(":") for each in tags]
+    for key, colon, value in pairs:
+        if not (key and colon and value):
+            raise InputError(f"tag {key!r} has no value", "write KEY:VALUE")
+    return {key: value for key, _, value in pairs}

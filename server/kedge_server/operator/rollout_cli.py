@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from kedge_server.operator import show, show_rollouts
-from kedge_server.operator.options import DEFAULT_SERVER, connected, finite
+from kedge_server.operator.options import connected, finite, read_tags
 from kedge_server.operator.rollout_file import read_rollout
 from kedge_shared import api
 from kedge_shared.errors import BudgetError, InputError, KedgeError
@@ -17,7 +17,6 @@ from kedge_shared.options import Json, Server, TokenFile
 
 if TYPE_CHECKING:
     from kedge_shared.client import Client
-    from kedge_shared.events import EventInfo
 
 rollout = typer.Typer(no_args_is_help=True, help="Roll a release out in stages, watch, halt.")
 
@@ -58,7 +57,7 @@ def rollout_create(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only say who would get it, and why not the others.")
     ] = False,
-    server: Server = DEFAULT_SERVER,
+    server: Server = "",
     token_file: TokenFile = None,
     as_json: Json = False,
 ) -> None:
@@ -107,7 +106,7 @@ def rollout_simulate(
 
 @rollout.command("replay")
 def rollout_replay(
-    name: str, server: Server = DEFAULT_SERVER, token_file: TokenFile = None, as_json: Json = False
+    name: str, server: Server = "", token_file: TokenFile = None, as_json: Json = False
 ) -> None:
     """Judge every decision of a rollout again from its stored evidence; status 1 if one differs."""
     with connected(server, token_file) as client:
@@ -122,7 +121,7 @@ def rollout_replay(
 def rollout_recall(
     model: str,
     version: str,
-    server: Server = DEFAULT_SERVER,
+    server: Server = "",
     token_file: TokenFile = None,
     as_json: Json = False,
 ) -> None:
@@ -138,9 +137,7 @@ def rollout_recall(
 
 
 @rollout.command("list")
-def rollout_list(
-    server: Server = DEFAULT_SERVER, token_file: TokenFile = None, as_json: Json = False
-) -> None:
+def rollout_list(server: Server = "", token_file: TokenFile = None, as_json: Json = False) -> None:
     """List every rollout."""
     with connected(server, token_file) as client:
         show.rollouts(client.rollouts(), as_json=as_json)
@@ -148,7 +145,7 @@ def rollout_list(
 
 @rollout.command("show")
 def rollout_show(
-    name: str, server: Server = DEFAULT_SERVER, token_file: TokenFile = None, as_json: Json = False
+    name: str, server: Server = "", token_file: TokenFile = None, as_json: Json = False
 ) -> None:
     """Show one rollout: stages, gates, devices."""
     with connected(server, token_file) as client:
@@ -160,25 +157,20 @@ def rollout_show(
 def rollout_watch(
     name: Annotated[str, typer.Argument(help="Rollout; default: the newest.")] = "",
     every_seconds: Annotated[float, typer.Option(min=0.2, help="Seconds between looks.")] = 2,
-    server: Server = DEFAULT_SERVER,
+    server: Server = "",
     token_file: TokenFile = None,
     as_json: Json = False,
 ) -> None:
     """Follow a rollout to its end, live; status 0 only if it completed."""
-    from kedge_server.operator.event_cli import show_event
+    from kedge_server.operator.live import screen
     from kedge_server.operator.watching import until_final
 
     finite("--every-seconds", every_seconds)
-
-    def told(event: EventInfo) -> None:
-        if not as_json:
-            show_event(event, as_json=False)
-
     with connected(server, token_file) as client:
         name = name or _newest(client)
-        for info in until_final(client, name, every_seconds, told):
-            if not as_json:
-                show.progress(info)
+        with screen(quiet=as_json) as shown:
+            for info in until_final(client, name, every_seconds, shown.event, shown.away):
+                shown.state(info)
         show.rollout(info, client.rollout_deployments(name), as_json=as_json)
     if info.state != "completed":
         raise BudgetError(f"rollout {name} is {info.state}: {info.reason}")
@@ -197,7 +189,7 @@ _CHANGES = {
 def _changer(action: str) -> Callable[..., None]:
     def run(
         name: str,
-        server: Server = DEFAULT_SERVER,
+        server: Server = "",
         token_file: TokenFile = None,
         as_json: Json = False,
     ) -> None:
@@ -235,16 +227,3 @@ def read_percents(text: str) -> list[float]:
     ):
         raise InputError(f"stages {text!r} are not growing percents", "write for example 5,20,100")
     return percents
-
-
-def read_tags(tags: list[str]) -> dict[str, str]:
-    """Reads ``["site:north"]``.
-
-    Raises:
-        InputError: A tag has no colon.
-    """
-    pairs = [each.partition(":") for each in tags]
-    for key, colon, value in pairs:
-        if not (key and colon and value):
-            raise InputError(f"tag {key!r} has no value", "write KEY:VALUE")
-    return {key: value for key, _, value in pairs}

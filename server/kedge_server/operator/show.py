@@ -10,11 +10,13 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from kedge_server.operator.bundle import Made
+from kedge_server.operator.comparing import Difference
 from kedge_shared import api, wire
 from kedge_shared.errors import one_line
 
 _console = Console()
-_COLOURS = {
+#: State, phase or verdict → style.
+COLOURS = {
     "completed": "green",
     "passed": "green",
     "confirmed": "green",
@@ -32,6 +34,16 @@ _COLOURS = {
 def print_json(value: object) -> None:
     """Prints a value for machines."""
     print(wire.encode_pretty(value).decode(), end="")
+
+
+def whole(title: str) -> Column:
+    """Returns a column of what is copied into another command: never cut short."""
+    return Column(title, no_wrap=True)
+
+
+def say(line: str) -> None:
+    """Prints a line, however long; what boards and builders wrote cannot drive the terminal."""
+    print("".join(each if each.isprintable() else "\N{REPLACEMENT CHARACTER}" for each in line))
 
 
 def bundle(made: Made, *, as_json: bool) -> None:
@@ -57,12 +69,20 @@ def print_table(
     # What boards and builders wrote is text, whatever it looks like.
     table = Table(*columns, title=Text(one_line(title)), title_justify="left")
     for row in rows:
-        table.add_row(*(Text(one_line(cell), style=_COLOURS.get(cell, "")) for cell in row))
+        table.add_row(*(Text(one_line(cell), style=COLOURS.get(cell, "")) for cell in row))
     _console.print(table)
 
 
 def _ago(moment: float | None) -> str:
-    return "never" if moment is None else f"{max(0.0, time.time() - moment):.0f} s ago"
+    return "never" if moment is None else f"{span(max(0.0, time.time() - moment))} ago"
+
+
+def span(seconds: float) -> str:
+    """Returns a time as people say it: ``40 s``, ``12 min``, ``5 h``, ``9 days``."""
+    for unit, size, most in (("s", 1, 120), ("min", 60, 7200), ("h", 3600, 172_800)):
+        if seconds < most:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds / 86400:.0f} days"
 
 
 def releases(found: Sequence[api.ReleaseInfo], *, as_json: bool) -> None:
@@ -103,6 +123,28 @@ def release(found: api.ReleaseInfo, *, as_json: bool) -> None:
     return print_table(f"{found.model} {found.release}", columns, rows, "No build.")
 
 
+def comparison(found: Sequence[Difference], names: tuple[str, str], *, as_json: bool) -> None:
+    """Shows two releases side by side."""
+    if as_json:
+        return print_json(found)
+    rows = [
+        (each.device_class, each.what, _figure(each.what, each.before),
+         _figure(each.what, each.after),
+         each.note if each.change is None else f"{each.change:+.1%}")
+        for each in found
+    ]  # fmt: skip
+    columns = ("class", "what", *names, "change")
+    return print_table("Releases compared", columns, rows, "Neither has a build.")
+
+
+def _figure(what: str, value: float | str | None) -> str:
+    if value is None:
+        return "none"
+    if isinstance(value, str):
+        return value
+    return f"{value / 2**20:.2f} MiB" if what.endswith("_bytes") else f"{value:.4g}"
+
+
 def devices(found: Sequence[api.DeviceInfo], *, as_json: bool) -> None:
     """Shows boards."""
     if as_json:
@@ -135,7 +177,11 @@ def _stands(found: api.DeviceInfo) -> str:
 def device(found: api.DeviceInfo, deployments: Sequence[api.DeploymentInfo]) -> None:
     """Shows one board with its history."""
     devices([found], as_json=False)
-    _console.print(Text(f"key {found.fingerprint}"))
+    facts = found.facts
+    say(f"key {found.fingerprint}")
+    say("tags " + (" ".join(f"{key}:{value}" for key, value in found.tags.items()) or "none"))
+    runtimes = ", ".join(f"{name} {version}" for name, version in facts.runtimes.items())
+    say(f"{facts.arch}, {facts.memory_mb} MB, agent {facts.agent}, {runtimes or 'no runtime'}")
     if found.suspected_clone is not None:
         _console.print(Text(one_line(f"suspected clone: {found.suspicion}")))
     _deployments(deployments)
@@ -155,10 +201,10 @@ def rollouts(found: Sequence[api.RolloutInfo], *, as_json: bool) -> None:
     if as_json:
         return print_json(found)
     rows = [
-        (each.id, each.model, each.release, each.state, _stage_line(each), each.reason)
+        (each.id, f"{each.model} {each.release}", each.state, _stage_line(each), each.reason)
         for each in found
     ]
-    columns = ("rollout", "model", "release", "state", "stages", "why")
+    columns = (whole("rollout"), "release", whole("state"), "stages", "why")
     return print_table(
         "Rollouts", columns, rows, "No rollout yet: `kedge rollout create MODEL RELEASE`."
     )
@@ -191,15 +237,15 @@ def rollout(
     return _deployments(deployments) if deployments else None
 
 
-def progress(found: api.RolloutInfo) -> None:
-    """Shows one line of where a rollout stands."""
-    _console.print(Text(one_line(f"{found.state}: {_stage_line(found)}  {found.reason}")))
+def progress_line(found: api.RolloutInfo) -> str:
+    """Returns one line of where a rollout stands."""
+    return one_line(f"{found.state}. {_stage_line(found)}. {found.reason}")
 
 
 def _stage_line(found: api.RolloutInfo) -> str:
-    return "  ".join(
-        f"{each.title} {each.healthy}/{each.devices}"
-        + (f" failed {each.failed}" if each.failed else "")
+    return ", ".join(
+        f"{each.title}: {each.healthy}/{each.devices}"
+        + (f" ({each.failed} failed)" if each.failed else "")
         for each in found.stages
     )
 

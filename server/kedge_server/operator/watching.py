@@ -4,22 +4,29 @@ from __future__ import annotations
 
 import queue
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from kedge_shared import api
-from kedge_shared.errors import KedgeError
+from kedge_shared.errors import KedgeError, ServiceError
 
 if TYPE_CHECKING:
-    from kedge_shared.client import Client
     from kedge_shared.events import EventInfo
+    from kedge_shared.operator_client import OperatorClient
 
 _OPEN = {"running", "paused"}
+#: A server that is upgraded or fails over comes back within this.
+_PATIENCE_SECONDS, _AGAIN_SECONDS = 300.0, 3.0
 
 
 def until_final(
-    client: Client, name: str, every_seconds: float, told: Callable[[EventInfo], None]
+    client: OperatorClient,
+    name: str,
+    every_seconds: float,
+    told: Callable[[EventInfo], None],
+    away: Callable[[], None] = lambda: None,
 ) -> Iterator[api.RolloutInfo]:
     """Yields a rollout as it changes; ends with its last state.
 
@@ -28,13 +35,14 @@ def until_final(
         name: Rollout.
         every_seconds: Looks without an event: devices change too, and a server may tell no events.
         told: Called with each event about it, before the look that follows.
+        away: Called when the server does not answer, before it is asked again.
     """
     happened: queue.SimpleQueue[EventInfo] = queue.SimpleQueue()
     ended = threading.Event()
     threading.Thread(target=_listen, args=(client, name, happened, ended), daemon=True).start()
     try:
         while True:
-            info = client.rollout(name)
+            info = _look(client, name, away)
             yield info
             if info.state not in _OPEN:
                 return
@@ -46,13 +54,31 @@ def until_final(
         ended.set()
 
 
-def _listen(
-    client: Client, name: str, happened: queue.SimpleQueue[EventInfo], ended: threading.Event
-) -> None:
-    from kedge_shared.event_client import follow
+def _look(client: OperatorClient, name: str, away: Callable[[], None]) -> api.RolloutInfo:
+    """Asks; a server that is started anew meanwhile is waited for.
 
+    Raises:
+        ServiceError: It refuses, or has been away for minutes.
+    """
+    until = time.monotonic() + _PATIENCE_SECONDS
+    while True:
+        try:
+            return client.rollout(name)
+        except ServiceError as error:
+            if error.status is not None or time.monotonic() > until:
+                raise
+            away()
+            time.sleep(_AGAIN_SECONDS)
+
+
+def _listen(
+    client: OperatorClient,
+    name: str,
+    happened: queue.SimpleQueue[EventInfo],
+    ended: threading.Event,
+) -> None:
     try:
-        for event in follow(client, subject=name):
+        for event in client.follow_events(subject=name):
             happened.put(event)
             if ended.is_set():
                 return

@@ -142,6 +142,17 @@ class ImageRepository:
         body = self._store.read(listed.hashes["sha256"], DIRECTOR_LIMIT_BYTES)
         return wire.decode(body, DirectorKey, "director's key")
 
+    @property
+    def held_keys(self) -> frozenset[str]:
+        """Ids of the keys that this server signs metadata with."""
+        return frozenset(
+            each.public_key.keyid for keys in self._keys.signers.values() for each in keys
+        )
+
+    def online(self, session: Session) -> dict[str, Metadata[Any]]:
+        """Returns the newest metadata of the roles that the server signs."""
+        return {role: self._role(session, role) for role in self._keys.signers}
+
     def offline(self, session: Session) -> Offline:
         """Returns the newest metadata of the roles that others sign."""
         return Offline(

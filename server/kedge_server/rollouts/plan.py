@@ -57,5 +57,5 @@ def _notes(stage: StageSpec, counts: Mapping[str, int]) -> list[str]:
             if count < needed
         ]
     if stage.approval:
-        notes.append("waits for `kedge rollout approve`")
+        notes.append("waits for a person (`kedge rollout approve`)")
     return notes

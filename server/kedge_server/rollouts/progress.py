@@ -20,6 +20,7 @@ from kedge_server.rollouts.membership import OPEN_ROLLOUTS
 from kedge_server.rollouts.moves import move, move_stage
 from kedge_server.rollouts.stages import OPEN, RolloutEvent, StageEvent, step
 from kedge_server.rollouts.tables import DeploymentRow, RolloutRow, StageRow
+from kedge_shared import wire
 from kedge_shared.rollouts import RolloutSpec
 
 SCHEDULER = "scheduler"
@@ -57,6 +58,7 @@ def _judge(
     decision = judge(stage.gate, facts, now)
     told = (current.verdict, current.reason) != (decision.verdict, decision.reason)
     current.verdict, current.reason = decision.verdict, decision.reason
+    current.findings = wire.encode(decision.findings).decode()
     session.add(current)
     event = step(stage, decision)
     waiting = _waiting(session, rollout.id, current.index)

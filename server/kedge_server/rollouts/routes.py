@@ -2,26 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Literal
 
 from fastapi import APIRouter
-from sqlmodel import Session
 
 from kedge_server.accounts import reach
-from kedge_server.accounts.principal import Reach
 from kedge_server.auth import MayApprove, MayRead, MayRun, MayStop
 from kedge_server.bodies import BoundedRoute
-from kedge_server.context import Context, Services
+from kedge_server.context import Services
 from kedge_server.database import now, transaction
-from kedge_server.devices import service as devices
-from kedge_server.devices.selectors import SelectorError
-from kedge_server.errors import MalformedError
-from kedge_server.repository.withdrawal import require_listed
-from kedge_server.rollouts import service
+from kedge_server.rollouts import desk, service
 from kedge_server.rollouts.stages import RolloutEvent
 from kedge_shared.api import DecisionInfo, DeploymentInfo, PlanInfo, RolloutInfo, RolloutSpec
-from kedge_shared.rollouts import SELECTOR_MOST
 
 router = APIRouter(prefix="/api/v1/rollouts", tags=["rollouts"], route_class=BoundedRoute)
 
@@ -32,22 +24,13 @@ def create(spec: RolloutSpec, services: Services, who: MayRun) -> RolloutInfo:
 
     Whoever is confined to a part of the fleet draws from that part, which joins the selector.
     """
-    spec = _narrowed(spec, who.reach)
-    with transaction(services.engine) as session:
-        listed = services.repository.targets(session)
-        require_listed(session, listed, spec.model, spec.release)
-        made = service.create(session, spec, str(who), now(session))
-    services.follower.follow()
-    return made
+    return desk.create(services, spec, who)
 
 
 @router.post("/plan", summary="What would a rollout do?")
 def plan(spec: RolloutSpec, services: Services, who: MayRun) -> PlanInfo:
     """Says who would get what, when, and why not the others; changes nothing."""
-    spec = _narrowed(spec, who.reach)
-    with transaction(services.engine) as session:
-        found = service.plan(session, spec)
-        return _seen(session, found, who.reach)
+    return desk.plan(services, spec, who)
 
 
 @router.get("", summary="Every rollout")
@@ -83,25 +66,19 @@ def replay(rollout: str, services: Services, _: MayRead) -> list[DecisionInfo]:
 @router.post("/{rollout}/approve", summary="Say yes for a stage that asks")
 def approve(rollout: str, services: Services, who: MayApprove) -> RolloutInfo:
     """Lets a stage go on that its gate leaves to a person."""
-    with transaction(services.engine) as session:
-        changed = service.approve(session, rollout, str(who), now(session))
-    services.follower.follow()
-    return changed
+    return desk.approve(services, rollout, who)
 
 
 @router.post("/{rollout}/retry", summary="Try again where it failed")
 def retry(rollout: str, services: Services, who: MayRun) -> RolloutInfo:
     """Gives boards that failed or could not decide the release again, despite quarantine."""
-    with transaction(services.engine) as session:
-        changed = service.retry(session, rollout, str(who), now(session))
-    services.follower.follow()
-    return changed
+    return desk.retry(services, rollout, who)
 
 
 @router.post("/{rollout}/resume", summary="Let a paused rollout go on")
 def resume(rollout: str, services: Services, who: MayRun) -> RolloutInfo:
     """Lets it go on from where it was paused."""
-    return _change(services, rollout, RolloutEvent.RESUME, str(who))
+    return desk.change(services, rollout, RolloutEvent.RESUME, who)
 
 
 @router.post("/{rollout}/{action}", summary="Pause, halt or stop a rollout")
@@ -109,34 +86,4 @@ def change(
     rollout: str, action: Literal["pause", "halt", "stop"], services: Services, who: MayStop
 ) -> RolloutInfo:
     """Halting sends the rollout's devices back to what they had; stopping leaves them."""
-    return _change(services, rollout, RolloutEvent(action), str(who))
-
-
-def _change(services: Context, rollout: str, event: RolloutEvent, who: str) -> RolloutInfo:
-    with transaction(services.engine) as session:
-        changed = service.change(session, rollout, event, who, now(session))
-    services.follower.follow()
-    return changed
-
-
-def _narrowed(spec: RolloutSpec, within: Reach) -> RolloutSpec:
-    if within.whole:
-        return spec
-    try:
-        selector = within.narrowed(spec.selector)
-    except SelectorError:
-        # Named with its field and position by the service, like every other fault.
-        return spec
-    if len(selector) > SELECTOR_MOST:
-        raise MalformedError(f"selector: longer than {SELECTOR_MOST} together with your scope")
-    return replace(spec, selector=selector)
-
-
-def _seen(session: Session, found: PlanInfo, within: Reach) -> PlanInfo:
-    """Returns a plan without the boards that are not within."""
-    if within.whole:
-        return found
-    inside = {each.id for each in devices.search(session, "", "", within)}
-    return replace(
-        found, skipped={name: why for name, why in found.skipped.items() if name in inside}
-    )
+    return desk.change(services, rollout, RolloutEvent(action), who)

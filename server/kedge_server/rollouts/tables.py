@@ -29,7 +29,7 @@ class RolloutRow(SQLModel, table=True):
 
 
 class StageRow(SQLModel, table=True):
-    """A stage of a rollout."""
+    """A stage of a rollout; ``findings`` is JSON of what its verdict rests on, by class."""
 
     __tablename__ = "stage"
 
@@ -42,6 +42,7 @@ class StageRow(SQLModel, table=True):
     started: float | None = None
     finished: float | None = None
     approved_by: str = Field(default="", sa_column_kwargs={"server_default": ""})
+    findings: str = Field(default="[]", sa_column_kwargs={"server_default": "[]"})
 
 
 class ApprovalRow(SQLModel, table=True):

@@ -25,11 +25,17 @@ def queue(session: Session, event: EventInfo, now: float) -> None:
     """Queues an event for every webhook that wants it."""
     for hook in session.exec(select(WebhookRow).where(col(WebhookRow.enabled))):
         if matches(event.kind, kinds_of(hook)):
-            row = DeliveryRow(
-                id=fresh_id("dl"), webhook=hook.id, event=event.id, kind=event.kind,
-                body=_body(event), created=now, due=now,
-            )  # fmt: skip
-            session.add(row)
+            queue_for(session, hook, event, now)
+
+
+def queue_for(session: Session, hook: WebhookRow, event: EventInfo, now: float) -> DeliveryRow:
+    """Queues an event for one webhook, whether it wants it or not."""
+    row = DeliveryRow(
+        id=fresh_id("dl"), webhook=hook.id, event=event.id, kind=event.kind,
+        body=_body(event), created=now, due=now,
+    )  # fmt: skip
+    session.add(row)
+    return row
 
 
 def kinds_of(hook: WebhookRow) -> tuple[str, ...]:

@@ -45,6 +45,13 @@ def enable(webhook: str, services: Services, who: MayHook) -> WebhookInfo:
         return service.enable(session, webhook, str(who))
 
 
+@router.post("/{webhook}/test", status_code=202, summary="Send a test event")
+def test(webhook: str, services: Services, who: MayHook) -> DeliveryInfo:
+    """Queues a ``webhook.test`` event for it alone; its deliveries tell what came of it."""
+    with transaction(services.engine) as session:
+        return service.test(session, webhook, str(who))
+
+
 @router.get("/{webhook}/deliveries", summary="What was sent, and what became of it")
 def deliveries(
     webhook: str, services: Services, _: MayHook,

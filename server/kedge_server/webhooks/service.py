@@ -16,7 +16,14 @@ from kedge_server.errors import NotFoundError, RequestError
 from kedge_server.webhooks import outbox
 from kedge_server.webhooks.tables import DeliveryRow, WebhookRow
 from kedge_shared.errors import InputError
-from kedge_shared.events import SECRET_PREFIX, DeliveryInfo, WebhookInfo, WebhookRequest
+from kedge_shared.events import (
+    SECRET_PREFIX,
+    TEST_KIND,
+    DeliveryInfo,
+    EventInfo,
+    WebhookInfo,
+    WebhookRequest,
+)
 from kedge_shared.ids import fresh_id
 
 _MOST = 50
@@ -81,12 +88,27 @@ def enable(session: Session, hook: str, who: str) -> WebhookInfo:
     return _info(row, 0)
 
 
+def test(session: Session, hook: str, who: str) -> DeliveryInfo:
+    """Sends an event to one webhook that tells of nothing, to see whether it arrives.
+
+    Raises:
+        NotFoundError: There is none.
+        RequestError: It is disabled.
+    """
+    row = _find(session, hook)
+    if not row.enabled:
+        raise RequestError(f"{hook} is disabled", f"`kedge webhook enable {hook}`")
+    event = EventInfo(id=0, at=time.time(), kind=TEST_KIND, subject=hook, data={"who": who})
+    record(session, who, "webhook test", hook)
+    return _delivery(outbox.queue_for(session, row, event, event.at))
+
+
 def deliveries(session: Session, hook: str, most: int) -> list[DeliveryInfo]:
     """Returns a webhook's deliveries, newest first."""
     _find(session, hook)
     query = select(DeliveryRow).where(DeliveryRow.webhook == hook)
-    ordered = query.order_by(col(DeliveryRow.event).desc()).limit(most)
-    return [_delivery(each) for each in session.exec(ordered)]
+    ordered = query.order_by(col(DeliveryRow.created).desc(), col(DeliveryRow.event).desc())
+    return [_delivery(each) for each in session.exec(ordered.limit(most))]
 
 
 def redeliver(session: Session, delivery: str, who: str) -> DeliveryInfo:

@@ -1,4 +1,4 @@
-"""A progress bar with time left for uploads; silent where nobody watches."""
+"""A progress bar with time left for uploads and downloads; silent where nobody watches."""
 
 from __future__ import annotations
 
@@ -10,11 +10,15 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 
 
 @contextmanager
-def upload_progress() -> Iterator[Callable[[int, int, str], None]]:
-    """Yields a function (bytes sent, bytes in all, file name) that draws on standard error."""
+def transfer_progress(doing: str) -> Iterator[Callable[[int, int, str], None]]:
+    """Yields a function (bytes done, bytes in all, file name) that draws on standard error.
+
+    Args:
+        doing: What people read before the name: ``uploading``.
+    """
     console = Console(stderr=True)
     bar = Progress(
-        TextColumn("uploading {task.fields[name]}"),
+        TextColumn(f"{doing} {{task.fields[name]}}"),
         BarColumn(),
         DownloadColumn(),
         TimeRemainingColumn(),
@@ -23,7 +27,7 @@ def upload_progress() -> Iterator[Callable[[int, int, str], None]]:
         transient=True,
     )
     with bar:
-        task = bar.add_task("upload", total=None, name="")
+        task = bar.add_task(doing, total=None, name="")
 
         def show(done: int, total: int, name: str) -> None:
             bar.update(task, completed=done, total=total, name=name)

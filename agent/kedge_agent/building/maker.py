@@ -1,0 +1,166 @@
+"""Builds a plan in a process behind the walls, at the pace that the live loop bears."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+
+import msgspec
+
+from kedge_agent import limits
+from kedge_agent.blobs import VerifiedBlob
+from kedge_agent.building.pacing import Pace
+from kedge_agent.children import Left, clean_environment
+from kedge_shared.errors import StorageError
+
+_LOOK_SECONDS = 0.5
+_PLAN_LIMIT_BYTES = 4 * 1024**3
+
+
+class NotBuilt(Exception):
+    """There is no plan; one line.
+
+    Attributes:
+        harm: It is the model's fault, and trying again is of no use.
+    """
+
+    def __init__(self, why: str, *, harm: bool) -> None:
+        super().__init__(why)
+        self.harm = harm
+
+
+class Told(msgspec.Struct, frozen=True):
+    """What the process says in the end (kedge_agent/gpu/plan_maker.py)."""
+
+    ok: bool
+    error: str = ""
+    version: str = ""
+    flags: tuple[str, ...] = ()
+    memory_bytes: int = 0
+
+
+@dataclass(frozen=True)
+class Job:
+    """What to build.
+
+    Attributes:
+        command: Starts the process.
+        onnx: Signed, verified.
+        cache: Timings, or ``None``.
+        int8: The ONNX has quantizers.
+        seconds: After them it is given up, standing still included.
+    """
+
+    command: Sequence[str]
+    onnx: VerifiedBlob
+    cache: VerifiedBlob | None
+    int8: bool
+    seconds: float
+
+
+#: Tells the loop's frame time, milliseconds; 0 where there is none.
+Look = Callable[[], Awaitable[float]]
+
+
+async def make(job: Job, pace: Pace, look: Look) -> tuple[bytes, Told]:
+    """Builds a plan.
+
+    Args:
+        job: What.
+        pace: The loop before it.
+        look: At the loop.
+
+    Returns:
+        The plan, and what is told of it.
+
+    Raises:
+        NotBuilt: The model is not taken, the process died, or it took too long.
+        StorageError: There is no memory to put it in.
+    """
+    with ExitStack() as closing:
+        fd = _room(closing)
+        left = await _run(job, fd, pace, look)
+        told = _read(left, job)
+        size = os.lseek(fd, 0, os.SEEK_END)
+        if not 0 < size <= _PLAN_LIMIT_BYTES:
+            raise NotBuilt(f"the build ended with a plan of {size} bytes", harm=False)
+        return os.pread(fd, size, 0), told
+
+
+def _room(closing: ExitStack) -> int:
+    try:
+        fd = os.memfd_create("kedge plan", os.MFD_CLOEXEC)
+    except OSError as error:
+        raise StorageError(f"there is no memory for a plan: {error.strerror}") from None
+    closing.callback(os.close, fd)
+    return fd
+
+
+async def _run(job: Job, fd: int, pace: Pace, look: Look) -> Left:
+    cache = -1 if job.cache is None else job.cache.fd
+    said = {"onnx": job.onnx.fd, "plan": fd, "cache": cache, "int8": job.int8}
+    try:
+        child = await asyncio.create_subprocess_exec(
+            *job.command,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            pass_fds=[each for each in (job.onnx.fd, fd, cache) if each >= 0],
+            env={**clean_environment(), limits.PARENT_ENV: str(os.getpid())},
+        )
+    except OSError as error:
+        raise NotBuilt(f"no build can be started: {error.strerror}", harm=False) from None
+    talk = asyncio.ensure_future(child.communicate(msgspec.json.encode(said)))
+    try:
+        if not await _paced(child, talk, job.seconds, pace, look):
+            return Left(None, b"", b"")
+        output, errors = await talk
+        return Left(child.returncode or 0, output, errors)
+    finally:
+        with suppress(ProcessLookupError):
+            child.kill()
+        await child.wait()
+        talk.cancel()
+
+
+async def _paced(
+    child: asyncio.subprocess.Process,
+    talk: asyncio.Future[tuple[bytes, bytes]],
+    seconds: float,
+    pace: Pace,
+    look: Look,
+) -> bool:
+    """Stops and starts a build until it ends; says whether it did in time."""
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        done, _ = await asyncio.wait([talk], timeout=_LOOK_SECONDS)
+        if done:
+            return True
+        after = pace.after(await look())
+        if after.stands != pace.stands:
+            with suppress(ProcessLookupError):
+                child.send_signal(signal.SIGSTOP if after.stands else signal.SIGCONT)
+        pace = after
+    return False
+
+
+def _read(left: Left, job: Job) -> Told:
+    if left.status is None:
+        raise NotBuilt(f"the build was not done in {job.seconds:.0f} s beside the loop", harm=False)
+    if left.signal:
+        # Also the model's doing, perhaps; but a kill for want of memory looks the same.
+        raise NotBuilt(f"the build's process was ended by {left.signal}", harm=False)
+    try:
+        told = msgspec.json.decode(left.output, type=Told)
+    except msgspec.MsgspecError:
+        raise NotBuilt(
+            f"the build ended with {left.status}: {left.last_words}", harm=False
+        ) from None
+    if not told.ok:
+        raise NotBuilt(told.error, harm=True)
+    return told

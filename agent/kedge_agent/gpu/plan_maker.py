@@ -1,0 +1,177 @@
+"""From the signed ONNX to a plan of this board, by itself on every Python from 3.6 on.
+
+``python3 plan_maker.py MODULE`` reads a job on standard input, the file descriptors of the ONNX and
+of the plan to write among it, and writes one line of JSON: ``{"ok": true, …}`` or ``{"error": …}``.
+It has no right but to its descriptors and the GPU, and the lowest priority.
+
+INT8 is where the ONNX has quantizers; what is left becomes FP16, save the decode behind the last
+convolutions, which stays FP32: at 640 px a box coordinate in FP16 has steps of half a pixel. From
+TensorRT 11 on there are no flags for it: types are as the ONNX has them.
+"""
+
+import importlib
+import json
+import mmap
+import os
+import sys
+from typing import Any, Dict, List, Set
+
+#: Larger than any scratch space that a tactic of a detector asks for; boards bring less themselves.
+_WORKSPACE_BYTES = 1 << 30
+_STRONG = 11
+#: Layers of which nothing is computed in floating point.
+_NO_NUMBERS = ("CONSTANT", "SHAPE")
+
+
+class NotMade(Exception):
+    """TensorRT makes no plan of this; one line."""
+
+
+def make(trt: Any, job: Dict[str, Any]) -> Dict[str, Any]:
+    """Makes the plan of a job and returns what is to be told of it.
+
+    Args:
+        trt: The bindings' module.
+        job: ``onnx`` and ``plan`` are descriptors, ``cache`` one or -1; ``int8`` says that the ONNX
+            has quantizers, ``workspace_bytes`` limits scratch space.
+
+    Raises:
+        NotMade: It cannot be read, needs a plugin, or cannot be built.
+    """
+    said = logger(trt)
+    builder = trt.Builder(said)
+    strong = int(trt.__version__.split(".")[0]) >= _STRONG or not hasattr(trt.BuilderFlag, "FP16")
+    network = builder.create_network(_network_flags(trt, strong))
+    _parse(trt, network, said, _read(job["onnx"]))
+    config = builder.create_builder_config()
+    _limit(trt, config, int(job.get("workspace_bytes", _WORKSPACE_BYTES)))
+    flags = ["strongly-typed"] if strong else _flags(trt, config, network, bool(job["int8"]))
+    if job["cache"] >= 0 and hasattr(config, "create_timing_cache"):
+        config.set_timing_cache(config.create_timing_cache(_read(job["cache"])), False)
+        flags.append("timing-cache")
+    plan = builder.build_serialized_network(network, config)
+    if plan is None:
+        raise NotMade("TensorRT builds no plan: %s" % said.last)
+    _write(job["plan"], memoryview(plan))
+    return {"ok": True, "version": str(trt.__version__), "flags": flags,
+            "memory_bytes": _memory(trt, said, plan)}  # fmt: skip
+
+
+def logger(trt: Any) -> Any:
+    """Returns a logger that keeps the last error instead of printing it."""
+
+    class Quiet(trt.ILogger):  # type: ignore[misc]  # the module is known at run time alone
+        def __init__(self) -> None:
+            trt.ILogger.__init__(self)
+            self.last = "no reason was given"
+
+        def log(self, severity: Any, message: str) -> None:
+            """Called by TensorRT, from any of its threads."""
+            if severity in (trt.ILogger.Severity.ERROR, trt.ILogger.Severity.INTERNAL_ERROR):
+                self.last = " ".join(message.split())[:200]
+
+    return Quiet()
+
+
+def _network_flags(trt: Any, strong: bool) -> int:
+    kinds = trt.NetworkDefinitionCreationFlag
+    if strong:
+        return 1 << int(getattr(kinds, "STRONGLY_TYPED", 0))
+    # Without meaning, and gone, from 10 on.
+    return 1 << int(kinds.EXPLICIT_BATCH) if hasattr(kinds, "EXPLICIT_BATCH") else 0
+
+
+def _parse(trt: Any, network: Any, said: Any, onnx: bytes) -> None:
+    parser = trt.OnnxParser(network, said)
+    if not parser.parse(onnx):
+        why = parser.get_error(0).desc() if parser.num_errors else said.last
+        raise NotMade("TensorRT cannot read the model: %s" % " ".join(why.split())[:200])
+    for at in range(network.num_layers):
+        layer = network.get_layer(at)
+        if _kind(layer).startswith("PLUGIN"):
+            raise NotMade("the model needs a plugin for %s; plugins are not taken" % layer.name)
+
+
+def _flags(trt: Any, config: Any, network: Any, int8: bool) -> List[str]:
+    """Allows lower precisions, and none of them in the decode; returns what was set."""
+    config.set_flag(trt.BuilderFlag.FP16)
+    if int8:
+        config.set_flag(trt.BuilderFlag.INT8)
+    exact = "OBEY_PRECISION_CONSTRAINTS"  # from 8.2 on
+    config.set_flag(getattr(trt.BuilderFlag, exact, getattr(trt.BuilderFlag, "STRICT_TYPES", None)))
+    for layer in decode_of(network):
+        layer.precision = trt.float32
+        for at in range(layer.num_outputs):
+            if layer.get_output(at).dtype in (trt.float32, trt.float16):
+                layer.set_output_type(at, trt.float32)
+    return ["float16", *(["int8"] if int8 else []), "decode-float32"]
+
+
+def decode_of(network: Any) -> List[Any]:
+    """Returns the layers between the outputs and the last convolutions in front of them."""
+    makers: Dict[str, Any] = {}
+    for at in range(network.num_layers):
+        layer = network.get_layer(at)
+        for out in range(layer.num_outputs):
+            makers[layer.get_output(out).name] = layer
+    open_ends = [network.get_output(at).name for at in range(network.num_outputs)]
+    found: List[Any] = []
+    seen: Set[str] = set()
+    while open_ends:
+        maker = makers.get(open_ends.pop())
+        if maker is None or maker.name in seen or _kind(maker) == "CONVOLUTION":
+            continue
+        seen.add(maker.name)
+        if not _kind(maker).startswith(_NO_NUMBERS):
+            found.append(maker)
+        given = (maker.get_input(at) for at in range(maker.num_inputs))
+        open_ends += [each.name for each in given if each is not None]
+    return found
+
+
+def _limit(trt: Any, config: Any, size: int) -> None:
+    if hasattr(config, "set_memory_pool_limit"):
+        config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, size)
+    else:
+        config.max_workspace_size = size
+
+
+def _memory(trt: Any, said: Any, plan: Any) -> int:
+    """Returns what the engine says that it takes besides its weights; 0 if it cannot be asked."""
+    engine = trt.Runtime(said).deserialize_cuda_engine(plan)
+    if engine is None:
+        return 0
+    told = getattr(engine, "device_memory_size_v2", None)
+    return int(engine.device_memory_size if told is None else told)
+
+
+def _kind(layer: Any) -> str:
+    return str(layer.type).split(".")[-1]
+
+
+def _read(fd: int) -> bytes:
+    if not os.fstat(fd).st_size:
+        return b""
+    with mmap.mmap(fd, 0, prot=mmap.PROT_READ) as held:
+        return bytes(held)
+
+
+def _write(fd: int, data: memoryview) -> None:
+    while data:
+        data = data[os.write(fd, data) :]
+
+
+def main() -> None:
+    """Makes one plan."""
+    job = json.loads(sys.stdin.read())
+    answer = os.dup(1)
+    os.dup2(2, 1)  # what a vendor prints must not end up in the answer
+    try:
+        told = make(importlib.import_module(sys.argv[1]), job)
+    except NotMade as error:
+        told = {"ok": False, "error": str(error)}
+    os.write(answer, json.dumps(told).encode())
+
+
+if __name__ == "__main__":
+    main()

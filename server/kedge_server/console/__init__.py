@@ -1,0 +1,1 @@
+"""The operators' console: pages that the server renders, live by its events."""

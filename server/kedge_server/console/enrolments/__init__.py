@@ -1,0 +1,1 @@
+"""Boards that come in: one-time tokens, those who wait, announced keys."""

@@ -1,0 +1,1 @@
+"""Rollouts: the list, one with its stages and gates, a new one with its preview, what is done."""

@@ -1,0 +1,458 @@
+"""A plan that the board builds: which form it runs, the pace, the seal, and what is refused."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import cv2
+import msgspec
+import numpy as np
+import pytest
+
+from kedge_agent import detector, facts
+from kedge_agent.blobs import BlobStore
+from kedge_agent.building import forms, maker, seal
+from kedge_agent.building.forms import form_of, loadable, needed
+from kedge_agent.building.maker import Job, NotBuilt
+from kedge_agent.building.pacing import Pace
+from kedge_agent.building.seal import Derived
+from kedge_agent.building.step import Building
+from kedge_agent.errors import EngineError, RunnerGone
+from kedge_agent.fetching import Unfit
+from kedge_agent.gpu import board_python, plan_maker
+from kedge_agent.gpu.engine_host import Cuda
+from kedge_agent.housekeeping import Housekeeping
+from kedge_agent.identity import device_key
+from kedge_agent.local_protocol import Form, Slot
+from kedge_agent.patience import BuildingSettings
+from kedge_agent.runtimes.registry import takes_mb
+from kedge_agent.runtimes.tensorrt import TensorRt
+from kedge_agent.state import State
+from kedge_shared import signing, wire
+from kedge_shared.device_classes import RuntimeRange
+from kedge_shared.errors import TrustError
+from kedge_shared.ids import sha256_hex
+from kedge_shared.manifest import Fallback, FileRef, InputSpec, Manifest
+from kedge_shared.plans import OnDevice, Plan, TimingCache
+from kedge_shared.protocol import DeviceFacts
+from kedge_shared.resolver import resolve
+from tests.agent.test_tensorrt import pythons
+from tests.shared import samples
+from tests.sim.camera import PICTURE
+from tests.sim.gpu import fake_tensorrt, old_maker
+from tests.sim.gpu.cudart import FakeCudart
+from tests.sim.gpu.fake_tensorrt import plan_of
+from tests.sim.store import put
+
+VERSION = "10.3.0.26"
+NETWORK: dict[str, Any] = {
+    "layers": [
+        ["conv", "CONVOLUTION", ["images"], ["a"]], ["last", "CONVOLUTION", ["a"], ["b"]],
+        ["scale", "CONSTANT", [], ["c"]], ["exp", "UNARY", ["b"], ["d"]],
+        ["mul", "ELEMENTWISE", ["d", "c"], ["output0"]],
+    ],
+    "outputs": ["output0"],
+}  # fmt: skip
+ONNX = json.dumps(NETWORK).encode()
+CACHE = b"timings of this class"
+BOARD = DeviceFacts(
+    arch="aarch64", memory_mb=7600, runtimes={"tensorrt": VERSION}, sm=87, soc="tegra234",
+    libraries={"cuda": "12.6"}, ways=("plans", "build", "fallback"), agent="0.1.0",
+)  # fmt: skip
+
+
+def ref(role: Any, data: bytes, name: str) -> FileRef:
+    return FileRef(role=role, name=name, sha256=sha256_hex(data), length=len(data))
+
+
+def plan(data: bytes, **more: Any) -> Plan:
+    told: dict[str, Any] = {"runtime": "tensorrt", "version": VERSION, "sm": (87,), "cuda": 12}
+    return Plan(file=sha256_hex(data), onnx=sha256_hex(ONNX), **(told | more))
+
+
+def manifest(**more: Any) -> Manifest:
+    base = samples.manifest()
+    references = base.file("golden-references")
+    files = (ref("engine", ONNX, "model.onnx"), references, ref("timing-cache", CACHE, "timings"),
+             ref("plan", plan_of(), "model.plan"))  # fmt: skip
+    cache = TimingCache(file=sha256_hex(CACHE), version=VERSION, sm=87, cuda=12)
+    told: dict[str, Any] = {
+        "runtime": RuntimeRange(name="tensorrt", range=">=10,<11"), "files": files, "plans": (),
+        "timing_caches": (cache,), "requires": replace(base.requires, arch=(), cpu_flags=()),
+        "input": InputSpec(height=32, width=32),
+    }  # fmt: skip
+    return replace(base, **(told | more))
+
+
+@pytest.fixture
+def state_dir(tmp_path: Path) -> Path:
+    return tmp_path / "state"
+
+
+@pytest.fixture
+def store(state_dir: Path) -> BlobStore:
+    found = BlobStore(state_dir / "blobs", signing.key_to_dict(device_key(state_dir).public_key))
+    for each in (ONNX, CACHE, plan_of()):
+        put(found, each)
+    return found
+
+
+# -- which form ----------------------------------------------------------------------------------
+
+
+def test_each_way_downloads_what_it_needs_and_nothing_else(store: BlobStore) -> None:
+    exact = manifest(plans=(plan(plan_of()),))
+    form = form_of(exact, resolve(exact, BOARD))
+    assert form is not None
+    assert (form.way, form.runtime, form.file) == ("exact-plan", "tensorrt", sha256_hex(plan_of()))
+    assert {each.role for each in needed(exact, form)} == {"plan", "golden-references"}
+    found = loadable(exact, form, store)
+    assert [(each.role, each.sha256) for each in found.files] == [("engine", form.file)]
+
+    built = manifest()
+    form = form_of(built, resolve(built, BOARD))
+    assert form is not None
+    assert (form.way, form.timing_cache, form.seal) == ("build", sha256_hex(CACHE), None)
+    roles = {each.role for each in needed(built, form)}
+    assert roles == {"engine", "timing-cache", "golden-references"}
+    with pytest.raises(EngineError, match="not built yet"):
+        loadable(built, form, store)
+
+    runtime = RuntimeRange(name="onnxruntime", range=">=1")
+    other = manifest(fallback=Fallback(runtime=runtime), on_device=OnDevice(allowed=False))
+    with_ort = replace(BOARD, runtimes={"onnxruntime": "1.20"})
+    form = form_of(other, resolve(other, with_ort))
+    assert form is not None
+    assert (form.way, loadable(other, form, store).runtime) == ("fallback", "onnxruntime")
+    assert {each.role for each in needed(other, form)} == {"engine", "golden-references"}
+
+    plain = samples.manifest()
+    assert form_of(plain, resolve(plain, replace(BOARD, arch="x86_64", runtimes={
+        "onnxruntime": "1.20"}, cpu_flags=("avx2", "avx512_vnni")))) is None  # fmt: skip
+
+
+def test_a_plan_that_the_manifest_does_not_list_is_not_loaded(store: BlobStore) -> None:
+    with pytest.raises(TrustError, match="lists no plan"):
+        loadable(manifest(), Form(way="exact-plan", runtime="tensorrt", file="0" * 64), store)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"runtimes": {"tensorrt": "10.4.0"}}, "plan of tensorrt 10.3.0.26, board has 10.4.0"),
+        ({"sm": 72}, "plan for SM 87, board has 72"),
+        ({"libraries": {"cuda": "13.0"}}, "plan of CUDA 12, the board's is 13"),
+    ],
+)
+def test_a_board_that_was_changed_since_does_not_deserialize_the_plan(
+    store: BlobStore, changes: dict[str, Any], said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    board = replace(BOARD, **changes)
+    monkeypatch.setattr(facts, "gather", lambda installed: replace(board, runtimes=installed))
+    wanted = loadable(*exact(), store)
+    blobs = detector.open_files(wanted.files, store)
+    with pytest.raises(EngineError, match=said):
+        forms.check(wanted, blobs, lambda: board.runtimes["tensorrt"])
+
+
+def exact() -> tuple[Manifest, Form | None]:
+    found = manifest(plans=(plan(plan_of()),))
+    return found, form_of(found, resolve(found, BOARD))
+
+
+# -- the seal ------------------------------------------------------------------------------------
+
+
+def test_a_seal_holds_on_this_board_and_for_this_source_alone(store: BlobStore) -> None:
+    assert store.sealer is not None
+    made, source = Derived(plan=plan(plan_of()), length=9), sha256_hex(ONNX)
+    own = device_key(store.root.parent)
+    assert seal.opened(seal.sealed(made, own), store.sealer, source) == made
+    stranger = signing.generate()
+    with pytest.raises(TrustError) as told:
+        seal.opened(seal.sealed(made, stranger), store.sealer, source)
+    assert told.value.attack == "signature" if hasattr(told.value, "attack") else True
+    for data, said in (
+        (seal.sealed(made, stranger), "not signed by"),
+        (seal.sealed(made, own).replace(b"signatures", b"signaturez"), "malformed"),
+        (b"{", "malformed"),
+    ):
+        with pytest.raises(TrustError, match=said):
+            seal.opened(data, store.sealer, source)
+    with pytest.raises(TrustError, match="another model"):
+        seal.opened(seal.sealed(made, own), store.sealer, "0" * 64)
+    with pytest.raises(TrustError, match="not"):
+        seal.opened(
+            msgspec.json.encode(signing.seal(made, "other+json", own)), store.sealer, source
+        )
+
+
+def test_a_plan_in_anothers_place_is_not_loaded(store: BlobStore) -> None:
+    own = device_key(store.root.parent)
+    sealed = put(store, seal.sealed(Derived(plan=plan(plan_of()), length=1), own))
+    form = Form(way="build", runtime="tensorrt", file="1" * 64, seal=sealed)
+    with pytest.raises(TrustError, match="another plan's"):
+        loadable(manifest(), form, store)
+    with pytest.raises(TrustError, match="key is not known"):
+        loadable(manifest(), form, BlobStore(store.root))
+
+
+# -- the pace ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("usual", "looks", "stands"),
+    [
+        (10.0, [10, 14.9, 15.0], [False, False, False]),
+        (10.0, [15.1, 14.9, 14.4, 15.1], [True, True, False, True]),
+        (0.0, [100.0], [False]),  # nothing serves
+        (10.0, [20.0, 0.0], [True, False]),  # it served no more
+    ],
+)
+def test_a_build_stands_still_while_the_loop_is_too_slow(
+    usual: float, looks: list[float], stands: list[bool]
+) -> None:
+    pace, found = Pace(usual, 1.5), []
+    for each in looks:
+        pace = pace.after(each)
+        found.append(pace.stands)
+    assert found == stands
+
+
+# -- building ------------------------------------------------------------------------------------
+
+
+def command(version: str = VERSION, python: str = sys.executable) -> tuple[str, ...]:
+    return (python, "-I", str(old_maker.__file__), version, str(plan_maker.__file__))
+
+
+def job(store: BlobStore, onnx: bytes = ONNX, seconds: float = 60.0, **more: Any) -> Job:
+    blob = store.open_verified(put(store, onnx))
+    how = more.pop("command", None) or command(**more)
+    return Job(how, blob, None, int8=True, seconds=seconds)
+
+
+async def no_loop() -> float:
+    return 0.0
+
+
+def make(wanted: Job, pace: Pace = Pace(0.0, 1.5), look: Any = no_loop) -> tuple[bytes, maker.Told]:
+    return asyncio.run(maker.make(wanted, pace, look))
+
+
+@pytest.mark.parametrize("python", pythons())
+@pytest.mark.parametrize("version", ["8.2.1.9", "10.3.0.26", "11.4.0.7"])
+def test_every_python_builds_and_the_decode_stays_float(
+    store: BlobStore, version: str, python: str
+) -> None:
+    data, told = make(job(store, version=version, python=python))
+    built = json.loads(data[64:])["built"]
+    assert told.version == version
+    assert told.memory_bytes == 1 << 20
+    if version.startswith("11"):
+        assert (built["flags"], built["network"], built["float"]) == ([], 2, [])
+        assert told.flags == ("strongly-typed",)
+    else:
+        assert built["flags"] == ["FP16", "INT8", "OBEY_PRECISION_CONSTRAINTS"]
+        assert built["float"] == ["exp", "mul"], (
+            "the decode, and neither constants nor convolutions"
+        )
+        assert built["network"] == 1
+        assert told.flags == ("float16", "int8", "decode-float32")
+
+
+@pytest.mark.parametrize(
+    ("bad", "said", "harm"),
+    [
+        ("operator", "No importer registered for op: Frobnicate", True),
+        ("build", "could not find any implementation", True),
+        ("crash", "SIGSEGV", False),
+    ],
+)
+def test_what_cannot_be_built_says_why(store: BlobStore, bad: str, said: str, harm: bool) -> None:
+    with pytest.raises(NotBuilt, match=said) as told:
+        make(job(store, json.dumps(NETWORK | {"bad": bad}).encode()))
+    assert told.value.harm is harm
+    plugin = NETWORK | {"layers": [["nms", "PLUGIN_V2", ["images"], ["output0"]]]}
+    with pytest.raises(NotBuilt, match="plugin for nms"):
+        make(job(store, json.dumps(plugin).encode()))
+
+
+def test_a_build_that_does_not_end_is_ended(store: BlobStore) -> None:
+    endless = json.dumps(NETWORK | {"bad": "endless"}).encode()
+    with pytest.raises(NotBuilt, match="not done in 2 s") as told:
+        make(job(store, endless, seconds=2.0))
+    assert not told.value.harm
+
+
+def test_a_build_is_stopped_while_the_loop_is_slow_and_goes_on_after(
+    store: BlobStore, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A process that counts, looked at twice while the loop is slow: it must not have counted."""
+    monkeypatch.setattr(maker, "_LOOK_SECONDS", 0.3)
+    counts, script = tmp_path / "counts", tmp_path / "count.py"
+    script.write_text(
+        "import sys, time, json, os\n"
+        "job = json.loads(sys.stdin.read())\n"
+        f"out = open({str(counts)!r}, 'a')\n"
+        "while True:\n"
+        "    out.write('x'); out.flush(); time.sleep(0.01)\n"
+        f"    if os.path.exists({str(tmp_path / 'end')!r}): break\n"
+        "os.write(job['plan'], b'plan'); print(json.dumps({'ok': True}))\n"
+    )
+    seen: list[int] = []
+    told = iter([10.0, 30.0, 30.0, 30.0, 10.0, 10.0, 10.0])
+
+    async def look() -> float:
+        seen.append(counts.stat().st_size if counts.exists() else 0)
+        ms = next(told, 10.0)
+        if len(seen) >= 7 and seen[-1] > seen[3]:
+            (tmp_path / "end").touch()
+        return ms
+
+    data, _ = make(job(store, command=(sys.executable, str(script))), Pace(10.0, 1.5), look)
+    assert data == b"plan"
+    assert seen[2] == seen[3] == seen[4], "it stood still from the look that stopped it"
+    assert seen[-1] > seen[4], "and went on"
+
+
+@dataclass
+class Runner:
+    ms: float = 0.0
+
+    async def state(self) -> Any:
+        if not self.ms:
+            raise RunnerGone("no loop")
+        return SimpleNamespace(frame_ms=self.ms)
+
+
+@dataclass
+class Board:
+    """As much of a board as a build needs."""
+
+    store: BlobStore
+    state_dir: Path
+    facts: DeviceFacts = BOARD
+    room: list[int] = field(default_factory=list)
+    runner: Runner = field(default_factory=Runner)
+    state: State = field(default_factory=State)
+
+    @property
+    def settings(self) -> Any:
+        return SimpleNamespace(state_dir=self.state_dir, building=BuildingSettings(seconds=60))
+
+    @property
+    def journal(self) -> Any:
+        return SimpleNamespace(state=self.state)
+
+    def make_room(self, coming: dict[str, int]) -> None:
+        self.room.append(sum(coming.values()))
+
+    def log(self, line: str) -> None: ...
+
+
+@pytest.fixture
+def board(store: BlobStore, state_dir: Path) -> Board:
+    return Board(store, state_dir)
+
+
+def slot_of(store: BlobStore, found: Manifest) -> Slot:
+    picture = bytes(cv2.imencode(".png", PICTURE)[1])
+    golden = replace(samples.policy().golden[0], sha256=put(store, picture), length=len(picture))
+    policy = put(store, wire.encode(replace(samples.policy(), golden=(golden,))))
+    document = put(store, wire.encode(found))
+    return Slot(release="2.0", manifest=document, policy=policy, engine=found.engine_hash,
+                form=form_of(found, resolve(found, BOARD)))  # fmt: skip
+
+
+def build(board: Any, slot: Slot, version: str = VERSION) -> Slot:
+    how: Callable[[str], tuple[str, ...] | None] = lambda _: command(version)  # noqa: E731
+    return asyncio.run(Building(board, how).built(slot, manifest()))
+
+
+def test_what_was_built_is_sealed_loaded_and_kept(
+    board: Board, store: BlobStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slot = slot_of(store, manifest())
+    assert slot.form is not None
+    ready = build(board, slot)
+    assert ready.form is not None
+    assert ready.form.seal is not None
+    assert board.room == [sum(store.path(each).stat().st_size
+                              for each in (ready.form.file, ready.form.seal))]  # fmt: skip
+    wanted = loadable(manifest(), ready.form, store)
+    assert wanted.plan is not None
+    assert (wanted.plan.sm, wanted.plan.cuda, wanted.plan.onnx) == ((87,), 12, sha256_hex(ONNX))
+    assert wanted.plan.timing_cache == sha256_hex(CACHE)
+    assert (
+        json.loads(store.path(ready.form.file).read_bytes()[64:])["built"]["cache"]
+        == "timings of this class"
+    )
+    # What the engine said it takes is what is asked for at the admission.
+    assert takes_mb(wanted) == pytest.approx(1 + wanted.files[0].length / 2**20)
+
+    monkeypatch.setattr(facts, "gather", lambda installed: replace(BOARD, runtimes=installed))
+    module = fake_tensorrt.module(VERSION, FakeCudart())
+    monkeypatch.setitem(sys.modules, "tensorrt", module)
+    runtimes: Any = {"tensorrt": TensorRt("tensorrt", "tensorrt", lambda: Cuda(module.cudart))}
+    loaded = detector.load_detector(ready, store, runtimes, 1)
+    assert loaded.gpu_memory_mb > 1
+    assert loaded.detect(np.zeros((40, 40, 3), np.uint8)).finite
+    loaded.close()
+
+    Housekeeping(store, store.root / "partial", None, 0).collect(State(active=ready))
+    kept = {each.name for each in store.root.iterdir()}
+    assert {ready.form.file, ready.form.seal, ready.engine} <= kept
+    assert sha256_hex(plan_of()) not in kept
+
+    altered = bytearray(store.path(ready.form.file).read_bytes())
+    altered[-2] ^= 1
+    store.path(ready.form.file).write_bytes(altered)
+    with pytest.raises(TrustError, match="altered"):
+        detector.load_detector(ready, store, runtimes, 1)
+
+
+def test_it_is_built_once(board: Board, store: BlobStore) -> None:
+    slot = slot_of(store, manifest())
+    ready = build(board, slot)
+    assert build(board, ready) is ready, "after a power cut"
+    board.state = State(previous=ready)
+    again = build(board, slot, version="no version at all")
+    assert again.form == ready.form, "going back takes no build"
+
+
+def test_a_model_that_cannot_be_built_is_harm_and_a_board_that_cannot_is_none(
+    board: Board, store: BlobStore
+) -> None:
+    bad = json.dumps(NETWORK | {"bad": "operator"}).encode()
+    files = (ref("engine", bad, "model.onnx"), *manifest().files[1:])
+    put(store, bad)
+    with pytest.raises(Unfit) as told:
+        build(board, slot_of(store, manifest(files=files)))
+    assert (told.value.verdict.code, told.value.verdict.cause) == ("misfit", "harm")
+    with pytest.raises(Unfit) as told:
+        asyncio.run(Building(board, lambda _: ("/nowhere/python",)).built(  # type: ignore[arg-type]
+            slot_of(store, manifest()), manifest()))  # fmt: skip
+    assert told.value.verdict.cause == "environment"
+
+
+def test_the_boards_own_python_builds_where_it_brings_the_bindings(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert board_python.maker("onnxruntime") is None
+    monkeypatch.setattr(board_python, "find", lambda: Path("/usr/bin/python3.8"))
+    found = board_python.maker("tensorrt")
+    assert found is not None
+    assert found[-4:] == ("/usr/bin/python3.8", "-I", str(plan_maker.__file__), "tensorrt")
+    rtx = board_python.maker("tensorrt-rtx")
+    assert rtx is not None
+    assert rtx[-4:] == (sys.executable, "-I", str(plan_maker.__file__), "tensorrt_rtx")
+    assert os.access(plan_maker.__file__, os.R_OK)

@@ -1,0 +1,105 @@
+"""A whole update of a board that builds its plan: real updater, server and build process."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import pytest
+
+from kedge_agent import facts, update
+from kedge_agent.building.step import Building
+from kedge_agent.state import State
+from kedge_shared.device_classes import RuntimeRange
+from kedge_shared.errors import ServiceError
+from kedge_shared.manifest import Requires
+from kedge_shared.phases import TERMINAL, Phase
+from tests.agent.test_building import NETWORK, ONNX, VERSION, command
+from tests.shared import samples
+from tests.sim.board import SimBoard, settled
+from tests.sim.world import World
+
+WANTS: dict[str, Any] = {
+    "runtime": RuntimeRange(name="tensorrt", range=">=10"), "requires": Requires(),
+}  # fmt: skip
+
+
+@pytest.fixture
+def builds(board: SimBoard, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Makes the board a Jetson; returns the runtimes that something was built for."""
+    made: list[str] = []
+
+    def gather(*_: Any, **__: Any) -> Any:
+        return replace(
+            samples.facts(), runtimes={"tensorrt": VERSION}, sm=87, soc="tegra234",
+            libraries={"cuda": "12.6"}, ways=("plans", "build", "fallback"),
+        )  # fmt: skip
+
+    def maker(runtime: str) -> tuple[str, ...]:
+        made.append(runtime)
+        return command()
+
+    monkeypatch.setattr(facts, "gather", gather)
+    monkeypatch.setattr(update, "Building", partial(Building, command=maker))
+    return made
+
+
+def roll_out(world: World, board: SimBoard, release: str, counter: int, engine: bytes) -> State:
+    board.run(lambda _: (board.folder / "state" / "identity.json").is_file())
+    world.publish(release, counter, engine=engine, **WANTS)
+    rollout = world.roll_out(release).id
+
+    def known(state: State) -> bool:
+        """It has ended, and the server has heard of it."""
+        rows = world.operator.rollout_deployments(rollout) if settled(state) else ()
+        return any(each.phase in TERMINAL for each in rows)
+
+    state = board.run(known)
+    world.tick()
+    return state
+
+
+def test_it_is_built_tried_served_and_not_built_again(
+    running: World, board: SimBoard, builds: list[str]
+) -> None:
+    state = roll_out(running, board, "1.0", 10, ONNX)
+    assert state.active is not None
+    first = state.active.form
+    assert first is not None
+    assert first.seal is not None
+    assert builds == ["tensorrt"]
+    assert board.preflights[-1].candidate.form == first, "it was tried as any candidate is"
+    assert board.preflights[-1].sealer is not None
+    assert board.runner.active is not None
+    assert board.runner.active.form == first
+    kept = {each.name for each in (board.folder / "state" / "blobs").iterdir()}
+    assert {first.file, first.seal} <= kept
+    state = roll_out(running, board, "1.1", 11, ONNX)
+    assert state.active is not None
+    assert (state.active.release, state.active.form) == ("1.1", first)
+    assert builds == ["tensorrt"]
+
+
+def test_a_model_that_tensorrt_does_not_take_is_refused_before_any_trial(
+    running: World, board: SimBoard, builds: list[str]
+) -> None:
+    bad = json.dumps(NETWORK | {"bad": "operator"}).encode()
+    state = roll_out(running, board, "1.0", 10, bad)
+    assert state.deployment is not None
+    assert state.deployment.phase is Phase.REFUSED
+    assert (state.deployment.verdict.code, state.deployment.verdict.cause) == ("misfit", "harm")
+    assert "Frobnicate" in state.deployment.verdict.reason
+    assert board.preflights == []
+    assert board.runner.asked == []
+
+
+def test_a_board_that_cannot_build_is_left_out_by_the_server_already(
+    running: World, board: SimBoard, builds: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    had = facts.gather()
+    monkeypatch.setattr(facts, "gather", lambda *_, **__: replace(had, ways=()))
+    with pytest.raises(ServiceError, match="cannot build plans on the board"):
+        roll_out(running, board, "1.0", 10, ONNX)
+    assert builds == []

@@ -1,0 +1,112 @@
+"""The fleet as a whole, pages of devices, tags: over a running server."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from types import SimpleNamespace
+
+import pytest
+
+from kedge_server.fleet.summary import count
+from kedge_shared import fleet as fleet_module
+from kedge_shared.errors import ServiceError
+from kedge_shared.fleet import TagsChange
+from kedge_shared.phases import Phase
+from tests.server.people import acting, desk_audit, staffed, status_of
+from tests.sim.world import World
+
+
+@pytest.fixture(scope="module")
+def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    with staffed(tmp_path_factory.mktemp("fleet")) as found:
+        yield found
+
+
+def board(**changes: object) -> SimpleNamespace:
+    usual = {
+        "device_class": "a", "phase": "confirmed", "release": "1.0", "last_seen": 990.0,
+        "serves": True, "revoked": None, "suspected_clone": None,
+    }  # fmt: skip
+    return SimpleNamespace(**(usual | changes))
+
+
+def test_boards_are_counted_by_class_and_who_does_not_serve_apart() -> None:
+    boards = [
+        board(), board(phase="rolled_back"), board(last_seen=1000 - 301), board(last_seen=None),
+        board(device_class="b", release="", suspected_clone=5.0),
+        board(revoked=1.0), board(serves=False),
+    ]  # fmt: skip
+    found = count(boards, 1000.0)
+    a, b = found.classes
+    assert (a.device_class, a.devices, a.seen_5m, a.seen_1d) == ("a", 4, 2, 3)
+    assert (a.phases, a.releases) == ({"confirmed": 3, "rolled_back": 1}, {"1.0": 4})
+    assert (b.devices, b.suspected_clones, b.releases) == (1, 1, {"": 1})
+    assert (found.revoked, found.measuring) == (1, 1)
+
+
+def test_the_fleet_says_how_it_is(fleet: World) -> None:
+    board = fleet.devices[0]
+    board.send(board.report(Phase.CONFIRMED, release="1.0"))
+    found = fleet.operator.fleet()
+    (only,) = found.classes
+    assert (only.device_class, only.devices) == ("x86-onnxruntime", 3)
+    assert set(found.expires) >= {"root", "targets", "snapshot", "timestamp"}
+    assert min(found.expires.values()) > time.time()
+    assert (found.pending, found.alarm, found.revoked) == (0, "", 0)
+
+
+def test_who_is_confined_sees_its_part_alone(fleet: World) -> None:
+    found = acting(fleet, "sita", name="fleet").fleet()
+    assert sum(each.devices for each in found.classes) == 2
+    assert found.pending is None
+
+
+def test_devices_come_in_pages(fleet: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = fleet.operator.http.get("/api/v1/devices", params={"after": "cam-0", "most": 1})
+    assert [each["id"] for each in asked.json()] == ["cam-1"]
+    monkeypatch.setattr("kedge_shared.client.PAGE_MOST", 1)
+    assert [each.id for each in fleet.operator.devices()] == ["cam-0", "cam-1", "cam-2"]
+    assert fleet_module.PAGE_MOST == 1000
+    too_many = fleet.operator.http.get("/api/v1/devices", params={"most": 1001})
+    assert too_many.status_code == 422
+
+
+def test_devices_are_found_by_selector_within_ones_scope(fleet: World) -> None:
+    def names(client: object, selector: str) -> list[str]:
+        return [each.id for each in client.devices({"selector": selector})]  # type: ignore[attr-defined]
+
+    assert names(fleet.operator, "tag.site==b") == ["cam-2"]
+    sita = acting(fleet, "sita", name="selector")
+    assert names(sita, "tag.site==b") == []
+    assert names(sita, "name==cam-*") == ["cam-0", "cam-1"]
+    with pytest.raises(ServiceError, match="at position 9"):
+        names(fleet.operator, "tag.site=b")
+
+
+def test_tags_are_set_removed_audited_and_selectors_see_them(fleet: World) -> None:
+    found = fleet.operator.tag_device("cam-2", TagsChange(set={"line": "7"}))
+    assert found.tags == {"site": "b", "line": "7"}
+    assert [each.id for each in fleet.operator.devices({"selector": "tag.line==7"})] == ["cam-2"]
+    found = fleet.operator.tag_device("cam-2", TagsChange(remove=("line", "never")))
+    assert found.tags == {"site": "b"}
+    assert ("admin/first", "device tags") in desk_audit(fleet)
+    with pytest.raises(ServiceError) as refused:
+        acting(fleet, "vera").tag_device("cam-2", TagsChange(set={"a": "b"}))
+    assert status_of(refused) == 403
+    for wrong in ({"set": {"no blanks": "x"}}, {"set": {"a": ""}}, {"set": {"a\n": "x"}}):
+        answer = fleet.operator.http.post("/api/v1/devices/cam-2/tags", json=wrong)
+        assert answer.status_code == 422, wrong
+
+
+def test_who_is_confined_cannot_tag_a_board_out_of_its_part(fleet: World) -> None:
+    sita = acting(fleet, "sita", name="tags")
+    assert sita.tag_device("cam-0", TagsChange(set={"line": "1"})).tags["line"] == "1"
+    for change in (TagsChange(set={"site": "b"}), TagsChange(remove=("site",))):
+        with pytest.raises(ServiceError, match="outside of your scope") as refused:
+            sita.tag_device("cam-0", change)
+        assert status_of(refused) == 403
+    assert fleet.operator.device("cam-0").tags["site"] == "a", "nothing was changed"
+    with pytest.raises(ServiceError) as refused:
+        sita.tag_device("cam-2", TagsChange(set={"site": "a"}))
+    assert status_of(refused) == 404, "a board of others is not there"

@@ -1,0 +1,386 @@
+"""TensorRT's bindings without TensorRT, 8.2 to 11, for every Python from 3.6 on.
+
+A plan is ``ftrt``, 60 bytes and a JSON object: the tensors (name, input or not, shape, kind) and
+how the engine misbehaves. Only the API of the version that is asked for is there.
+"""
+
+import ctypes
+import json
+import struct
+import types
+from enum import Enum
+
+
+def plan_of(**more):
+    """Returns a plan; by default a detector of two classes at 32 px that repeats its input."""
+    told = {
+        "tensors": [
+            ["images", True, [1, 3, 32, 32], "float32"],
+            ["output0", False, [1, 6, 16], "float32"],
+        ],
+        "scratch": 1 << 20,
+        "bad": "",
+        "version": "",
+    }
+    told.update(more)
+    return b"ftrt" + bytes(60) + json.dumps(told).encode()
+
+
+def header_of(data):
+    """Returns a plan behind the header that Ultralytics writes."""
+    told = json.dumps({"description": "YOLO", "names": {"0": "cat"}}).encode()
+    return struct.pack("<I", len(told)) + told + data
+
+
+class ILogger:
+    class Severity(Enum):
+        INTERNAL_ERROR, ERROR, WARNING, INFO, VERBOSE = range(5)
+
+    def __init__(self):
+        self.started = True
+
+
+class _Severe:
+    """What several classes need to know."""
+
+    def __init__(self, module, logger):
+        self.module, self.logger = module, logger
+
+    def error(self, message):
+        self.logger.log(ILogger.Severity.WARNING, "a warning is no reason")
+        self.logger.log(ILogger.Severity.ERROR, message)
+
+
+class Runtime:
+    def __init__(self, logger):
+        assert logger.started, "TensorRT's own constructor was not called"
+        self._say = _Severe(self.module, logger)
+        self.engine_host_code_allowed = self.module.__version__.startswith("99")
+
+    def deserialize_cuda_engine(self, data):
+        assert not getattr(self, "engine_host_code_allowed", False)
+        whole = bytes(data)
+        if whole[:4] != b"ftrt":
+            self._say.error("Magic tag does not match")
+            return None
+        told = json.loads(whole[64:].decode())
+        if told["version"] not in ("", self.module.__version__):
+            self._say.error("Version tag does not match")
+            return None
+        if told["bad"] == "plugin":
+            self._say.error("getPluginCreator could not find plugin: EfficientNMS_TRT")
+            return None
+        if told["bad"] == "short":
+            self._say.error("Requested amount of GPU memory could not be allocated: OutOfMemory")
+            return None
+        return self.module.ICudaEngine(self._say, told)
+
+
+class _Engine:
+    def __init__(self, say, told):
+        self._say, self.told = say, told
+
+    def _kind(self, at):
+        return self._say.module.DataType[self.told["tensors"][at][3]]
+
+    def create_execution_context(self):
+        if self.told["bad"] == "context":
+            self._say.error("CUDA error 2: out of memory")
+            return None
+        return self._say.module.IExecutionContext(self._say, self.told)
+
+
+class _Context:
+    def __init__(self, say, told):
+        self._say, self.told, self.runs = say, told, 0
+        self.shapes = [list(each[2]) for each in told["tensors"]]
+
+    def _fix(self, at, shape):
+        wanted = self.told["tensors"][at][2]
+        if len(wanted) != len(shape) or any(a not in (-1, b) for a, b in zip(wanted, shape)):
+            self._say.error("shape is out of the profile")
+            return False
+        self.shapes[at] = list(shape)
+        return True
+
+    def _run(self, addresses, stream):
+        cuda = self._say.module.cudart
+        assert cuda.live[stream][0] == "stream", "it must run on the session's own stream"
+        for address in addresses:
+            assert cuda.live[address][0] == "device"
+        self.runs += 1
+        bad, at = self.told["bad"], self.told.get("at", 3)
+        if bad == "refuses" and self.runs == at:
+            self._say.error("enqueue failed")
+            return False
+        if bad == "launch" and self.runs == at:
+            cuda.fail_launch(700)
+            return False
+        if bad == "async" and self.runs >= at:
+            cuda.pending = 700
+        if bad == "exit" and self.runs == at:
+            import os
+
+            os._exit(3)
+        cuda.todo.append(lambda: self._compute(addresses))
+        return True
+
+    def _compute(self, addresses):
+        given = next(at for at, each in enumerate(self.told["tensors"]) if each[1])
+        for at, each in enumerate(self.told["tensors"]):
+            if not each[1]:
+                count = 1
+                for size in self.shapes[at]:
+                    count *= size
+                ctypes.memmove(addresses[at], addresses[given], 4 * count)
+
+
+class _NumberedEngine(_Engine):
+    @property
+    def num_bindings(self):
+        return len(self.told["tensors"])
+
+    @property
+    def device_memory_size(self):
+        return self.told["scratch"]
+
+    def get_binding_name(self, at):
+        return self.told["tensors"][at][0]
+
+    def get_binding_index(self, name):
+        return [each[0] for each in self.told["tensors"]].index(name)
+
+    def binding_is_input(self, at):
+        return self.told["tensors"][at][1]
+
+    def get_binding_dtype(self, at):
+        return self._kind(at)
+
+
+class _NumberedContext(_Context):
+    def get_binding_shape(self, at):
+        return tuple(self.shapes[at])
+
+    def set_binding_shape(self, at, shape):
+        return self._fix(at, shape)
+
+    def execute_async_v2(self, bindings, stream_handle):
+        return self._run(list(bindings), stream_handle)
+
+
+class _NamedEngine(_Engine):
+    @property
+    def num_io_tensors(self):
+        return len(self.told["tensors"])
+
+    @property
+    def device_memory_size_v2(self):
+        return self.told["scratch"]
+
+    def get_tensor_name(self, at):
+        return self.told["tensors"][at][0]
+
+    def _at(self, name):
+        return [each[0] for each in self.told["tensors"]].index(name)
+
+    def get_tensor_mode(self, name):
+        modes = self._say.module.TensorIOMode
+        return modes.INPUT if self.told["tensors"][self._at(name)][1] else modes.OUTPUT
+
+    def get_tensor_dtype(self, name):
+        return self._kind(self._at(name))
+
+
+class _NamedContext(_Context):
+    def __init__(self, say, told):
+        super().__init__(say, told)
+        self.addresses = {}
+
+    def _at(self, name):
+        return [each[0] for each in self.told["tensors"]].index(name)
+
+    def get_tensor_shape(self, name):
+        return tuple(self.shapes[self._at(name)])
+
+    def set_input_shape(self, name, shape):
+        return self._fix(self._at(name), shape)
+
+    def set_tensor_address(self, name, address):
+        self.addresses[name] = address
+        return self.told["bad"] != "address"
+
+    def execute_async_v3(self, stream_handle):
+        return self._run([self.addresses[each[0]] for each in self.told["tensors"]], stream_handle)
+
+
+class DataType(Enum):
+    float32, float16, int8, int32 = range(4)
+
+
+class TensorIOMode(Enum):
+    NONE, INPUT, OUTPUT = range(3)
+
+
+def module(version, cudart):
+    """Returns the bindings of a version, over a fake CUDA."""
+    found = types.ModuleType("tensorrt")
+    numbered = [int(each) for each in version.split(".")[:2]] < [8, 5]
+    found.__version__, found.cudart = version, cudart
+    found.ILogger, found.DataType, found.float32 = ILogger, DataType, DataType.float32
+    found.Runtime = type("Runtime", (Runtime,), {"module": found})
+    found.ICudaEngine = _NumberedEngine if numbered else _NamedEngine
+    found.IExecutionContext = _NumberedContext if numbered else _NamedContext
+    if not numbered:
+        found.TensorIOMode = TensorIOMode
+    return found
+
+
+# -- building ------------------------------------------------------------------------------------
+# An "ONNX" here is JSON: layers of (name, kind, inputs, outputs), the network's outputs, what
+# is bad.
+
+
+class _Tensor:
+    def __init__(self, name):
+        self.name, self.dtype = name, DataType.float32
+
+
+class _Layer:
+    def __init__(self, tensors, name, kind, given, made):
+        self.name, self.type, self.precision, self.outputs = name, "LayerType." + kind, None, {}
+        self._given, self._made = (
+            [tensors[each] for each in given],
+            [tensors[each] for each in made],
+        )
+        self.num_inputs, self.num_outputs = len(given), len(made)
+
+    def get_input(self, at):
+        return self._given[at]
+
+    def get_output(self, at):
+        return self._made[at]
+
+    def set_output_type(self, at, kind):
+        self.outputs[at] = kind
+
+
+class _Network:
+    def __init__(self, flags):
+        self.flags, self.layers, self.ends, self.told = flags, [], [], {}
+
+    @property
+    def num_layers(self):
+        return len(self.layers)
+
+    @property
+    def num_outputs(self):
+        return len(self.ends)
+
+    def get_layer(self, at):
+        return self.layers[at]
+
+    def get_output(self, at):
+        return self.ends[at]
+
+
+class _ParserError:
+    def desc(self):
+        return "No importer registered for op: Frobnicate"
+
+
+class _Parser:
+    def __init__(self, network, logger):
+        self._network, self.num_errors = network, 0
+
+    def parse(self, data):
+        told = json.loads(bytes(data).decode())
+        if told.get("bad") == "operator":
+            self.num_errors = 1
+            return False
+        names = {name for each in told["layers"] for name in each[2] + each[3]}
+        tensors = {name: _Tensor(name) for name in names}
+        self._network.layers = [_Layer(tensors, *each) for each in told["layers"]]
+        self._network.ends = [tensors[each] for each in told["outputs"]]
+        self._network.told = told
+        return True
+
+    def get_error(self, at):
+        return _ParserError()
+
+
+class _Config:
+    def __init__(self):
+        self.flags, self.cache, self.space = [], None, 0
+
+    def set_flag(self, flag):
+        self.flags.append(flag.name)
+
+    def create_timing_cache(self, data):
+        return bytes(data)
+
+    def set_timing_cache(self, cache, ignore_mismatch):
+        assert not ignore_mismatch
+        self.cache = cache
+
+    def set_memory_pool_limit(self, pool, size):
+        self.space = size
+
+
+class _Builder:
+    def __init__(self, logger):
+        self._logger = logger
+
+    def create_network(self, flags):
+        return _Network(flags)
+
+    def create_builder_config(self):
+        return _Config()
+
+    def build_serialized_network(self, network, config):
+        bad = network.told.get("bad")
+        if bad == "build":
+            self._logger.log(ILogger.Severity.ERROR, "could not find any implementation")
+            return None
+        while bad == "endless":
+            pass
+        if bad == "crash":
+            ctypes.string_at(0)
+        floats = sorted(each.name for each in network.layers if each.precision is not None)
+        return plan_of(built={"flags": config.flags, "float": floats, "network": network.flags,
+                              "cache": (config.cache or b"").decode()})  # fmt: skip
+
+
+class _Kinds(Enum):
+    EXPLICIT_BATCH, STRONGLY_TYPED = range(2)
+
+    def __int__(self):
+        return int(self.value)
+
+
+class _StrongKinds(Enum):
+    STRONGLY_TYPED = 1
+
+    def __int__(self):
+        return int(self.value)
+
+
+class _Flags(Enum):
+    FP16, INT8, OBEY_PRECISION_CONSTRAINTS = range(3)
+
+
+class _FewFlags(Enum):
+    REFIT = 0
+
+
+class _Pools(Enum):
+    WORKSPACE = 0
+
+
+def builds(found):
+    """Adds what a builder needs to a module."""
+    strong = int(found.__version__.split(".")[0]) >= 11
+    found.float16 = DataType.float16
+    found.Builder, found.OnnxParser, found.MemoryPoolType = _Builder, _Parser, _Pools
+    found.NetworkDefinitionCreationFlag = _StrongKinds if strong else _Kinds
+    found.BuilderFlag = _FewFlags if strong else _Flags
+    return found

@@ -1,0 +1,21 @@
+"""A plan's builder over the fakes, on any Python: ``VERSION MAKER_FILE``."""
+
+import importlib.util
+import os
+import sys
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))  # noqa: PTH100, PTH120
+
+import cudart
+import fake_tensorrt
+
+if __name__ == "__main__":
+    version, file = sys.argv[1:]
+    spec = importlib.util.spec_from_file_location("plan_maker", file)
+    maker = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(maker)
+    sys.modules["tensorrt"] = fake_tensorrt.builds(
+        fake_tensorrt.module(version, cudart.FakeCudart())
+    )
+    sys.argv[1:] = ["tensorrt"]
+    maker.main()
