@@ -208,9 +208,14 @@ class ClassBuild:
         )
         return Timings(slow, fast, machine.describe(), added)
 
-    def _where(self) -> str:
+    def _simulated(self) -> list[str]:
         runtime = self._class.runtime.name
-        told = f"{engines.version(runtime)}, on " if engines.is_simulated(runtime) else ""
+        if not engines.is_simulated(runtime):
+            return []
+        return [f"The built engine's accuracy was {engines.version(runtime)}; no board was asked."]
+
+    def _where(self) -> str:
+        told = "a simulator on " if engines.is_simulated(self._class.runtime.name) else ""
         return told + machine.describe()
 
     def _engine(self, files: tuple[EngineFile, ...], *, literal: bool = False) -> Engine:
@@ -253,7 +258,7 @@ class ClassBuild:
             "calibration": report.calibration(data, tuned.chosen),
             "precision": report.precision(tuned.chosen, self._class.form),
             "search": tuned.section,
-            "notes": list(data.notes),
+            "notes": [*data.notes, *self._simulated()],
             "accuracy_floor": self._golden.policy.accuracy_floor,
             "provenance": {
                 "weights": provenance.weights_sha256,

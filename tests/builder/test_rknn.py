@@ -246,7 +246,7 @@ def test_blocks_that_stay_float_stand_in_the_toolkit_s_list(
     calibrated: Path, toolkit: Path, source: Source
 ) -> None:
     model = calibrated.parent / "model.rknn"
-    rknn.build(toolkit, recipe(source, "a", "/b/c_0"), model)
+    rknn.build(toolkit, recipe(source, "a", "fused away", "/b/c_0"), model)
     assert model.read_text().startswith(
         "custom_quantize_layers:\n    a: float16\n    /b/c_0: float16\nquantize_parameters:"
     )

@@ -16,8 +16,8 @@ from kedge_agent.runtimes.tensorrt import TensorRt, classic
 from kedge_agent.sensors import nvml
 
 _KNOWN: tuple[Runtime, ...] = (
-    OnnxRuntime(), OnnxRuntimeCuda(), OpenVino(), classic(),
-    TensorRt("tensorrt-rtx", "tensorrt_rtx"), Ncnn(), Rknn(),
+    OnnxRuntime(), OnnxRuntimeCuda(), OpenVino(), Ncnn(), Rknn(), classic(),
+    TensorRt("tensorrt-rtx", "tensorrt_rtx"),
 )  # fmt: skip
 RUNTIMES: Mapping[str, Runtime] = {each.name: each for each in _KNOWN}
 

@@ -9,7 +9,8 @@ Jobs (``step``):
 ``calibrate``: ``onnx``, ``target``, ``algorithm``, ``images`` (.npy files, (1, 3, h, w) uint8 RGB)
     Ranges of every tensor, into the current folder: ``net.model``, ``net.data``, ``net.cfg``.
 ``build``: ``float_tensors``, ``out``
-    From those three to ``out``; tensors that are named stay in 16 bits.
+    From those three to ``out``; tensors that are named stay in 16 bits, those that the toolkit
+    fused into others apart.
 ``build_float``: ``onnx``, ``target``, ``out``
     The same without quantization.
 
@@ -67,10 +68,11 @@ def _build(job: Job) -> Any:
 
     head = "custom_quantize_layers:"
     text = Path("net.cfg").read_text(encoding=_ENCODING)
-    unknown = [each for each in job["float_tensors"] if f"\n    {each}:" not in text]
-    if unknown:
-        raise ValueError(f"{unknown[0]} is no tensor of the calibrated model")
-    listed = "".join(f"\n    {each}: float16" for each in job["float_tensors"])
+    # A Sigmoid and the Mul behind it become one layer, which has the Mul's tensor alone.
+    known = [each for each in job["float_tensors"] if f"\n    {each}:" in text]
+    if job["float_tensors"] and not known:
+        raise ValueError(f"{job['float_tensors'][0]} is no tensor of the calibrated model")
+    listed = "".join(f"\n    {each}: float16" for each in known)
     text = text.replace(f"{head} {{}}", f"{head}{listed or ' {}'}", 1)
     Path("mixed.cfg").write_text(text, encoding=_ENCODING)
     rknn = RKNN(verbose=False)
