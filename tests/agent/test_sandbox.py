@@ -138,7 +138,7 @@ def test_a_memory_bomb_ends_while_the_loop_answers_every_frame(home: Path) -> No
 
     feeding = threading.Thread(target=camera)
     feeding.start()
-    left = child(home, "bomb", memory_mb=100)
+    left = child(home, "bomb", seconds=200, memory_mb=100)
     halt.set()
     feeding.join()
     deadline = time.monotonic() + 5
