@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import msgspec
 from securesystemslib.signer import CryptoSigner
@@ -77,9 +77,34 @@ def device_key(folder: Path) -> CryptoSigner:
     return signing.load_private_key(path)
 
 
+def seal_key(folder: Path) -> CryptoSigner:
+    """Returns the key that seals what is built on this board, made at the first call.
+
+    Not the key that it is known by: that one is changed now and then, and the plan that serves has
+    to open afterwards.
+    """
+    path = folder / "seal.key"
+    if not path.exists():
+        _make_key(folder, path)
+    return signing.load_private_key(path)
+
+
+def sealer(folder: Path) -> dict[str, Any] | None:
+    """Returns the public key of :func:`seal_key`.
+
+    Returns:
+        It, or ``None`` where the disk takes no key: a board that starts on a full disk goes on
+        serving what was signed, and builds nothing.
+    """
+    try:
+        return signing.key_to_dict(seal_key(folder).public_key)
+    except StorageError:
+        return None
+
+
 def _make_key(folder: Path, path: Path) -> None:
     """Makes the key aside: half of one under its name would keep a board from starting for good."""
-    scratch = folder / ".device.key.new"
+    scratch = folder / f".{path.name}.new"
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         scratch.unlink(missing_ok=True)

@@ -16,12 +16,12 @@ from kedge_agent.children import clean_environment
 from kedge_agent.commands.protocol import SOCKET
 from kedge_agent.disk import write_whole
 from kedge_agent.downloads import backoff_seconds
-from kedge_agent.identity import device_key
+from kedge_agent.identity import sealer
 from kedge_agent.local_protocol import STARTS_ENV
 from kedge_agent.settings import AgentSettings, read_settings
 from kedge_agent.slots import read_slots
 from kedge_agent.specs import RunnerSettings, sinks_of, sources_of
-from kedge_shared import signing, wire
+from kedge_shared import wire
 from kedge_shared.errors import InputError, StorageError
 
 #: A process that ran so long was well; its next end is waited out shortly again, seconds.
@@ -119,7 +119,7 @@ def write_runner_settings(settings: AgentSettings) -> Path:
         sinks=sinks_of(settings.sink, Path()),
         threads=settings.threads,
         isolation=settings.isolation,
-        sealer=signing.key_to_dict(device_key(settings.state_dir).public_key),
+        sealer=sealer(settings.state_dir),
     )
     path, body = settings.state_dir / "runner.json", wire.encode(runner)
     # Written only when it changes: a board that starts on a full disk goes on serving.

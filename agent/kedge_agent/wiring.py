@@ -15,7 +15,7 @@ from kedge_agent.board import Board
 from kedge_agent.downloads import Downloader
 from kedge_agent.evidence.heat import Heat
 from kedge_agent.housekeeping import Housekeeping
-from kedge_agent.identity import Identity, device_key
+from kedge_agent.identity import Identity, sealer
 from kedge_agent.journal import Journal
 from kedge_agent.local_client import RunnerLink
 from kedge_agent.local_protocol import Slot
@@ -25,7 +25,6 @@ from kedge_agent.sensors.sampler import Sampler
 from kedge_agent.server_client import ServerClient
 from kedge_agent.settings import AgentSettings
 from kedge_agent.tuf_client import ImageRepository
-from kedge_shared import signing
 from kedge_shared.manifest import MANIFEST_LIMIT_BYTES, Manifest, read_manifest
 from kedge_shared.protocol import DeviceFacts
 from kedge_shared.trust import Pinned
@@ -53,8 +52,8 @@ def make_board(
         clock: Tells Unix seconds, by this board.
         closing: Takes what is to be closed in the end.
     """
-    sealer = signing.key_to_dict(device_key(settings.state_dir).public_key)
-    store, partial = BlobStore(settings.blobs, sealer), settings.state_dir / "partial"
+    store = BlobStore(settings.blobs, sealer(settings.state_dir))
+    partial = settings.state_dir / "partial"
     tuf = settings.state_dir / "tuf"
     repository = ImageRepository(server.base, server.bearer, tuf, settings.root)
     closing.callback(repository.close)

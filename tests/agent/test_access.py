@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -286,3 +287,24 @@ def test_an_updater_ends_to_be_started_anew_with_another_key(
     assert access.wants_key_change(folder)
     sim.run(lambda _: not access.wants_key_change(folder))
     assert fleet.operator.device("cam-sim").fingerprint == fresh.public_key.keyid
+
+
+def test_what_was_built_here_opens_after_a_change_of_key(tmp_path: Path) -> None:
+    """The plan that serves is sealed with a key that stays, or the board would have no engine."""
+    old, before = identity.device_key(tmp_path), identity.sealer(tmp_path)
+    assert before is not None
+    signing.save_private_key(signing.generate(), access.next_key(tmp_path))
+    access.next_key(tmp_path).replace(tmp_path / "device.key")
+    assert identity.device_key(tmp_path).public_key != old.public_key
+    assert identity.sealer(tmp_path) == before
+    assert (tmp_path / "seal.key").stat().st_mode & 0o077 == 0
+
+
+def test_a_disk_that_takes_no_key_keeps_no_board_from_starting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(signing, "save_private_key", full)
+    assert identity.sealer(tmp_path) is None

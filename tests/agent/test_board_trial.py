@@ -15,7 +15,7 @@ import pytest
 from kedge_agent import children
 from kedge_agent.blobs import BlobStore
 from kedge_agent.gpu import board_python
-from kedge_agent.identity import device_key
+from kedge_agent.identity import seal_key
 from kedge_agent.local_protocol import Form, PreflightJob
 from kedge_agent.preflight_process import run_preflight
 from kedge_shared import signing
@@ -33,7 +33,7 @@ def state_dir(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def store(state_dir: Path) -> BlobStore:
-    found = BlobStore(state_dir / "blobs", signing.key_to_dict(device_key(state_dir).public_key))
+    found = BlobStore(state_dir / "blobs", signing.key_to_dict(seal_key(state_dir).public_key))
     for each in (ONNX, CACHE, plan_of()):
         put(found, each)
     return found

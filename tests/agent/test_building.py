@@ -27,7 +27,7 @@ from kedge_agent.fetching import Unfit
 from kedge_agent.gpu import board_python, plan_maker
 from kedge_agent.gpu.engine_host import Cuda
 from kedge_agent.housekeeping import Housekeeping
-from kedge_agent.identity import device_key
+from kedge_agent.identity import seal_key
 from kedge_agent.local_protocol import Slot
 from kedge_agent.patience import BuildingSettings
 from kedge_agent.runtimes.registry import takes_mb
@@ -52,7 +52,7 @@ def state_dir(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def store(state_dir: Path) -> BlobStore:
-    found = BlobStore(state_dir / "blobs", signing.key_to_dict(device_key(state_dir).public_key))
+    found = BlobStore(state_dir / "blobs", signing.key_to_dict(seal_key(state_dir).public_key))
     for each in (ONNX, CACHE, plan_of()):
         put(found, each)
     return found

@@ -15,7 +15,7 @@ from kedge_agent.building import forms, seal
 from kedge_agent.building.forms import form_of, loadable, needed
 from kedge_agent.building.seal import Derived
 from kedge_agent.errors import EngineError
-from kedge_agent.identity import device_key
+from kedge_agent.identity import seal_key
 from kedge_agent.local_protocol import Form
 from kedge_shared import signing
 from kedge_shared.device_classes import RuntimeRange
@@ -37,7 +37,7 @@ def state_dir(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def store(state_dir: Path) -> BlobStore:
-    found = BlobStore(state_dir / "blobs", signing.key_to_dict(device_key(state_dir).public_key))
+    found = BlobStore(state_dir / "blobs", signing.key_to_dict(seal_key(state_dir).public_key))
     for each in (ONNX, CACHE, plan_of()):
         put(found, each)
     return found
@@ -109,7 +109,7 @@ def exact() -> tuple[Manifest, Form | None]:
 def test_a_seal_holds_on_this_board_and_for_this_source_alone(store: BlobStore) -> None:
     assert store.sealer is not None
     made, source = Derived(plan=plan(plan_of()), length=9), sha256_hex(ONNX)
-    own = device_key(store.root.parent)
+    own = seal_key(store.root.parent)
     assert seal.opened(seal.sealed(made, own), store.sealer, source) == made
     stranger = signing.generate()
     with pytest.raises(TrustError) as told:
@@ -131,10 +131,10 @@ def test_a_seal_holds_on_this_board_and_for_this_source_alone(store: BlobStore) 
 
 
 def test_a_plan_in_anothers_place_is_not_loaded(store: BlobStore) -> None:
-    own = device_key(store.root.parent)
+    own = seal_key(store.root.parent)
     sealed = put(store, seal.sealed(Derived(plan=plan(plan_of()), length=1), own))
     form = Form(way="build", runtime="tensorrt", file="1" * 64, seal=sealed)
     with pytest.raises(TrustError, match="another plan's"):
         loadable(manifest(), form, store)
-    with pytest.raises(TrustError, match="key is not known"):
+    with pytest.raises(TrustError, match="no seal key"):
         loadable(manifest(), form, BlobStore(store.root))

@@ -87,7 +87,7 @@ def _built(manifest: Manifest, form: Form, store: BlobStore) -> Loadable:
     if form.seal is None:
         raise EngineError("the plan was not built yet")
     if store.sealer is None:
-        raise TrustError("key", "this board's key is not known, so its seals cannot be checked")
+        raise TrustError("key", "this board has no seal key: nothing built can be checked")
     data = store.read_verified(form.seal, seal.SEAL_LIMIT_BYTES)
     derived = seal.opened(data, store.sealer, manifest.engine_hash)
     if derived.plan.file != form.file:

@@ -1,4 +1,4 @@
-"""Derived artifacts: what was made on this board from signed input, sealed with the board's key.
+"""Derived artifacts: made on this board from signed input, sealed with the board's own seal key.
 
 Whoever can write to the disk cannot make one: without the seal nothing that was not signed by the
 builders is loaded, and another board's key does not open it.
@@ -40,7 +40,7 @@ def sealed(derived: Derived, signer: CryptoSigner) -> bytes:
 
     Args:
         derived: What was built.
-        signer: This board's key.
+        signer: This board's seal key.
     """
     return msgspec.json.encode(signing.seal(derived, DERIVED_TYPE, signer))
 

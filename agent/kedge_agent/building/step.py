@@ -17,7 +17,7 @@ from kedge_agent.disk import write_whole
 from kedge_agent.errors import RunnerGone
 from kedge_agent.fetching import Unfit
 from kedge_agent.gpu import board_python
-from kedge_agent.identity import device_key
+from kedge_agent.identity import seal_key
 from kedge_agent.local_protocol import Form, Slot
 from kedge_shared.errors import InputError
 from kedge_shared.ids import sha256_hex
@@ -111,7 +111,7 @@ class Building:
         except InputError as error:
             raise Unfit(Verdict(code="misfit", reason=error.what, cause="harm")) from None
         seal = sealed(Derived(plan=plan, length=len(data)),
-                      device_key(board.settings.state_dir))  # fmt: skip
+                      seal_key(board.settings.state_dir))  # fmt: skip
         names = (plan.file, sha256_hex(seal))
         board.make_room({names[0]: len(data), names[1]: len(seal)})
         for name, body in zip(names, (data, seal), strict=True):
