@@ -55,6 +55,8 @@ fi
 # Each service runs as a user of its own and reads what is its own.
 give() { chown -R "$@" 2>/dev/null || { echo "deploy/init.sh: run it as root, or with sudo" >&2; exit 2; }; }
 chmod 755 run run/tls run/keys
+# Who called sudo is who starts the services and publishes.
+[ -z "${SUDO_UID:-}" ] || give "$SUDO_UID" run/*.env run/operator.token run/keys/offline
 give 10001 run/keys/online run/keys/repository
 give 101 run/tls
 give 65534 run/metrics.token

@@ -23,7 +23,7 @@ else:
 
 PYTHONS = ("3.10", "3.11", "3.12", "3.13")
 #: What a board installs; each runtime is asked by itself, for a board takes one.
-EXTRAS = ("agent", "onnxruntime", "openvino", "video")
+EXTRAS = ("agent", "onnxruntime", "openvino", "ncnn", "video")
 #: JetPack 5 has glibc 2.31, JetPack 6 and Raspberry Pi OS 12 have 2.35 and 2.36.
 PLATFORMS = ("manylinux2014_aarch64", "manylinux_2_28_aarch64", "manylinux_2_31_aarch64")
 _PROJECT = Path(__file__).parents[1] / "pyproject.toml"

@@ -12,7 +12,10 @@ from dataclasses import dataclass
 from kedge_agent import limits
 
 #: What a child may know of the environment: no tokens, no addresses.
-_ENVIRONMENT = ("PATH", "HOME", "LANG", "LD_LIBRARY_PATH", "PYTHONPATH", "TMPDIR", "VIRTUAL_ENV")
+_ENVIRONMENT = (
+    "PATH", "HOME", "LANG", "LD_LIBRARY_PATH", "PYTHONPATH", "TMPDIR", "VIRTUAL_ENV",
+    "KEDGE_TENSORRT_PYTHON",
+)  # fmt: skip
 _ERROR_BYTES = 2000
 
 

@@ -47,10 +47,12 @@ def open_engine(
     """Loads a detector from a file and warms it up.
 
     Args:
-        path: ``.onnx``, or OpenVINO's ``.xml`` with its ``.bin`` beside it.
+        path: ``.onnx``, OpenVINO's ``.xml`` with its ``.bin`` beside it, or TensorRT's plan, with
+            or without the header that Ultralytics writes in front of it.
         classes: Names in the order of the scores.
         size: Input, square, pixels.
-        runtime: ``onnxruntime`` or ``openvino``.
+        runtime: ``onnxruntime``, ``openvino``, ``onnxruntime-cuda``, ``tensorrt`` or
+            ``tensorrt-rtx``.
         head: How the output is read (kedge_shared.manifest.OutputSpec).
         conf: Confidence below which nothing is reported.
         threads: Threads the engine may use.

@@ -5,6 +5,7 @@ Settings are read with msgspec instead of pydantic-settings, which alone takes 1
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator
 from dataclasses import dataclass, field, is_dataclass
 from pathlib import Path
@@ -26,7 +27,7 @@ from kedge_shared.ids import Name
 
 _CONFIG_LIMIT_BYTES = 64 * 1024
 #: Of an attribute's line in a docstring of this package.
-_ATTRIBUTE_INDENT = 8
+_ATTRIBUTE_INDENT = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -206,7 +207,8 @@ def schema() -> dict[str, Any]:
 def _attributes(docstring: str) -> Iterator[tuple[str, str]]:
     """Yields name and description of a docstring's attributes, continuation lines joined."""
     name, said = "", ""
-    for line in docstring.partition("Attributes:")[2].splitlines():
+    # Python 3.13 and some releases of msgspec dedent docstrings, others do not.
+    for line in inspect.cleandoc(docstring).partition("Attributes:")[2].splitlines():
         indent = len(line) - len(line.lstrip())
         if indent == _ATTRIBUTE_INDENT and ":" in line:
             if name:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from kedge_builder.models import checkpoint
 from kedge_builder.models.weights import Trained
 from kedge_builder.models.weights import load as load_weights
 from kedge_builder.quantize.candidates import Candidate, choose, measured, plans_for
-from kedge_builder.quantize.mixed import Mixed, greedy, measure_blocks
+from kedge_builder.quantize.mixed import Mixed, Sensitivity, greedy, measure_blocks
 from kedge_builder.quantize.plan import Plan
 from kedge_builder.quantize.quantizer import Quantizer
 from kedge_builder.quantize.source import Source, digest_of
@@ -112,7 +112,8 @@ class Chooser:
 
     def _refitted(self, taken: Candidate, quantizer: Quantizer | None = None) -> Candidate:
         """Returns the candidate with its last convolutions refitted, where that is the better."""
-        if taken.plan.precision == "float":
+        # In an NPU's model the last convolutions are quantized too: there is nothing to refit.
+        if taken.plan.precision == "float" or self._class.form == "rknn-int8":
             return taken
         found = self._try(replace(taken.plan, refit=True), quantizer)
         return choose([taken, found], seed=self._shop.options.seed).taken
@@ -121,8 +122,18 @@ class Chooser:
         blocks = [each.name for each in self._source.blocks]
         stage = f"{self._class.name}: sensitivity of {len(blocks)} blocks"
         with self._shop.progress.stage(stage, len(blocks)) as tick:
-            rows = measure_blocks(base, blocks, self._try, self._added_ms, tick)
+            rows = self._sensitivity(base, blocks, tick)
         return greedy(base, rows, self._try, aim=aim)
+
+    def _sensitivity(
+        self, base: Candidate, blocks: Sequence[str], tick: Callable[[], None]
+    ) -> tuple[Sensitivity, ...]:
+        """Measures the blocks; where the simulator would take hours, on a graph that stands in."""
+        if not engines.is_simulated(self._class.runtime.name):
+            return measure_blocks(base, blocks, self._try, self._added_ms, tick)
+        twin = replace(self._class, form="qdq-u8s8")
+        other = Chooser(self._shop, twin, self._source, self._trained, ())
+        return measure_blocks(other._try(base.plan), blocks, other._try, self._added_ms, tick)
 
     def _added_ms(self, base: Candidate, other: Candidate) -> float | None:
         if not engines.is_here(self._class.runtime.name):

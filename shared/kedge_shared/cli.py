@@ -16,7 +16,8 @@ from kedge_shared.errors import KedgeError
 EXTRA_OF = {
     "agent": "agent",
     "audit": "operator",
-    "bench": "operator",
+    "bench": "agent",
+    "bench-job": "operator",
     "bench-worker": "agent",
     "build": "builder",
     "config": "operator",

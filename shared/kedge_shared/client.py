@@ -279,10 +279,7 @@ class Client:
                 method, path, content=content, headers=headers, params=params
             )
         except httpx.TransportError as error:
-            raise ServiceError(
-                f"server {self.server} does not answer ({type(error).__name__})",
-                "check the address and that `kedge server run` is up",
-            ) from None
+            raise away(self.server, error) from None
         if answer.is_success:
             return answer
         raise refusal(self.server, answer)
@@ -295,6 +292,20 @@ def _vouched(ca_file: Path) -> ssl.SSLContext:
         # ssl's errors are OSErrors with a sentence about OpenSSL's source.
         said = "it holds no certificates" if isinstance(error, ssl.SSLError) else error.strerror
         raise InputError(f"ca_file {ca_file} cannot be read: {said}", "name a PEM file") from None
+
+
+def away(server: str, error: httpx.TransportError) -> ServiceError:
+    """Turns a connection that did not come about into the error that a person reads."""
+    if "CERTIFICATE_VERIFY_FAILED" in str(error):
+        # OpenSSL's word, the same in every version; httpx has no class of its own for it.
+        return ServiceError(
+            f"nobody vouches for the certificate of {server}",
+            "name who does: `kedge config add NAME ADDRESS --ca-file FILE`, or SSL_CERT_FILE",
+        )
+    return ServiceError(
+        f"server {server} does not answer ({type(error).__name__})",
+        "check the address and that `kedge server run` is up",
+    )
 
 
 def refusal(server: str, answer: httpx.Response) -> KedgeError:

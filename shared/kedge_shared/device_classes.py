@@ -11,9 +11,11 @@ from kedge_shared import wire
 from kedge_shared.errors import InputError
 from kedge_shared.ids import Millis, Name, Share
 
-#: How an engine's numbers are written: three kinds of INT8 that the builder makes, and two that
-#: classes of the catalogue want and it does not.
-QuantizationForm = Literal["qdq-u8s8", "qdq-s8s8", "nncf-mixed", "float16", "rknn-int8"]
+#: How an engine's numbers are written: four kinds of INT8 and a float one that the builder makes,
+#: and ``float16``, which a class of the catalogue wants and it does not.
+QuantizationForm = Literal[
+    "qdq-u8s8", "qdq-s8s8", "nncf-mixed", "float16", "rknn-int8", "ncnn-float"
+]
 _CLASS_LIMIT_BYTES = 64 * 1024
 
 

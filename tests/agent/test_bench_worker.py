@@ -19,7 +19,7 @@ from kedge_agent.bench.worker import BenchWorker, read_outcome
 from kedge_agent.blobs import BlobStore
 from kedge_agent.children import Left, run_module
 from kedge_agent.server_client import ServerClient
-from kedge_builder.publishing.keys import create_bench
+from kedge_builder.publishing.keys import create_pair
 from kedge_server.bench.tables import BenchJobRow
 from kedge_server.database import transaction
 from kedge_shared import api, signing, wire
@@ -106,7 +106,7 @@ class Bench:
 
 @pytest.fixture
 def bench(running: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
-    public = create_bench(tmp_path / "bench.key")
+    public = create_pair(tmp_path / "bench.key")
     (tmp_path / "token").write_text(running.operator.enrolment_tokens(api.TokenRequest())[0].token)
     settings = BenchSettings(
         server=running.url, state_dir=tmp_path / "state", device="bench-1",

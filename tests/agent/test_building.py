@@ -1,4 +1,4 @@
-"""A plan that the board builds: which form it runs, the pace, the seal, and what is refused."""
+"""A plan that the board builds: at which pace, how it is kept, and what is refused."""
 
 from __future__ import annotations
 
@@ -12,18 +12,15 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import cv2
-import msgspec
 import numpy as np
 import pytest
 
 from kedge_agent import detector, facts
 from kedge_agent.blobs import BlobStore
-from kedge_agent.building import forms, maker, seal
-from kedge_agent.building.forms import form_of, loadable, needed
+from kedge_agent.building import maker
+from kedge_agent.building.forms import loadable
 from kedge_agent.building.maker import Job, NotBuilt
 from kedge_agent.building.pacing import Pace
-from kedge_agent.building.seal import Derived
 from kedge_agent.building.step import Building
 from kedge_agent.errors import EngineError, RunnerGone
 from kedge_agent.fetching import Unfit
@@ -31,65 +28,21 @@ from kedge_agent.gpu import board_python, plan_maker
 from kedge_agent.gpu.engine_host import Cuda
 from kedge_agent.housekeeping import Housekeeping
 from kedge_agent.identity import device_key
-from kedge_agent.local_protocol import Form, Slot
+from kedge_agent.local_protocol import Slot
 from kedge_agent.patience import BuildingSettings
 from kedge_agent.runtimes.registry import takes_mb
 from kedge_agent.runtimes.tensorrt import TensorRt
 from kedge_agent.state import State
-from kedge_shared import signing, wire
-from kedge_shared.device_classes import RuntimeRange
+from kedge_shared import signing
 from kedge_shared.errors import TrustError
 from kedge_shared.ids import sha256_hex
-from kedge_shared.manifest import Fallback, FileRef, InputSpec, Manifest
-from kedge_shared.plans import OnDevice, Plan, TimingCache
 from kedge_shared.protocol import DeviceFacts
-from kedge_shared.resolver import resolve
-from tests.agent.test_tensorrt import pythons
-from tests.shared import samples
-from tests.sim.camera import PICTURE
+from tests.agent.test_engine_host import pythons
 from tests.sim.gpu import fake_tensorrt, old_maker
 from tests.sim.gpu.cudart import FakeCudart
 from tests.sim.gpu.fake_tensorrt import plan_of
+from tests.sim.plans import BOARD, CACHE, NETWORK, ONNX, VERSION, manifest, ref, slot_of
 from tests.sim.store import put
-
-VERSION = "10.3.0.26"
-NETWORK: dict[str, Any] = {
-    "layers": [
-        ["conv", "CONVOLUTION", ["images"], ["a"]], ["last", "CONVOLUTION", ["a"], ["b"]],
-        ["scale", "CONSTANT", [], ["c"]], ["exp", "UNARY", ["b"], ["d"]],
-        ["mul", "ELEMENTWISE", ["d", "c"], ["output0"]],
-    ],
-    "outputs": ["output0"],
-}  # fmt: skip
-ONNX = json.dumps(NETWORK).encode()
-CACHE = b"timings of this class"
-BOARD = DeviceFacts(
-    arch="aarch64", memory_mb=7600, runtimes={"tensorrt": VERSION}, sm=87, soc="tegra234",
-    libraries={"cuda": "12.6"}, ways=("plans", "build", "fallback"), agent="0.1.0",
-)  # fmt: skip
-
-
-def ref(role: Any, data: bytes, name: str) -> FileRef:
-    return FileRef(role=role, name=name, sha256=sha256_hex(data), length=len(data))
-
-
-def plan(data: bytes, **more: Any) -> Plan:
-    told: dict[str, Any] = {"runtime": "tensorrt", "version": VERSION, "sm": (87,), "cuda": 12}
-    return Plan(file=sha256_hex(data), onnx=sha256_hex(ONNX), **(told | more))
-
-
-def manifest(**more: Any) -> Manifest:
-    base = samples.manifest()
-    references = base.file("golden-references")
-    files = (ref("engine", ONNX, "model.onnx"), references, ref("timing-cache", CACHE, "timings"),
-             ref("plan", plan_of(), "model.plan"))  # fmt: skip
-    cache = TimingCache(file=sha256_hex(CACHE), version=VERSION, sm=87, cuda=12)
-    told: dict[str, Any] = {
-        "runtime": RuntimeRange(name="tensorrt", range=">=10,<11"), "files": files, "plans": (),
-        "timing_caches": (cache,), "requires": replace(base.requires, arch=(), cpu_flags=()),
-        "input": InputSpec(height=32, width=32),
-    }  # fmt: skip
-    return replace(base, **(told | more))
 
 
 @pytest.fixture
@@ -103,106 +56,6 @@ def store(state_dir: Path) -> BlobStore:
     for each in (ONNX, CACHE, plan_of()):
         put(found, each)
     return found
-
-
-# -- which form ----------------------------------------------------------------------------------
-
-
-def test_each_way_downloads_what_it_needs_and_nothing_else(store: BlobStore) -> None:
-    exact = manifest(plans=(plan(plan_of()),))
-    form = form_of(exact, resolve(exact, BOARD))
-    assert form is not None
-    assert (form.way, form.runtime, form.file) == ("exact-plan", "tensorrt", sha256_hex(plan_of()))
-    assert {each.role for each in needed(exact, form)} == {"plan", "golden-references"}
-    found = loadable(exact, form, store)
-    assert [(each.role, each.sha256) for each in found.files] == [("engine", form.file)]
-
-    built = manifest()
-    form = form_of(built, resolve(built, BOARD))
-    assert form is not None
-    assert (form.way, form.timing_cache, form.seal) == ("build", sha256_hex(CACHE), None)
-    roles = {each.role for each in needed(built, form)}
-    assert roles == {"engine", "timing-cache", "golden-references"}
-    with pytest.raises(EngineError, match="not built yet"):
-        loadable(built, form, store)
-
-    runtime = RuntimeRange(name="onnxruntime", range=">=1")
-    other = manifest(fallback=Fallback(runtime=runtime), on_device=OnDevice(allowed=False))
-    with_ort = replace(BOARD, runtimes={"onnxruntime": "1.20"})
-    form = form_of(other, resolve(other, with_ort))
-    assert form is not None
-    assert (form.way, loadable(other, form, store).runtime) == ("fallback", "onnxruntime")
-    assert {each.role for each in needed(other, form)} == {"engine", "golden-references"}
-
-    plain = samples.manifest()
-    assert form_of(plain, resolve(plain, replace(BOARD, arch="x86_64", runtimes={
-        "onnxruntime": "1.20"}, cpu_flags=("avx2", "avx512_vnni")))) is None  # fmt: skip
-
-
-def test_a_plan_that_the_manifest_does_not_list_is_not_loaded(store: BlobStore) -> None:
-    with pytest.raises(TrustError, match="lists no plan"):
-        loadable(manifest(), Form(way="exact-plan", runtime="tensorrt", file="0" * 64), store)
-
-
-@pytest.mark.parametrize(
-    ("changes", "said"),
-    [
-        ({"runtimes": {"tensorrt": "10.4.0"}}, "plan of tensorrt 10.3.0.26, board has 10.4.0"),
-        ({"sm": 72}, "plan for SM 87, board has 72"),
-        ({"libraries": {"cuda": "13.0"}}, "plan of CUDA 12, the board's is 13"),
-    ],
-)
-def test_a_board_that_was_changed_since_does_not_deserialize_the_plan(
-    store: BlobStore, changes: dict[str, Any], said: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    board = replace(BOARD, **changes)
-    monkeypatch.setattr(facts, "gather", lambda installed: replace(board, runtimes=installed))
-    wanted = loadable(*exact(), store)
-    blobs = detector.open_files(wanted.files, store)
-    with pytest.raises(EngineError, match=said):
-        forms.check(wanted, blobs, lambda: board.runtimes["tensorrt"])
-
-
-def exact() -> tuple[Manifest, Form | None]:
-    found = manifest(plans=(plan(plan_of()),))
-    return found, form_of(found, resolve(found, BOARD))
-
-
-# -- the seal ------------------------------------------------------------------------------------
-
-
-def test_a_seal_holds_on_this_board_and_for_this_source_alone(store: BlobStore) -> None:
-    assert store.sealer is not None
-    made, source = Derived(plan=plan(plan_of()), length=9), sha256_hex(ONNX)
-    own = device_key(store.root.parent)
-    assert seal.opened(seal.sealed(made, own), store.sealer, source) == made
-    stranger = signing.generate()
-    with pytest.raises(TrustError) as told:
-        seal.opened(seal.sealed(made, stranger), store.sealer, source)
-    assert told.value.attack == "signature" if hasattr(told.value, "attack") else True
-    for data, said in (
-        (seal.sealed(made, stranger), "not signed by"),
-        (seal.sealed(made, own).replace(b"signatures", b"signaturez"), "malformed"),
-        (b"{", "malformed"),
-    ):
-        with pytest.raises(TrustError, match=said):
-            seal.opened(data, store.sealer, source)
-    with pytest.raises(TrustError, match="another model"):
-        seal.opened(seal.sealed(made, own), store.sealer, "0" * 64)
-    with pytest.raises(TrustError, match="not"):
-        seal.opened(
-            msgspec.json.encode(signing.seal(made, "other+json", own)), store.sealer, source
-        )
-
-
-def test_a_plan_in_anothers_place_is_not_loaded(store: BlobStore) -> None:
-    own = device_key(store.root.parent)
-    sealed = put(store, seal.sealed(Derived(plan=plan(plan_of()), length=1), own))
-    form = Form(way="build", runtime="tensorrt", file="1" * 64, seal=sealed)
-    with pytest.raises(TrustError, match="another plan's"):
-        loadable(manifest(), form, store)
-    with pytest.raises(TrustError, match="key is not known"):
-        loadable(manifest(), form, BlobStore(store.root))
 
 
 # -- the pace ------------------------------------------------------------------------------------
@@ -364,15 +217,6 @@ def board(store: BlobStore, state_dir: Path) -> Board:
     return Board(store, state_dir)
 
 
-def slot_of(store: BlobStore, found: Manifest) -> Slot:
-    picture = bytes(cv2.imencode(".png", PICTURE)[1])
-    golden = replace(samples.policy().golden[0], sha256=put(store, picture), length=len(picture))
-    policy = put(store, wire.encode(replace(samples.policy(), golden=(golden,))))
-    document = put(store, wire.encode(found))
-    return Slot(release="2.0", manifest=document, policy=policy, engine=found.engine_hash,
-                form=form_of(found, resolve(found, BOARD)))  # fmt: skip
-
-
 def build(board: Any, slot: Slot, version: str = VERSION) -> Slot:
     how: Callable[[str], tuple[str, ...] | None] = lambda _: command(version)  # noqa: E731
     return asyncio.run(Building(board, how).built(slot, manifest()))
@@ -407,6 +251,13 @@ def test_what_was_built_is_sealed_loaded_and_kept(
     assert loaded.gpu_memory_mb > 1
     assert loaded.detect(np.zeros((40, 40, 3), np.uint8)).finite
     loaded.close()
+
+    monkeypatch.setattr(
+        facts, "gather", lambda installed: replace(BOARD, runtimes={"tensorrt": "10.7.0.23"})
+    )
+    module.Runtime.deserialize_cuda_engine = lambda *_: pytest.fail("it was deserialized")
+    with pytest.raises(EngineError, match=r"board has 10\.7\.0\.23"):
+        detector.load_detector(ready, store, runtimes, 1)
 
     Housekeeping(store, store.root / "partial", None, 0).collect(State(active=ready))
     kept = {each.name for each in store.root.iterdir()}

@@ -16,9 +16,10 @@ from kedge_shared.device_classes import RuntimeRange
 from kedge_shared.errors import ServiceError
 from kedge_shared.manifest import Requires
 from kedge_shared.phases import TERMINAL, Phase
-from tests.agent.test_building import NETWORK, ONNX, VERSION, command
+from tests.agent.test_building import command
 from tests.shared import samples
 from tests.sim.board import SimBoard, settled
+from tests.sim.plans import NETWORK, ONNX, VERSION
 from tests.sim.world import World
 
 WANTS: dict[str, Any] = {

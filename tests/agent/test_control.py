@@ -62,6 +62,7 @@ class SimRuntime:
 
     name: str = "onnxruntime"
     isolation: Isolation = "in-process"
+    on_gpu: bool = False
     loaded: int = 0
     most: int = 0
     fails: bool = False

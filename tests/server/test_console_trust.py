@@ -12,9 +12,10 @@ import httpx
 import pytest
 from sqlmodel import Session, col, select, update
 
+from kedge_server.accounts.principal import WHOLE_FLEET, Reach
 from kedge_server.audit.tables import AuditRow
 from kedge_server.console.audit import integrity, searching, subjects
-from kedge_server.console.models import builds, compare, front
+from kedge_server.console.models import builds, compare, front, listing, running
 from kedge_server.console.settings import hooks
 from kedge_server.console.trust import roles
 from kedge_server.devices.tables import DeviceRow
@@ -119,9 +120,26 @@ def test_who_runs_a_build_is_counted_within_ones_scope(fleet: World, ada: httpx.
             change = update(DeviceRow).where(col(DeviceRow.id) == name)
             session.execute(change.values(release="1.1", engine=engine))
         session.commit()
-    with browser(fleet, "anna") as client:
-        page = client.get("/models/shapes/releases/1.1").text
-    assert re.search(r"Boards that run it</a></dt>\s*<dd>2", page) is not None
+        whole = running.count(session, WHOLE_FLEET)
+        part = running.count(session, Reach.of("tag.site==a"))
+    key = ("x86-onnxruntime", "1.1", engine)
+    assert (running.boards_on(whole, *key), running.boards_on(part, *key)) == (2, 1)
+    assert running.boards_on(whole, "x86-onnxruntime", "1.2", engine) == 0
+    assert running.boards_with(whole, [key, (*key[:2], "f" * 64)]) == 2
+
+
+def test_releases_are_paged_without_one_twice(
+    fleet: World, ada: httpx.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listing, "RELEASES_SHOWN", 1)
+    seen, path = list[str](), "/models/shapes"
+    while path:
+        page = ada.get(path).text
+        table = page[page.index('id="releases"') :]
+        seen += re.findall(r'href="/models/shapes/releases/([\d.]+)"', table)
+        more = re.search(r'href="([^"]+)" rel="next"', table)
+        path = more[1].replace("&amp;", "&") if more else ""
+    assert seen == ["1.2", "1.1", "1.0"]
 
 
 def test_releases_side_by_side_say_what_is_better_and_what_changed(ada: httpx.Client) -> None:
@@ -129,7 +147,7 @@ def test_releases_side_by_side_say_what_is_better_and_what_changed(ada: httpx.Cl
     assert "▲ better" in page
     assert "+0.020 (+5.0%)" in page
     assert "▼ worse" in page
-    assert "+5.0 ms (+25.0%)" in page
+    assert "+5.00 ms (+25.0%)" in page
     assert "+ model.22" in page
     assert "tools › kedge" in page
     assert HOSTILE not in page
@@ -143,6 +161,12 @@ def test_a_comparison_misses_no_field_of_the_manifest() -> None:
         ("input › fill", "114", "0")
     ]
     assert pair.same > 20
+    slower = replace(one.manifest, measured=measured(0.42, 25.0))
+    before = replace(one, manifest=replace(one.manifest, measured=measured(0.40, 20.0)))
+    pair = compare.pairs({"x": before}, {"x": replace(one, manifest=slower)})[0]
+    assert {each.name: each.change for each in pair.figures} == {
+        "mAP 50–95": "better", "mAP 50": "better", "Frame time, p95": "worse", "Download": "same",
+    }  # fmt: skip
     alone = compare.pairs({"x": one, "y": one}, {"x": one})
     assert [(each.device_class, each.other is None) for each in alone] == [
         ("x", False),

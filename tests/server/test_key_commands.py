@@ -244,3 +244,27 @@ def test_metadata_that_cannot_be_renewed_raises_an_alarm(running: World) -> None
     repository._keys = genuine
     scheduler.renew(running.context)
     assert httpx.get(f"{running.url}/healthz").json()["status"] == "ok"
+
+
+def test_a_second_person_signs_for_root_with_a_key_that_was_made_here(
+    running: World, enrol: Enrol
+) -> None:
+    from typer.testing import CliRunner
+
+    from kedge_shared.cli import build_app
+
+    running.publish("1.0", 10)
+    known = enrol("cam-1")
+    key = running.trust.offline / "second.key"
+    made = CliRunner().invoke(build_app(), ["keys", "new", "--out", str(key), "--json"])
+    assert made.exit_code == 0, made.output
+    public = json.loads(made.output)["public"]
+    assert key.stat().st_mode & 0o077 == 0
+    assert "PRIVATE" not in Path(public).read_text()
+    kedge(running, "add", "root", "--key", public, "--threshold", "2")
+    kedge(running, "rotate", "targets")
+    known.refresh(time.time())
+    assert known.find(MANIFEST.format("1.0"))
+    key.rename(running.home / "with-its-owner.key")
+    with pytest.raises((InputError, TrustError)):
+        kedge(running, "rotate", "targets")

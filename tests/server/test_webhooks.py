@@ -129,6 +129,19 @@ def test_an_event_arrives_signed(open_world: World, receiver: Receiver) -> None:
     assert sent.id == headers["webhook-id"]
 
 
+def test_a_test_goes_to_one_webhook_whatever_it_wants(
+    open_world: World, receiver: Receiver
+) -> None:
+    hook, other = add(open_world, receiver.url, "gate.*"), add(open_world, receiver.url, "*")
+    queued = open_world.operator.test_webhook(hook.id)
+    send(open_world)
+    ((headers, body),) = receiver.got
+    verify(hook.secret, headers, body, float(headers["webhook-timestamp"]))
+    assert json.loads(body)["type"] == "webhook.test"
+    assert [(each.id, each.state) for each in log(open_world, hook)] == [(queued.id, "delivered")]
+    assert log(open_world, other) == []
+
+
 def test_the_signature_is_the_specifications() -> None:
     """The example that the specification's libraries are tested with."""
     secret, name = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "msg_p5jXN8AQM9LWM0D4loKWxJek"

@@ -181,6 +181,12 @@ TABLE: list[tuple[str, Manifest, DeviceFacts, Way, str]] = [
      "exact-plan", "plan of rknn 2.3.2 for rk3588"),
     ("RKNN of another toolkit", release(replace(RKNN_PLAN, version="2.5.0"), runtime="rknn",
      versions=">=2.3,<3"), ROCK, "refused", "rknn 2.5.0, board has 2.3.2"),
+    ("RKNN, engine and plan at once", release(replace(RKNN_PLAN, file=ONNX), runtime="rknn",
+     versions=">=2.3,<3"), can(ROCK), "exact-plan", "is exactly this board's"),
+    ("RKNN, a librknnrt within the range but of another toolkit", release(
+        replace(RKNN_PLAN, file=ONNX), runtime="rknn", versions=">=2.3,<3"),
+     replace(ROCK, runtimes={"rknn": "2.5.0"}), "refused",
+     "plan of rknn 2.3.2, board has 2.5.0"),
     ("RKNN for another SoC", release(replace(RKNN_PLAN, soc=("rk3576",)), runtime="rknn",
      versions=">=2.3,<3"), ROCK, "refused", "plan for rk3576, board is rk3588"),
     ("RKNN builds nothing on a board", release(runtime="rknn", versions=">=2.3,<3"), ROCK,

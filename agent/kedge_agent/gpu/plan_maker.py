@@ -138,7 +138,10 @@ def _limit(trt: Any, config: Any, size: int) -> None:
 
 def _memory(trt: Any, said: Any, plan: Any) -> int:
     """Returns what the engine says that it takes besides its weights; 0 if it cannot be asked."""
-    engine = trt.Runtime(said).deserialize_cuda_engine(plan)
+    runtime = trt.Runtime(said)
+    if hasattr(runtime, "engine_host_code_allowed"):
+        runtime.engine_host_code_allowed = False
+    engine = runtime.deserialize_cuda_engine(plan)
     if engine is None:
         return 0
     told = getattr(engine, "device_memory_size_v2", None)

@@ -23,10 +23,12 @@ def become(wanted: Sequence[str], readable: Sequence[Path] = ()) -> None:
     """Becomes a program behind the walls.
 
     Args:
-        wanted: Its command; where its Python was installed is readable to it.
+        wanted: Its command; the folders where its Python was installed are readable to it.
         readable: What else is.
     """
-    sandbox.enter(readable, executable=[Path(wanted[0]).resolve().parent.parent])
+    program = Path(wanted[0])
+    folders = {each.parent.parent for each in (program, program.resolve())} - {Path("/")}
+    sandbox.enter([*readable, *folders], executable=sorted(folders))
     os.execv(wanted[0], list(wanted))  # noqa: S606 - a list, without a shell
 
 

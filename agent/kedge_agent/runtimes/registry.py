@@ -7,15 +7,17 @@ from collections.abc import Mapping
 
 from kedge_agent.building.forms import Loadable
 from kedge_agent.runtimes.base import Runtime
+from kedge_agent.runtimes.ncnn import Ncnn
 from kedge_agent.runtimes.onnxruntime import OnnxRuntime
 from kedge_agent.runtimes.onnxruntime_cuda import OnnxRuntimeCuda
 from kedge_agent.runtimes.openvino import OpenVino
+from kedge_agent.runtimes.rknn import Rknn
 from kedge_agent.runtimes.tensorrt import TensorRt, classic
 from kedge_agent.sensors import nvml
 
 _KNOWN: tuple[Runtime, ...] = (
     OnnxRuntime(), OnnxRuntimeCuda(), OpenVino(), classic(),
-    TensorRt("tensorrt-rtx", "tensorrt_rtx"),
+    TensorRt("tensorrt-rtx", "tensorrt_rtx"), Ncnn(), Rknn(),
 )  # fmt: skip
 RUNTIMES: Mapping[str, Runtime] = {each.name: each for each in _KNOWN}
 

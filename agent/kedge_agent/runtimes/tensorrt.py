@@ -63,10 +63,15 @@ class TensorRt:
         return "in-process" if (major(version) or _LETS_GO) >= _LETS_GO else "own-process"
 
     def probe(self) -> RuntimeFacts | None:
-        """Returns the installed version, or ``None``."""
+        """Returns the installed version; ``None`` without bindings or a GPU.
+
+        The GPU is asked first: importing the bindings takes a second, and they import anywhere.
+        """
         try:
+            if not self._open_cuda().devices():
+                return None
             module = importlib.import_module(self._module)
-        except (ImportError, OSError):
+        except (EngineFault, ImportError, OSError):
             return None
         return RuntimeFacts(self.name, str(module.__version__))
 

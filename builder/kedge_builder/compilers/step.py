@@ -9,6 +9,7 @@ from typing import Any
 
 from kedge_builder.compilers.halves import to_half
 from kedge_builder.compilers.layers import counted
+from kedge_builder.compilers.rknn import SIMULATION
 from kedge_builder.compilers.tensorrt import Compiled, Compiler
 from kedge_builder.measure.engines import EngineFile
 from kedge_builder.progress import Progress
@@ -16,6 +17,7 @@ from kedge_shared.device_classes import DeviceClass
 from kedge_shared.errors import InputError
 from kedge_shared.ids import sha256_hex
 from kedge_shared.plans import Plan
+from kedge_shared.rknnfile import read_header
 from kedge_shared.versions import in_range
 
 
@@ -64,6 +66,8 @@ def compile_plans(
     Raises:
         InputError: The compiler is missing, or does not take the model.
     """
+    if device_class.runtime.name == "rknn":
+        return _rknn(files)
     compiler = compiler_of(device_class)
     if compiler is None:
         return Plans()
@@ -79,6 +83,26 @@ def compile_plans(
     path = engine.with_name("model.plan")
     path.write_bytes(made.data)
     return Plans((EngineFile("plan", path),), (made.plan,), _section(made, path))
+
+
+def _rknn(files: Sequence[EngineFile]) -> Plans:
+    """Returns what an RKNN model fits, as it says itself: the model is engine and plan at once."""
+    path = next(each.path for each in files if each.role == "engine")
+    data = path.read_bytes()
+    header = read_header(data)
+    made_of = path.with_suffix(SIMULATION) / "net.onnx"
+    plan = Plan(
+        file=sha256_hex(data), runtime="rknn", version=header.version,
+        onnx=sha256_hex(made_of.read_bytes()), soc=header.soc,
+    )  # fmt: skip
+    section = {
+        "file": path.name, "bytes": len(data), "runtime": plan.runtime, "version": plan.version,
+        "soc": list(plan.soc), "onnx": plan.onnx,
+        "accuracy": f"simulated by rknn-toolkit2 {plan.version}; no board was asked",
+        "sensitivity": "of blocks: measured on a QDQ graph with the same number format, operator "
+        "by operator; what they then cost was simulated",
+    }  # fmt: skip
+    return Plans(plans=(plan,), section=section)
 
 
 def _section(made: Compiled, path: Path) -> dict[str, Any]:

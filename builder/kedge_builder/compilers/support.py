@@ -10,8 +10,10 @@ from kedge_shared.errors import InputError
 
 #: Runtime → the forms that the builder writes for it.
 FORMS: Mapping[str, frozenset[QuantizationForm]] = {
+    "ncnn": frozenset({"ncnn-float"}),
     "onnxruntime": frozenset({"qdq-u8s8", "qdq-s8s8"}),
     "openvino": frozenset({"nncf-mixed"}),
+    "rknn": frozenset({"rknn-int8"}),
     "tensorrt": frozenset({"qdq-s8s8"}),
     "tensorrt-rtx": frozenset({"qdq-s8s8"}),
 }
@@ -36,5 +38,7 @@ def check_class(device_class: DeviceClass) -> None:
             "write yet",
             f"it writes {', '.join(sorted(forms))}",
         )
+    if runtime == "rknn" and len(device_class.soc) != 1:
+        raise InputError(f"class {name} runs rknn, whose models are for one SoC", "name it as soc")
     if device_class.plan_sm and runtime not in KINDS:
         raise InputError(f"class {name} wants plans, and {runtime} has none")

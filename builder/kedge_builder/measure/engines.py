@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from kedge_shared.detections import Array
-from kedge_shared.errors import InputError
+from kedge_shared.errors import InputError, KedgeError
 from kedge_shared.ids import sha256_hex
 from kedge_shared.manifest import FileRole
 
@@ -67,9 +67,15 @@ def load(
     try:
         if runtime == "openvino":
             return OpenVinoEngine(path, threads)
+        if path.suffix == ".param":
+            return NcnnEngine(path, threads)
+        if path.suffix == ".rknn":
+            from kedge_builder.measure.simulated import SimulatedRknn
+
+            return SimulatedRknn(path)
         return OnnxRuntimeEngine(path, threads, literal=literal or not is_here(runtime))
-    except ImportError:
-        raise  # the command says which extra is missing
+    except (ImportError, KedgeError):
+        raise  # the command says which extra is missing, or what to mend
     # Boundary: each vendor raises its own types, which are not importable from one place.
     except Exception as error:  # noqa: BLE001
         raise _refusal(runtime, path, str(error)) from None
@@ -98,17 +104,30 @@ def engine_hash(files: Sequence[EngineFile]) -> str:
 
 def is_here(runtime: str) -> bool:
     """Says whether the builder can load a runtime's engines itself."""
-    return runtime in {"onnxruntime", "openvino"}
+    return runtime in {"onnxruntime", "openvino", "ncnn"}
+
+
+def is_simulated(runtime: str) -> bool:
+    """Says whether engines of a runtime are run by its vendor's simulator."""
+    return runtime == "rknn"
 
 
 def version(runtime: str) -> str:
     """Returns the installed version of a runtime, or what stands in for it."""
+    if is_simulated(runtime):
+        from kedge_builder.compilers.rknn import VERSION
+
+        return f"simulated by rknn-toolkit2 {VERSION}"
     if not is_here(runtime):
         return f"not on this machine (scored operator by operator, {version('onnxruntime')})"
     if runtime == "openvino":
         import openvino
 
         return str(openvino.__version__)
+    if runtime == "ncnn":
+        import ncnn
+
+        return str(ncnn.__version__)
     import onnxruntime
 
     return str(onnxruntime.__version__)
@@ -160,3 +179,28 @@ class OpenVinoEngine:
         """Runs one batch."""
         self._request.infer([batch])
         return np.array(self._request.get_output_tensor(0).data, dtype=np.float32)
+
+
+class NcnnEngine:
+    """ncnn on the CPU, with the options that the agent gives it."""
+
+    def __init__(self, path: Path, threads: int) -> None:
+        import ncnn
+
+        self._net: Any = ncnn.Net()
+        self._net.opt.num_threads = threads or 1
+        self._net.opt.use_vulkan_compute = False
+        self._net.opt.use_fp16_arithmetic = False
+        files = str(path), str(path.with_suffix(".bin"))
+        if self._net.load_param(files[0]) or self._net.load_model(files[1]):
+            raise ValueError("it reads neither layers nor weights")
+        self._names = self._net.input_names()[0], self._net.output_names()[0]
+
+    def infer(self, batch: Array) -> Array:
+        """Runs one batch."""
+        import ncnn
+
+        run = self._net.create_extractor()
+        run.input(self._names[0], ncnn.Mat(np.ascontiguousarray(batch[0], dtype=np.float32)))
+        _, found = run.extract(self._names[1])
+        return np.array(found, dtype=np.float32)[None]

@@ -57,14 +57,31 @@ def bench(
     as_json: Json = False,
 ) -> None:
     """Make a key that orders measurements on bench workers, and nothing else."""
-    from kedge_builder.publishing.keys import create_bench
+    from kedge_builder.publishing.keys import create_pair
 
-    public = create_bench(out)
+    public = create_pair(out)
     if as_json:
         print(wire.encode_pretty({"private": str(out), "public": str(public)}).decode(), end="")
         return
     typer.echo(f"{out}: signs bench jobs; stays with the builder.")
     typer.echo(f"{public}: name it in trusted_keys of each worker's configuration.")
+
+
+@keys.command("new")
+def new(
+    out: Annotated[Path, typer.Option("--out", help="File for the private key.")],
+    as_json: Json = False,
+) -> None:
+    """Make a key pair: for a second person at root, or for a model's team.
+
+    It signs nothing until `kedge keys add` or `delegate` names its public part. The private one is
+    encrypted when KEDGE_KEY_PASSPHRASE is set, else readable by you alone.
+    """
+    from kedge_builder.publishing.keys import create_pair
+
+    public = create_pair(out)
+    line = f"{out}: stays with its owner; {public}: for `kedge keys add ROLE --key {public}`"
+    _say({"private": str(out), "public": str(public)}, line, as_json=as_json)
 
 
 @keys.command("list")

@@ -83,14 +83,14 @@ def create(folder: Path, now: datetime | None = None) -> KeySet:
     return KeySet.at(folder)
 
 
-def create_bench(path: Path) -> Path:
-    """Makes a bench key, which may order measurements on workers and nothing else.
+def create_pair(path: Path) -> Path:
+    """Makes a key that signs nothing until somebody names it: in a role, or on bench workers.
 
     Args:
         path: Of the private key; must not exist.
 
     Returns:
-        Path of the public part, ``PATH.pub``, which workers name in ``trusted_keys``.
+        Path of the public part, ``PATH.pub``.
 
     Raises:
         StorageError: One of the files is there already or cannot be written.

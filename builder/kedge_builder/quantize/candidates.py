@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from kedge_builder.compilers.rknn import ALGORITHMS
 from kedge_builder.measure.engines import EngineFile
 from kedge_builder.measure.evaluate import Drop, drop_interval
 from kedge_builder.measure.surveys import Survey
@@ -48,6 +49,10 @@ def plans_for(device_class: DeviceClass) -> tuple[Plan, ...]:
     """Returns the plans worth measuring for a class."""
     if device_class.form == "nncf-mixed":
         return (Plan(),)
+    if device_class.form == "ncnn-float":
+        return (Plan(precision="float"),)
+    if device_class.form == "rknn-int8":
+        return tuple(Plan(calibrator=each, bias_correction=False) for each in ALGORITHMS)
     return tuple(Plan(calibrator=each) for each in CALIBRATORS)
 
 

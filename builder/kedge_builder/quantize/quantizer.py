@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
 from kedge_builder.cache import Cache
+from kedge_builder.compilers import rknn
+from kedge_builder.compilers.environment import python_of
 from kedge_builder.data.datasets import Sample
 from kedge_builder.measure import engines
 from kedge_builder.measure.engines import EngineFile
 from kedge_builder.progress import Progress
-from kedge_builder.quantize import openvino, qdq
+from kedge_builder.quantize import ncnn, openvino, qdq
 from kedge_builder.quantize.observe import Observations, observe
 from kedge_builder.quantize.plan import Plan
 from kedge_builder.quantize.refitting import refit_engine
 from kedge_builder.quantize.source import Source, digest_of
-from kedge_shared.device_classes import DeviceClass
+from kedge_shared.device_classes import DeviceClass, QuantizationForm
 
 #: Version of what this package itself does to a model; part of every key.
 _METHOD = 4
+#: Forms whose float engines are no ONNX either.
+_OWN_FLOAT = frozenset({"nncf-mixed", "rknn-int8", "ncnn-float"})
 
 
 class Quantizer:
@@ -47,17 +52,18 @@ class Quantizer:
 
     def make(self, plan: Plan) -> tuple[EngineFile, ...]:
         """Returns the engine that ``plan`` makes."""
-        if plan.precision == "float" and self.device_class.form != "nncf-mixed":
+        form = self.device_class.form
+        if plan.precision == "float" and form not in _OWN_FLOAT:
             return (EngineFile("engine", self.source.path),)
         inputs = {
             "float": self.source.sha256,
             "images": digest_of(self.calibrate),
-            "form": self.device_class.form,
+            "form": form,
             "reduce_range": self.device_class.reduce_range,
             "plan": plan,
             "method": _METHOD,
         }
-        write = self._write_openvino if self.device_class.form == "nncf-mixed" else self._write_qdq
+        write = _WRITERS[form](self)
         if plan.refit:
             write = self._write_refitted
         folder, _ = self._cache.files("quantized", inputs, lambda out: write(plan, out))
@@ -87,6 +93,38 @@ class Quantizer:
         )
         openvino.save(quantized, out / "model.xml")
 
+    def _write_ncnn(self, plan: Plan, out: Path) -> None:
+        with self._progress.stage(f"{self.device_class.name}: converting for ncnn"):
+            ncnn.write(self.source.path, self.source.given.height, out / "model.param")
+
+    def _write_rknn(self, plan: Plan, out: Path) -> None:
+        source, device = self.source, self.device_class
+        python = python_of(rknn.PINS, self._progress)
+        folder = out / f"model{rknn.SIMULATION}"
+        step = "build_float" if plan.precision == "float" else "build"
+        recipe = rknn.Recipe(
+            step=step, target=device.soc[0], divisor=1 / source.given.scale, given=source.given,
+            read=source.read, float_tensors=rknn.tensors_of(source, plan.float_blocks),
+        )  # fmt: skip
+        shutil.copytree(self._calibrated_rknn(python, plan, recipe.target), folder)
+        with self._progress.stage(f"{device.name}: {plan.name}, compiling"):
+            rknn.build(python, recipe, out / "model.rknn")
+
+    def _calibrated_rknn(self, python: Path, plan: Plan, target: str) -> Path:
+        algorithm = rknn.ALGORITHMS[plan.calibrator or "minmax"]
+        inputs = {
+            "float": self.source.sha256, "images": digest_of(self.calibrate), "target": target,
+            "algorithm": algorithm, "toolkit": rknn.VERSION, "method": _METHOD,
+        }  # fmt: skip
+
+        def make(out: Path) -> None:
+            stage = f"{self.device_class.name}: {plan.calibrator}, calibrating"
+            with self._progress.stage(stage, len(self.calibrate)) as tick:
+                batches = self.source.batches(self.calibrate)
+                rknn.calibrate(python, self.source, batches, algorithm, target, out, tick)
+
+        return self._cache.files("rknn-calibrated", inputs, make)[0]
+
     def _write_refitted(self, plan: Plan, out: Path) -> None:
         files = self.make(replace(plan, refit=False))
         stage = f"{self.device_class.name}: refitting the head"
@@ -113,12 +151,23 @@ class Quantizer:
             observe(self.source.onnx, batches, tick).save(out / "seen.npz")
 
 
+_WRITERS: Mapping[QuantizationForm, Callable[[Quantizer], Callable[[Plan, Path], None]]] = {
+    "qdq-u8s8": lambda self: self._write_qdq,
+    "qdq-s8s8": lambda self: self._write_qdq,
+    "nncf-mixed": lambda self: self._write_openvino,
+    "rknn-int8": lambda self: self._write_rknn,
+    "ncnn-float": lambda self: self._write_ncnn,
+}
+
+
 def engine_files(folder: Path) -> tuple[EngineFile, ...]:
     """Returns the engine files that lie in a folder."""
-    onnx, xml = folder / "model.onnx", folder / "model.xml"
-    if onnx.is_file():
-        return (EngineFile("engine", onnx),)
-    return EngineFile("engine", xml), EngineFile("engine-weights", xml.with_suffix(".bin"))
+    for name in ("model.onnx", "model.rknn"):
+        if (folder / name).is_file():
+            return (EngineFile("engine", folder / name),)
+    pairs = (folder / name for name in ("model.xml", "model.param"))
+    first = next(each for each in pairs if each.is_file())
+    return EngineFile("engine", first), EngineFile("engine-weights", first.with_suffix(".bin"))
 
 
 def copy_engine(files: tuple[EngineFile, ...], out: Path) -> tuple[EngineFile, ...]:
@@ -128,5 +177,8 @@ def copy_engine(files: tuple[EngineFile, ...], out: Path) -> tuple[EngineFile, .
     for each in files:
         target = out / f"model{each.path.suffix}"
         shutil.copyfile(each.path, target)
+        simulation = each.path.with_suffix(rknn.SIMULATION)
+        if simulation.is_dir():
+            shutil.copytree(simulation, target.with_suffix(rknn.SIMULATION))
         copies.append(EngineFile(each.role, target))
     return tuple(copies)

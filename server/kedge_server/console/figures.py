@@ -28,7 +28,7 @@ class Figures:
         running: Who runs what, by the scopes of who looks.
         offline: Signed metadata, by the version of the timestamp.
         identities: How the boards' keys stand.
-        chain: Of the audit log, by the head that was written down.
+        chain: Of the audit log.
     """
 
     fleet: Kept[Overview] = field(default_factory=Kept)

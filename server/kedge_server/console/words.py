@@ -83,14 +83,15 @@ def odds(evidence: float, bound: float) -> str:
 
 #: Word → its look and sign; what a colour says is said by the sign and the word too.
 _LOOKS: Mapping[str, tuple[str, str]] = {
-    **dict.fromkeys(("pass", "passed", "completed", "confirmed", "healthy", "ok", "yes"),
-                    ("good", "✓")),
+    **dict.fromkeys(("pass", "passed", "completed", "confirmed", "healthy", "ok", "yes",
+                     "delivered"), ("good", "✓")),
     **dict.fromkeys(("fail", "failed", "halted", "rolled_back", "refused", "revoked", "alarm",
-                     "disabled", "expired", "bad"), ("bad", "✕")),
+                     "disabled", "expired", "bad", "given_up"), ("bad", "✕")),
     **dict.fromkeys(("undecided", "asking", "proposed", "paused", "widened", "silent",
-                     "overridden", "unsigned", "suspected", "taken back", "soon"), ("wary", "!")),
-    **dict.fromkeys(("running", "downloading", "verifying", "preflight", "shadow", "armed",
-                     "swapping", "probation", "rolling_back"), ("busy", "▸")),
+                     "overridden", "unsigned", "suspected", "taken back", "soon", "dropped"),
+                    ("wary", "!")),
+    **dict.fromkeys(("running", "pending", "downloading", "verifying", "preflight", "shadow",
+                     "armed", "swapping", "probation", "rolling_back"), ("busy", "▸")),
 }  # fmt: skip
 
 

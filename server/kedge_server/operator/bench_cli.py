@@ -1,4 +1,4 @@
-"""``kedge bench``: measurements that builders ordered of boards."""
+"""``kedge bench-job``: measurements that builders ordered of boards."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from kedge_server.operator.show import print_json, print_table
 from kedge_shared.bench import BenchJobInfo
 from kedge_shared.options import Json, Server, TokenFile
 
-bench = typer.Typer(no_args_is_help=True, help="Measurements ordered of boards elsewhere.")
-Job = Annotated[str, typer.Argument(metavar="ID", help="Of `kedge bench list`.")]
+bench_job = typer.Typer(no_args_is_help=True, help="Measurements ordered of boards elsewhere.")
+Job = Annotated[str, typer.Argument(metavar="ID", help="Of `kedge bench-job list`.")]
 
 
-@bench.command("list")
+@bench_job.command("list")
 def bench_list(
     most: Annotated[int, typer.Option(min=1, max=100, help="How many.")] = 50,
     server: Server = "",
@@ -29,7 +29,7 @@ def bench_list(
         _show(client.bench_jobs(most), as_json=as_json)
 
 
-@bench.command("show")
+@bench_job.command("show")
 def bench_show(
     job: Job, server: Server = "", token_file: TokenFile = None, as_json: Json = False
 ) -> None:
@@ -41,7 +41,7 @@ def bench_show(
     return _show([found], as_json=False)
 
 
-@bench.command("withdraw")
+@bench_job.command("withdraw")
 def bench_withdraw(
     job: Job, server: Server = "", token_file: TokenFile = None, as_json: Json = False
 ) -> None:

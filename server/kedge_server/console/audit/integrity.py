@@ -12,12 +12,19 @@ from kedge_server.errors import MalformedError
 from kedge_shared.audit import AuditEntry, Verified, verify
 
 _PAGE = 2000
+_DIGITS = 18
 _COLUMNS = ("id", "at", "actor", "action", "subject", "detail", "previous", "hash")
 
 
-def check(session: Session, head: tuple[int, str] | None = None) -> Verified:
+def check(session: Session) -> Verified:
     """Follows the chain; a page of it is in memory at a time."""
-    return verify(_entries(session), head)
+    return verify(_entries(session))
+
+
+def stands(session: Session, head: tuple[int, str]) -> bool:
+    """Says whether a head is in the log; in a chain that holds, all before it is as it was."""
+    row = session.get(AuditRow, head[0])
+    return row is not None and row.hash.startswith(head[1])
 
 
 def read_head(text: str) -> tuple[int, str] | None:
@@ -29,7 +36,13 @@ def read_head(text: str) -> tuple[int, str] | None:
     if not text.strip():
         return None
     ident, _, digest = text.strip().partition(":")
-    if not ident.isdigit() or not digest or set(digest) - set("0123456789abcdef"):
+    if (
+        not ident.isascii()
+        or not ident.isdigit()
+        or len(ident) > _DIGITS
+        or not digest
+        or set(digest) - set("0123456789abcdef")
+    ):
         raise MalformedError("that is no head of the log", "write ID:HASH as this page shows it")
     return int(ident), digest
 

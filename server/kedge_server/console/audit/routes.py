@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated
 from urllib.parse import urlencode
 
@@ -54,7 +55,11 @@ def check(
 
     def work() -> Verified:
         with transaction(services.engine) as session:
-            return integrity.check(session, wanted)
+            return integrity.check(session)
 
-    found = figures(request).chain.get(wanted, work)
-    return render.part("audit/checked.html", verified=found.value, at=found.at)
+    found = figures(request).chain.get("", work)
+    verified = found.value
+    if wanted is not None:
+        with transaction(services.engine) as session:
+            verified = replace(verified, head=integrity.stands(session, wanted))
+    return render.part("audit/checked.html", verified=verified, at=found.at)

@@ -7,7 +7,8 @@ from collections.abc import Container, Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import select as select_columns
-from sqlmodel import Session, col, func, select
+from sqlmodel import Session, and_, col, func, or_, select
+from sqlmodel.sql.expression import SelectOfScalar
 
 from kedge_server.console.models.builds import Build, build_of
 from kedge_server.errors import NotFoundError
@@ -57,9 +58,7 @@ class ReleaseLine:
 def models(session: Session, listed: Container[str], after: str) -> tuple[list[ModelLine], str]:
     """Returns models by name, and the last name if more follow."""
     query = (
-        select_columns(
-            col(ReleaseRow.model), func.count(), func.max(col(ReleaseRow.release_counter))
-        )
+        select_columns(col(ReleaseRow.model), func.count())
         .where(col(ReleaseRow.model) > after)
         .group_by(col(ReleaseRow.model))
         .order_by(col(ReleaseRow.model))
@@ -68,32 +67,43 @@ def models(session: Session, listed: Container[str], after: str) -> tuple[list[M
     rows = session.execute(query).all()
     following = rows[MODELS_SHOWN - 1][0] if len(rows) > MODELS_SHOWN else ""
     found = []
-    for name, count, counter in rows[:MODELS_SHOWN]:
-        newest = select(ReleaseRow).where(
-            ReleaseRow.model == name, ReleaseRow.release_counter == counter
-        )
-        line = _lines(session, name, [session.exec(newest).one()], listed)[0]
-        found.append(ModelLine(name, count, line))
+    for name, count in rows[:MODELS_SHOWN]:
+        newest = session.exec(_newest_first(name).limit(1)).one()
+        found.append(ModelLine(name, count, _lines(session, name, [newest], listed)[0]))
     return found, following
 
 
 def releases(
-    session: Session, model: str, listed: Container[str], before: int | None
-) -> tuple[list[ReleaseLine], int | None]:
+    session: Session, model: str, listed: Container[str], before: tuple[int, str] | None
+) -> tuple[list[ReleaseLine], tuple[int, str] | None]:
     """Returns a model's releases, highest counter first, and where the next page begins.
+
+    Args:
+        session: Of the request.
+        model: It.
+        listed: Target paths that are signed now.
+        before: Only those that come after this counter and release.
 
     Raises:
         NotFoundError: There is no such model.
     """
-    query = select(ReleaseRow).where(ReleaseRow.model == model)
+    query = _newest_first(model)
     if before is not None:
-        query = query.where(col(ReleaseRow.release_counter) < before)
-    ordered = query.order_by(col(ReleaseRow.release_counter).desc()).limit(RELEASES_SHOWN + 1)
-    rows = list(session.exec(ordered))
+        counter, name = before
+        same = and_(col(ReleaseRow.release_counter) == counter, col(ReleaseRow.release) < name)
+        query = query.where(or_(col(ReleaseRow.release_counter) < counter, same))
+    rows = list(session.exec(query.limit(RELEASES_SHOWN + 1)))
     if not rows and before is None:
-        raise _gone(model)
-    following = rows[RELEASES_SHOWN - 1].release_counter if len(rows) > RELEASES_SHOWN else None
+        raise NotFoundError(f"there is no model {model}", "`kedge release list`")
+    last = rows[RELEASES_SHOWN - 1] if len(rows) > RELEASES_SHOWN else None
+    following = (last.release_counter, last.release) if last else None
     return _lines(session, model, rows[:RELEASES_SHOWN], listed), following
+
+
+def _newest_first(model: str) -> SelectOfScalar[ReleaseRow]:
+    """Returns a query of a model's releases; of two with one counter, by their names."""
+    query: SelectOfScalar[ReleaseRow] = select(ReleaseRow).where(ReleaseRow.model == model)
+    return query.order_by(col(ReleaseRow.release_counter).desc(), col(ReleaseRow.release).desc())
 
 
 def release(session: Session, model: str, name: str, listed: Container[str]) -> ReleaseLine:
@@ -110,13 +120,9 @@ def release(session: Session, model: str, name: str, listed: Container[str]) -> 
 
 def names(session: Session, model: str) -> list[str]:
     """Returns the names of a model's releases, highest counter first."""
-    query = (
-        select(ReleaseRow.release)
-        .where(ReleaseRow.model == model)
-        .order_by(col(ReleaseRow.release_counter).desc())
-        .limit(CHOICES_SHOWN)
-    )
-    return list(session.exec(query))
+    query = select_columns(col(ReleaseRow.release)).where(col(ReleaseRow.model) == model)
+    ordered = query.order_by(col(ReleaseRow.release_counter).desc(), col(ReleaseRow.release).desc())
+    return list(session.execute(ordered.limit(CHOICES_SHOWN)).scalars())
 
 
 def classes(session: Session, model: str) -> list[str]:
@@ -158,7 +164,3 @@ def _lines(
     for each in session.exec(query):
         builds[each.release].append(build_of(each, listed))
     return [ReleaseLine(each, tuple(builds[each.release])) for each in rows]
-
-
-def _gone(model: str) -> NotFoundError:
-    return NotFoundError(f"there is no model {model}", "`kedge release list`")

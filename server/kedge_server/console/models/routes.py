@@ -6,14 +6,13 @@ from typing import Annotated, Any
 from urllib.parse import quote
 
 from fastapi import APIRouter, Query, Request, Response
-from sqlmodel import Session
 
 from kedge_server.auth import MayRead
 from kedge_server.console import render
-from kedge_server.console.figures import figures
 from kedge_server.console.models import builds, compare, front, listing, signatures
 from kedge_server.console.models.running import boards_on, boards_with, running
 from kedge_server.console.route import ConsoleRoute
+from kedge_server.console.standing import standing
 from kedge_server.context import Context, Services
 from kedge_server.database import transaction
 from kedge_server.errors import NotFoundError
@@ -44,13 +43,15 @@ def show_all(request: Request, services: Services, who: MayRead, after: Name = "
 def show(
     model: str, request: Request, services: Services, who: MayRead,
     device_class: Annotated[str, Query(alias="class", max_length=64)] = "",
-    before: Annotated[int | None, Query(ge=0, le=2**62)] = None,
+    before: Annotated[int | None, Query(ge=0, le=2**62)] = None, than: Name = "",
 ) -> Response:  # fmt: skip
     """Shows a model: its releases, what can be had at which frame time, its policy."""
     counted = running(request, services, who)
     with transaction(services.engine) as session:
         offline = standing(request, services, session)
-        lines, following = listing.releases(session, model, offline.listed, before)
+        lines, following = listing.releases(
+            session, model, offline.listed, None if before is None else (before, than)
+        )
         classes = listing.classes(session, model)
         chosen = device_class if device_class in classes else classes[0]
         drawn = front.draw(listing.of_class(session, model, chosen, offline.listed))
@@ -104,14 +105,6 @@ def show_release(
         "at": counted.at, "others": others, **_SAID,
     }  # fmt: skip
     return render.page(request, who, "models/release.html", **values)
-
-
-def standing(request: Request, services: Context, session: Session) -> Offline:
-    """Returns the signed metadata that stands; it is read anew when something was published."""
-    version = services.repository.timestamp_version
-    return figures(request).offline.get(
-        version, lambda: services.repository.offline(session)
-    ).value  # fmt: skip
 
 
 def _build(services: Context, offline: Offline, build: builds.Build) -> dict[str, Any]:

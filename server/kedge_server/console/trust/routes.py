@@ -8,8 +8,8 @@ from sqlmodel import Session
 from kedge_server.auth import MayRead
 from kedge_server.console import render
 from kedge_server.console.figures import figures
-from kedge_server.console.models.routes import standing
 from kedge_server.console.route import ConsoleRoute
+from kedge_server.console.standing import standing
 from kedge_server.console.trust import identity
 from kedge_server.console.trust.roles import Standing, views
 from kedge_server.context import Context, Services
