@@ -10,12 +10,14 @@ from sqlalchemy.exc import IntegrityError
 from sqlmodel import Session, col, delete
 
 from kedge_server.audit.service import record
+from kedge_server.database import now
 from kedge_server.devices import clones
 from kedge_server.devices.access import Access
 from kedge_server.devices.enrolment import check_key, sign_anew
 from kedge_server.devices.tables import DeadKeyRow, DeviceRow, UsedNonceRow
 from kedge_server.errors import BusyError, ForbiddenError, RequestError, UnauthorizedError
 from kedge_server.replicas import changes
+from kedge_server.rollouts import membership
 from kedge_server.throttle import Rate, Throttle
 from kedge_shared import signing
 from kedge_shared.access import (
@@ -96,6 +98,7 @@ def revoke(session: Session, device: DeviceRow, who: str) -> None:
     device.revoked, device.token_hash = time.time(), None
     _bury(session, device, "revoked")
     session.add(device)
+    membership.leave(session, device.id, "the board was revoked", now(session))
     changes.note(session, "device", device.id)
     record(session, who, "device revoke", device.id, f"key {device.key_id[:12]}")
 

@@ -7,6 +7,7 @@ boards of another.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from kedge_server.rollouts import trial
 from kedge_server.rollouts.decision import Decision, named, soaking
@@ -31,6 +32,11 @@ def judge(gate: GateSpec, facts: GateFacts, now: float) -> Decision:
     """
     if not facts.cohort:
         return Decision("pass", "no device in this stage")
+    # Another rollout has them, or they were revoked: neither for nor against this release.
+    cohort = tuple(each for each in facts.cohort if each.verdict.code != "superseded")
+    if not cohort:
+        return Decision("undecided", f"all {len(facts.cohort)} devices were taken out of it")
+    facts = replace(facts, cohort=cohort)
     over = _over_limits(gate, facts.cohort, now)
     if over:
         return Decision("fail", over)

@@ -23,6 +23,8 @@ from kedge_shared.resolver import resolve
 from kedge_shared.rollouts import RolloutSpec
 
 OPEN_ROLLOUTS = ("proposed", "running", "paused")
+#: Boards that a rollout can reach.
+SERVING = (col(DeviceRow.serves), col(DeviceRow.revoked).is_(None))
 
 
 @dataclass
@@ -57,7 +59,7 @@ def members(session: Session, spec: RolloutSpec, builds: Mapping[str, BuildRow])
     found = Members()
     fits: dict[tuple[str, str], str] = {}
     asked = _asks(spec)
-    for device in session.execute(select_columns(*COLUMNS).where(col(DeviceRow.serves))):  # type: ignore[call-overload]
+    for device in session.execute(select_columns(*COLUMNS).where(*SERVING)):  # type: ignore[call-overload]
         facts = facts_of_device(device) if asked else {}
         why = _unselected(spec, wanted, device, facts)
         if why:
@@ -159,7 +161,7 @@ def stage_for(
     for stage, count in session.execute(query):
         counts[stage] = count
     every = select_columns(func.count()).where(
-        col(DeviceRow.device_class) == device.device_class, col(DeviceRow.serves)
+        col(DeviceRow.device_class) == device.device_class, *SERVING
     )
     # Those beyond the last stage have no deployment; the newcomer itself is among the devices.
     beyond = int(session.execute(every).scalar_one()) - 1 - sum(counts)
@@ -174,15 +176,33 @@ def supersede(
     """Takes devices out of rollouts of lower priority: they count for neither side there."""
     verdict = Verdict(code="superseded", reason=f"rollout {rollout.id} has a higher priority")
     for device, holder in taken_over.items():
-        rows: Sequence[DeploymentRow] = session.exec(
-            select(DeploymentRow).where(
-                DeploymentRow.rollout == holder, DeploymentRow.device == device
-            )
-        ).all()
-        for row in rows:
-            if row.assigned is None:
-                session.execute(delete(DeploymentRow).where(col(DeploymentRow.id) == row.id))
-            elif Phase(row.phase) not in TERMINAL:
-                row.phase, row.updated = Phase.REFUSED.value, now
-                row.verdict = wire.encode(verdict).decode()
-                session.add(row)
+        _take_out(session, device, [holder], verdict, now)
+
+
+def leave(session: Session, device: str, reason: str, now: float) -> None:
+    """Takes a device out of every open rollout: its silence is nobody's failure.
+
+    Args:
+        session: Of the transaction.
+        device: Which.
+        reason: The sentence that operators read.
+        now: Unix seconds.
+    """
+    query = select(RolloutRow.id).where(col(RolloutRow.state).in_(OPEN_ROLLOUTS))
+    verdict = Verdict(code="superseded", reason=reason)
+    _take_out(session, device, session.exec(query).all(), verdict, now)
+
+
+def _take_out(
+    session: Session, device: str, rollouts: Sequence[str], verdict: Verdict, now: float
+) -> None:
+    query = select(DeploymentRow).where(
+        DeploymentRow.device == device, col(DeploymentRow.rollout).in_(rollouts)
+    )
+    for row in session.exec(query).all():
+        if row.assigned is None:
+            session.execute(delete(DeploymentRow).where(col(DeploymentRow.id) == row.id))
+        elif Phase(row.phase) not in TERMINAL:
+            row.phase, row.updated = Phase.REFUSED.value, now
+            row.verdict = wire.encode(verdict).decode()
+            session.add(row)
