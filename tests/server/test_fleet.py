@@ -11,7 +11,7 @@ import pytest
 from kedge_server.fleet.summary import count
 from kedge_shared import fleet as fleet_module
 from kedge_shared.errors import ServiceError
-from kedge_shared.fleet import TagsChange
+from kedge_shared.fleet import TagsChange, TagsChanged
 from kedge_shared.phases import Phase
 from tests.server.people import acting, desk_audit, staffed, status_of
 from tests.sim.world import World
@@ -85,28 +85,34 @@ def test_devices_are_found_by_selector_within_ones_scope(fleet: World) -> None:
 
 
 def test_tags_are_set_removed_audited_and_selectors_see_them(fleet: World) -> None:
-    found = fleet.operator.tag_device("cam-2", TagsChange(set={"line": "7"}))
-    assert found.tags == {"site": "b", "line": "7"}
+    asked = TagsChange(devices=("cam-2",), set={"line": "7"})
+    for changed in (1, 0):
+        assert fleet.operator.tag_devices(asked) == TagsChanged(devices=1, changed=changed)
+    assert fleet.operator.device("cam-2").tags == {"site": "b", "line": "7"}
     assert [each.id for each in fleet.operator.devices({"selector": "tag.line==7"})] == ["cam-2"]
-    found = fleet.operator.tag_device("cam-2", TagsChange(remove=("line", "never")))
-    assert found.tags == {"site": "b"}
+    fleet.operator.tag_devices(TagsChange(devices=("cam-2",), drop=("line", "never")))
+    assert fleet.operator.device("cam-2").tags == {"site": "b"}
     assert ("admin/first", "device tags") in desk_audit(fleet)
     with pytest.raises(ServiceError) as refused:
-        acting(fleet, "vera").tag_device("cam-2", TagsChange(set={"a": "b"}))
+        acting(fleet, "vera").tag_devices(TagsChange(devices=("cam-2",), set={"a": "b"}))
     assert status_of(refused) == 403
     for wrong in ({"set": {"no blanks": "x"}}, {"set": {"a": ""}}, {"set": {"a\n": "x"}}):
-        answer = fleet.operator.http.post("/api/v1/devices/cam-2/tags", json=wrong)
+        body = {"devices": ["cam-2"], **wrong}
+        answer = fleet.operator.http.post("/api/v1/device-tags", json=body)
         assert answer.status_code == 422, wrong
 
 
 def test_who_is_confined_cannot_tag_a_board_out_of_its_part(fleet: World) -> None:
     sita = acting(fleet, "sita", name="tags")
-    assert sita.tag_device("cam-0", TagsChange(set={"line": "1"})).tags["line"] == "1"
-    for change in (TagsChange(set={"site": "b"}), TagsChange(remove=("site",))):
-        with pytest.raises(ServiceError, match="outside of your scope") as refused:
-            sita.tag_device("cam-0", change)
-        assert status_of(refused) == 403
+    sita.tag_devices(TagsChange(devices=("cam-0",), set={"line": "1"}))
+    assert sita.device("cam-0").tags["line"] == "1"
+    mine = ("cam-0",)
+    for change in (TagsChange(devices=mine, set={"site": "b"}),
+                   TagsChange(devices=mine, drop=("site",))):  # fmt: skip
+        with pytest.raises(ServiceError, match="would leave your part of the fleet") as refused:
+            sita.tag_devices(change)
+        assert status_of(refused) == 409
     assert fleet.operator.device("cam-0").tags["site"] == "a", "nothing was changed"
     with pytest.raises(ServiceError) as refused:
-        sita.tag_device("cam-2", TagsChange(set={"site": "a"}))
+        sita.tag_devices(TagsChange(devices=("cam-0", "cam-2"), set={"site": "a"}))
     assert status_of(refused) == 404, "a board of others is not there"

@@ -100,7 +100,7 @@ def test_what_a_board_says_cannot_drive_the_operators_terminal(
         created=0.0, finished=None, stages=(stage,),
     )  # fmt: skip
     show.rollout(found)
-    show.progress(found)
+    out.write(show.progress_line(found))
     text = out.getvalue()
     assert "\x1b" not in text
     assert "\x07" not in text

@@ -94,7 +94,8 @@ def test_every_read_has_json(run: Run) -> None:
     for command in (
         "fleet health", "fleet telemetry", "fleet trust", "device list", "device show cam-0",
         "device tag cam-0", "device pending", "device announced", "release list",
-        "release show shapes 1.0", "release compare shapes 1.0 1.1", "rollout list", "bench list",
+        "release show shapes 1.0", "release compare shapes 1.0 1.1", "rollout list",
+        "bench-job list",
         "audit list", "user list", "token list", "webhook list", "whoami", "config list",
     ):  # fmt: skip
         result = run(*command.split(), "--json")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hmac
 import re
 from collections.abc import Iterable
 from typing import Annotated, Any, TypeVar
@@ -61,7 +62,7 @@ def twice(password: str, again: str) -> str:
     Raises:
         MalformedError: It was not the same.
     """
-    if password != again:
+    if not hmac.compare_digest(password.encode(), again.encode()):
         raise MalformedError("the two passwords differ", "type both again")
     return password
 
