@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+import httpx
 import pytest
 
 from kedge_shared import api
 from kedge_shared.accounts import (
+    HEADER_CSRF,
     ApiTokenRequest,
     Login,
     UserRequest,
@@ -83,3 +86,16 @@ def logged_in(fleet: World, name: str, password: str = PASSWORD) -> OperatorClie
 def desk_audit(fleet: World) -> list[tuple[str, str]]:
     with OperatorClient(fleet.url, TOKEN) as desk:
         return [(each.actor, each.action) for each in desk.newest_audit(1000)]
+
+
+@contextmanager
+def browser(fleet: World, name: str, password: str = PASSWORD) -> Iterator[httpx.Client]:
+    """Logs in by the form; bears the header that console.js would add."""
+    headers = {"Accept": "text/html"}
+    with httpx.Client(base_url=fleet.url, timeout=60, headers=headers) as client:
+        answer = client.post("/login", data={"name": name, "password": password})
+        assert answer.status_code == 303, answer.text
+        found = re.search(r'name="kedge-csrf" content="([0-9a-f]+)"', client.get("/settings").text)
+        assert found is not None
+        client.headers[HEADER_CSRF] = found[1]
+        yield client
