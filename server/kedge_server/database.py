@@ -107,7 +107,9 @@ def _limits(statement_ms: int) -> dict[str, Any]:
         "idle_in_transaction_session_timeout": _IDLE_MS,
     }  # fmt: skip
     options = " ".join(f"-c {name}={value}" for name, value in limits.items())
-    return {"connect_timeout": _CONNECT_SECONDS, "options": options, "application_name": "kedge"}
+    # A database without an encoding (SQL_ASCII) would be answered to in bytes.
+    return {"connect_timeout": _CONNECT_SECONDS, "options": options, "application_name": "kedge",
+            "client_encoding": "utf8"}  # fmt: skip
 
 
 def migrations() -> Path:

@@ -13,12 +13,14 @@ from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlmodel import Session
+from sqlmodel import Session, select
 
 from kedge_builder.publishing import keys
 from kedge_server.accounts import logins
 from kedge_server.accounts.service import first_admin
-from kedge_server.database import connect, migrations, upgrade
+from kedge_server.audit.service import record
+from kedge_server.audit.tables import AuditRow
+from kedge_server.database import connect, migrations, transaction, upgrade
 from kedge_server.devices import service as service_devices
 from kedge_server.devices.tables import DeviceRow
 from kedge_server.operation.backup import backup
@@ -31,6 +33,7 @@ from kedge_server.tables import METADATA
 from kedge_shared import wire
 from kedge_shared.rollouts import RolloutSpec
 from tests.shared import samples
+from tests.sim.postgres import Postgres
 
 SPEC = (
     '{"model":"shapes","release":"1.0","recall":false,"tags":{},"stages":['
@@ -318,3 +321,14 @@ def test_a_server_of_one_operator_becomes_one_of_many_and_back(tmp_path: Path) -
         assert base.execute("SELECT count(*) FROM deployment").fetchone() == (2,)
     base.close()
     upgrade(connect(path))
+
+
+def test_a_postgresql_database_without_an_encoding_holds_text(postgresql: Postgres) -> None:
+    engine = connect(postgresql.plain())
+    upgrade(engine)
+    with transaction(engine) as session:
+        record(session, "jörg", "say", "cam-1", "naïve 漢字")
+    with transaction(engine) as session:
+        row = session.exec(select(AuditRow)).one()
+        assert (row.actor, row.detail) == ("jörg", "naïve 漢字")
+    engine.dispose()

@@ -121,6 +121,10 @@ class Postgres:
         """Returns the address of a new database without any table."""
         return self._copy("template1")
 
+    def plain(self) -> str:
+        """Returns the address of a new database without an encoding."""
+        return self._copy("template0 ENCODING 'SQL_ASCII' LC_COLLATE 'C' LC_CTYPE 'C'")
+
     def _copy(self, template: str) -> str:
         self._count += 1
         name = f"kedge_{self._count}"
