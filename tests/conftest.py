@@ -12,12 +12,6 @@ import pytest
 # A shell starts what it puts into the background with Ctrl-C ignored, and children inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begins with the longest files, so that two processes end at about the same time."""
-    items.sort(key=lambda each: "e2e" not in each.path.parts)
-
-
 FIXTURE = Path(__file__).parents[1] / "demo" / "weights" / "shapes_pico.pt"
 SIZE = 160
 
