@@ -34,7 +34,7 @@ def result(seq: int = 0, source: str = "main") -> Result:
     return Result(source, seq, 12.5, np.zeros((64, 64, 3), np.uint8), found, slot_of("1.0"))
 
 
-def wait_for(condition: Callable[[], object], seconds: float = 10.0) -> None:
+def wait_for(condition: Callable[[], object], seconds: float = 20) -> None:
     until = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < until, "it did not happen"
