@@ -12,6 +12,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -278,6 +279,22 @@ def test_it_is_built_once(board: Board, store: BlobStore) -> None:
     board.state = State(previous=ready)
     again = build(board, slot, version="no version at all")
     assert again.form == ready.form, "going back takes no build"
+
+
+def test_a_plan_that_fits_no_longer_is_built_anew(board: Board, store: BlobStore) -> None:
+    slot = slot_of(store, manifest())
+    ready = build(board, slot)
+    assert ready.form is not None
+    board.state = State(active=ready)
+    board.facts = replace(BOARD, runtimes={"tensorrt": "10.7.0.23"})
+    with pytest.raises(Unfit):
+        build(board, slot, version="no version at all")
+    board.facts = BOARD
+    put(store, b"no seal")
+    forged = msgspec.structs.replace(ready.form, seal=sha256_hex(b"no seal"))
+    board.state = State(active=msgspec.structs.replace(ready, form=forged))
+    with pytest.raises(Unfit):
+        build(board, slot, version="no version at all")
 
 
 def test_a_model_that_cannot_be_built_is_harm_and_a_board_that_cannot_is_none(

@@ -11,7 +11,10 @@ import typer
 def bench(
     builds: Annotated[list[Path], typer.Argument(help="Folders of builds, one for each runtime.")],
     frames: Annotated[
-        Path | None, typer.Option("--frames", help="Folder of images; default: drawn noise.")
+        Path | None,
+        typer.Option(
+            "--frames", exists=True, file_okay=False, help="Folder of images; default: drawn noise."
+        ),
     ] = None,
     threads: Annotated[int, typer.Option("--threads", min=1, max=64)] = 1,
     seconds: Annotated[float, typer.Option("--seconds", min=1, max=3600)] = 30.0,
@@ -48,7 +51,10 @@ def _frames(folder: Path | None) -> list[Any]:
 
     if folder is None:
         return list(board.noise((1080, 1920)))
-    import cv2
+    try:
+        import cv2
+    except ImportError:
+        raise InputError("images need OpenCV", "pip install 'kedge[agent,video]'") from None
 
     paths = sorted(each for each in folder.iterdir() if each.suffix.lower() in {".jpg", ".png"})
     found = [image for each in paths[:64] if (image := cv2.imread(str(each))) is not None]

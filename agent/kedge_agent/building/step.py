@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import msgspec
 
 from kedge_agent.board import Board
+from kedge_agent.building.forms import loadable
 from kedge_agent.building.maker import Job, NotBuilt, Told, make
 from kedge_agent.building.pacing import Pace
 from kedge_agent.building.seal import Derived, sealed
@@ -19,11 +20,11 @@ from kedge_agent.fetching import Unfit
 from kedge_agent.gpu import board_python
 from kedge_agent.identity import seal_key
 from kedge_agent.local_protocol import Form, Slot
-from kedge_shared.errors import InputError
+from kedge_shared.errors import InputError, StorageError, TrustError
 from kedge_shared.ids import sha256_hex
 from kedge_shared.manifest import Manifest
 from kedge_shared.planfile import check_plan
-from kedge_shared.planfit import cuda_major
+from kedge_shared.planfit import against, cuda_major
 from kedge_shared.plans import Plan
 from kedge_shared.protocol import Verdict
 
@@ -51,7 +52,7 @@ class Building:
         form = slot.form
         if form is None or form.way != "build" or form.seal is not None:
             return slot
-        known = self._known(slot, form)
+        known = self._known(slot, form, manifest)
         if known is None:
             self.board.log(f"{slot.release}: {form.runtime} builds the plan on this board")
             try:
@@ -60,7 +61,7 @@ class Building:
                 raise Unfit(_verdict(error)) from None
         return msgspec.structs.replace(slot, form=known)
 
-    def _known(self, slot: Slot, form: Form) -> Form | None:
+    def _known(self, slot: Slot, form: Form, manifest: Manifest) -> Form | None:
         """Returns the form of an engine here that was built from the same ONNX, if it still fits.
 
         Going back must not take a build.
@@ -70,10 +71,19 @@ class Building:
             if (
                 each is not None and each.form is not None and each.form.seal is not None
                 and (each.engine, each.form.runtime) == (slot.engine, form.runtime)
-                and self.board.store.has(each.form.file)
+                and self._holds(each.form, manifest)
             ):  # fmt: skip
                 return each.form
         return None
+
+    def _holds(self, form: Form, manifest: Manifest) -> bool:
+        """Says whether a plan is there, is this board's, and fits what the board has now."""
+        board = self.board
+        try:
+            plan = loadable(manifest, form, board.store).plan
+        except (TrustError, StorageError):
+            return False
+        return plan is not None and board.store.has(form.file) and not against(plan, board.facts)
 
     async def _make(self, slot: Slot, form: Form, manifest: Manifest) -> Form:
         board, store = self.board, self.board.store
