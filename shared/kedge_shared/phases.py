@@ -54,6 +54,8 @@ class Cause(str, Enum):
 
 
 TERMINAL = frozenset({Phase.CONFIRMED, Phase.ROLLED_BACK, Phase.REFUSED})
+#: The release did not stay: the board runs what it ran before.
+BACK = TERMINAL - {Phase.CONFIRMED}
 
 #: Phases in which the live loop may be affected by the deployment.
 LIVE = frozenset({Phase.SHADOW, Phase.SWAPPING, Phase.PROBATION, Phase.ROLLING_BACK})

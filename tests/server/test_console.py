@@ -354,7 +354,9 @@ def test_a_form_is_the_rollout_that_it_says() -> None:
 
 @pytest.mark.parametrize(
     ("field", "value", "said"),
-    [("soak", "soon", "soak"), ("release", "", "no release"), ("blast_radius", "0", "blast_radius"),
+    [("soak", "soon", "soak"), ("soak", "inf", "soak"), ("blast_radius", "nan", "blast_radius"),
+     ("size", "9" * 5000, "selector"), ("release", "", "no release"),
+     ("blast_radius", "0", "blast_radius"),
      ("text", "model: a\nrelease: b\nstages: [{percent: 100}]\nnonsense: 1", "nonsense")],
 )  # fmt: skip
 def test_a_form_that_cannot_be_read_names_its_field(field: str, value: str, said: str) -> None:

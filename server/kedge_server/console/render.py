@@ -12,7 +12,7 @@ from kedge_server.accounts.principal import Principal
 from kedge_server.accounts.roles import Permission
 from kedge_server.console import assets, pages, words
 from kedge_server.context import Context
-from kedge_server.events import kinds
+from kedge_server.events.kinds import KNOWN
 from kedge_shared import __version__
 
 #: No inline script, no inline style, nothing from elsewhere, no frame.
@@ -21,10 +21,6 @@ POLICY = (
     "connect-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
 )
 _FOLDER = Path(__file__).parent
-_KINDS = (
-    *kinds.ROLLOUT.values(), *kinds.GATE.values(), *kinds.DEVICE.values(), kinds.ROLLOUT_CREATED,
-    kinds.DEVICE_ENROLLED, kinds.RELEASE_PUBLISHED, kinds.SERVER_ALARM,
-)  # fmt: skip
 
 
 def _environment() -> Environment:
@@ -34,7 +30,7 @@ def _environment() -> Environment:
     )  # fmt: skip
     made.globals |= {
         "asset": assets.address, "version": __version__, "Permission": Permission,
-        "kinds": " ".join(dict.fromkeys(_KINDS)),
+        "kinds": " ".join(KNOWN),
     }  # fmt: skip
     made.filters |= words.FILTERS
     return made

@@ -47,3 +47,10 @@ DEVICE: Mapping[Phase, str] = MappingProxyType(
         Phase.REFUSED: "device.refused",
     }
 )
+#: Every one, by name.
+KNOWN: tuple[str, ...] = tuple(
+    sorted(
+        {*ROLLOUT.values(), *GATE.values(), *DEVICE.values(), ROLLOUT_CREATED, DEVICE_ENROLLED,
+         DEVICE_CHANGED, RELEASE_PUBLISHED, SERVER_ALARM}
+    )
+)  # fmt: skip

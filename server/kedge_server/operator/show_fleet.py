@@ -8,12 +8,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from kedge_server.operator.show import print_json, print_table, say, span, whole
 from kedge_server.operator.trust_view import RoleView
 from kedge_shared.fleet import ClassHealth, FleetInfo
-from kedge_shared.phases import Phase
+from kedge_shared.phases import BACK, Phase
 from kedge_shared.telemetry import TelemetryInfo
 
 #: A role that a person must sign anew: time to bring the keys out.
 _OFFLINE_SOON_SECONDS = 14 * 86400
-_BACK = (Phase.ROLLED_BACK.value, Phase.REFUSED.value)
+_BACK = tuple(sorted(each.value for each in BACK))
 _SETTLED = (Phase.IDLE.value, Phase.CONFIRMED.value, *_BACK)
 
 

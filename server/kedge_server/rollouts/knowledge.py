@@ -17,7 +17,7 @@ from kedge_server.rollouts.facts import ControlFacts, DeploymentFacts, GateFacts
 from kedge_server.rollouts.stages import pools
 from kedge_server.rollouts.tables import DeploymentRow, RolloutRow, StageRow
 from kedge_shared import wire
-from kedge_shared.phases import Phase
+from kedge_shared.phases import BACK, TERMINAL, Phase
 from kedge_shared.protocol import Verdict
 from kedge_shared.rollouts import RolloutSpec
 from kedge_shared.windows import WindowSpec
@@ -31,8 +31,8 @@ _COLUMNS = (
 )  # fmt: skip
 _UNTOUCHED = Verdict(code="ok")
 #: Where a standing follows from the verdict; and where from when a board was told.
-_ENDED = ("rolled_back", "refused")
-_OVER = ("confirmed", *_ENDED)
+_ENDED = tuple(sorted(each.value for each in BACK))
+_OVER = tuple(sorted(each.value for each in TERMINAL))
 
 
 def _moment(column: Any) -> ColumnElement[float]:

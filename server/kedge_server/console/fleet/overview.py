@@ -15,6 +15,7 @@ from kedge_server.devices.facts import COLUMNS, facts_of_device
 from kedge_server.devices.tables import AssignmentRow, DeviceRow
 from kedge_server.rollouts.membership import OPEN_ROLLOUTS
 from kedge_server.rollouts.tables import DeploymentRow, RolloutRow
+from kedge_shared.phases import TERMINAL, Phase
 
 #: A board that has missed so many polls is silent; and nobody is silent before so many seconds.
 _MISSED, _LEAST_SECONDS = 5, 600.0
@@ -136,7 +137,7 @@ def look(session: Session, within: Reach, poll_seconds: float, now: float) -> Ov
 
 
 _SILENT = func.coalesce(col(DeviceRow.last_seen), col(DeviceRow.enrolled))
-_AT_REST = ("idle", "confirmed", "rolled_back", "refused")
+_AT_REST = tuple(sorted(each.value for each in (Phase.IDLE, *TERMINAL)))
 _STANDING = (col(DeviceRow.revoked).is_(None), col(DeviceRow.serves))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from kedge_shared.errors import InputError
 from kedge_shared.rollouts import RolloutSpec
 
 _PERCENT = re.compile(r"(\d+(?:\.\d+)?)\s*%")
-_COUNT = re.compile(r"\d+")
+_COUNT = re.compile(r"\d{1,9}")
 _STAGES_MOST = 20
 
 
@@ -123,9 +124,12 @@ def _number(fields: Mapping[str, Sequence[str]], name: str) -> float:
 
 def _value(text: str, name: str) -> float:
     try:
-        return float(text)
+        found = float(text)
     except ValueError:
-        raise MalformedError(f"{name}: {text!r} is no number", "write digits") from None
+        found = math.nan
+    if not math.isfinite(found):
+        raise MalformedError(f"{name}: {text[:40]!r} is no number", "write digits")
+    return found
 
 
 def _one(fields: Mapping[str, Sequence[str]], name: str) -> str:

@@ -12,8 +12,9 @@ from kedge_server.rollouts import knowledge
 from kedge_server.rollouts.facts import Standing, standing
 from kedge_server.rollouts.tables import DEPLOYMENTS, DeploymentRow, RolloutRow
 from kedge_shared.api import RolloutInfo
+from kedge_shared.phases import BACK
 
-_BACK = frozenset({"rolled_back", "refused"})
+_BACK = frozenset(each.value for each in BACK)
 
 
 @dataclass(frozen=True)

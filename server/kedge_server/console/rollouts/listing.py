@@ -15,17 +15,17 @@ from kedge_server.rollouts import knowledge
 from kedge_server.rollouts.facts import is_silent
 from kedge_server.rollouts.tables import DecisionRow, DeploymentRow, RolloutRow, StageRow
 from kedge_shared import wire
+from kedge_shared.phases import BACK, TERMINAL, Phase
 from kedge_shared.protocol import Verdict
 
 SHOWN = 50
 #: Of deployments: name of the filter → phases; empty is every phase.
 PHASES = {
-    "trouble": ("rolled_back", "refused"),
-    "work": ("idle", "downloading", "verifying", "preflight", "shadow", "armed", "swapping",
-             "probation", "rolling_back"),
-    "healthy": ("confirmed",),
+    "trouble": tuple(each.value for each in Phase if each in BACK),
+    "work": tuple(each.value for each in Phase if each not in TERMINAL),
+    "healthy": (Phase.CONFIRMED.value,),
     "all": (),
-}  # fmt: skip
+}
 
 
 @dataclass(frozen=True)

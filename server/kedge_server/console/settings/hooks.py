@@ -15,16 +15,12 @@ from kedge_server.console.settings import forms
 from kedge_server.context import Services
 from kedge_server.database import transaction
 from kedge_server.errors import NotFoundError
-from kedge_server.events import kinds
+from kedge_server.events.kinds import KNOWN
 from kedge_server.webhooks import service
 from kedge_shared.events import WebhookInfo, WebhookRequest
 
 router = APIRouter(prefix="/settings/webhooks", route_class=ConsoleRoute)
 _DELIVERIES = 50
-_KINDS = sorted(
-    {*kinds.ROLLOUT.values(), *kinds.GATE.values(), *kinds.DEVICE.values(), kinds.ROLLOUT_CREATED,
-     kinds.DEVICE_ENROLLED, kinds.RELEASE_PUBLISHED, kinds.SERVER_ALARM}
-)  # fmt: skip
 
 
 @router.get("")
@@ -33,7 +29,7 @@ def show_all(request: Request, services: Services, who: MayHook) -> Response:
     with transaction(services.engine) as session:
         hooks = service.every(session)
     return render.page(
-        request, who, "settings/hooks.html", hooks=hooks, kinds_known=_KINDS, host=host, tab="hooks"
+        request, who, "settings/hooks.html", hooks=hooks, kinds_known=KNOWN, host=host, tab="hooks"
     )
 
 
