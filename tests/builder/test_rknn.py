@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -144,6 +145,16 @@ def test_half_an_environment_is_none(
     assert told in str(failed.value) and "\n" not in str(failed.value)
     assert list(tmp_path.iterdir()) == []
     assert python_of(PINS, QUIET, tmp_path, Pip()).is_file()
+
+
+def test_what_was_killed_while_it_was_made_is_swept_away(tmp_path: Path) -> None:
+    young, old = tmp_path / ".making-tool-young", tmp_path / ".making-tool-old"
+    for each in (young, old):
+        (each / "lib").mkdir(parents=True)
+    os.utime(old, (0, 0))
+    python_of(PINS, QUIET, tmp_path, Pip())
+    assert young.is_dir(), "another process may be at it"
+    assert not old.exists()
 
 
 def test_a_python_without_wheels_is_told_before_anything_is_made(tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """Python environments of their own, for tools whose pins fit nobody else's.
 
 One is made once and kept by the content of its pins. It appears whole by one rename: what was cut
-short is a folder that nobody looks at, and is swept away by the next one who makes it.
+short is a folder that nobody looks at, and is swept away a day later by who makes the next one.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,7 @@ _OFFLINE = ("Failed to establish a new connection", "Temporary failure in name r
             "No matching distribution found", "Connection refused", "timed out",
             "Network is unreachable")  # fmt: skip
 _FULL = ("No space left on device", "Disk quota exceeded")
+_MAKING, _FORGOTTEN_SECONDS = ".making-", 86400.0
 _LINES = ("Collecting ", "Downloading ", "Installing ")
 
 Run = Callable[[Sequence[str], Callable[[str], None]], int]
@@ -105,7 +107,11 @@ def _check_python(pins: Pins) -> None:
 
 def _make(pins: Pins, place: Path, progress: Progress, run: Run) -> None:
     place.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    scratch = Path(tempfile.mkdtemp(prefix=f".making-{pins.tool}-", dir=place.parent))
+    for each in place.parent.glob(f"{_MAKING}*"):
+        # A younger one may be another process's.
+        if time.time() - each.stat().st_mtime > _FORGOTTEN_SECONDS:
+            shutil.rmtree(each, ignore_errors=True)
+    scratch = Path(tempfile.mkdtemp(prefix=f"{_MAKING}{pins.tool}-", dir=place.parent))
     try:
         stage = f"making the environment of {pins.tool} (once, {pins.size})"
         with progress.stage(stage) as tick:

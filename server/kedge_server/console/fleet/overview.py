@@ -15,7 +15,7 @@ from kedge_server.devices.facts import COLUMNS, facts_of_device
 from kedge_server.devices.tables import AssignmentRow, DeviceRow
 from kedge_server.rollouts.membership import OPEN_ROLLOUTS
 from kedge_server.rollouts.tables import DeploymentRow, RolloutRow
-from kedge_shared.phases import TERMINAL, Phase
+from kedge_shared.phases import BACK, TERMINAL, Phase
 
 #: A board that has missed so many polls is silent; and nobody is silent before so many seconds.
 _MISSED, _LEAST_SECONDS = 5, 600.0
@@ -256,7 +256,7 @@ def _behind(session: Session, within: Reach, since: float) -> Iterable[Straggler
     for row in _some(session, within, boards, *behind):
         why = f"runs {row.release or 'nothing yet'}, assigned {row.assigned}"
         phase = row.phase.replace("_", " ")
-        told = f"{why}: {phase}" if row.phase in {"refused", "rolled_back"} else why
+        told = f"{why}: {phase}" if Phase(row.phase) in BACK else why
         yield Straggler(row.id, row.device_class, told, row.last_seen)
 
 
