@@ -15,14 +15,12 @@ import pytest
 from kedge_agent import children
 from kedge_agent.blobs import BlobStore
 from kedge_agent.gpu import board_python
-from kedge_agent.identity import seal_key
 from kedge_agent.local_protocol import Form, PreflightJob
 from kedge_agent.preflight_process import run_preflight
-from kedge_shared import signing
 from kedge_shared.golden import write_references
 from tests.sim.gpu import fake_tensorrt, old_maker
 from tests.sim.gpu.fake_tensorrt import plan_of
-from tests.sim.plans import CACHE, ONNX, VERSION, manifest, plan, ref, slot_of
+from tests.sim.plans import VERSION, manifest, plan, ref, slot_of, store_in
 from tests.sim.store import put
 
 
@@ -33,10 +31,7 @@ def state_dir(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def store(state_dir: Path) -> BlobStore:
-    found = BlobStore(state_dir / "blobs", signing.key_to_dict(seal_key(state_dir).public_key))
-    for each in (ONNX, CACHE, plan_of()):
-        put(found, each)
-    return found
+    return store_in(state_dir)
 
 
 #: What ``import tensorrt`` finds on such a Python: the fake, and a CUDA beneath it.

@@ -28,13 +28,11 @@ from kedge_agent.fetching import Unfit
 from kedge_agent.gpu import board_python, plan_maker
 from kedge_agent.gpu.engine_host import Cuda
 from kedge_agent.housekeeping import Housekeeping
-from kedge_agent.identity import seal_key
 from kedge_agent.local_protocol import Slot
 from kedge_agent.patience import BuildingSettings
 from kedge_agent.runtimes.registry import takes_mb
 from kedge_agent.runtimes.tensorrt import TensorRt
 from kedge_agent.state import State
-from kedge_shared import signing
 from kedge_shared.errors import TrustError
 from kedge_shared.ids import sha256_hex
 from kedge_shared.protocol import DeviceFacts
@@ -42,7 +40,7 @@ from tests.agent.test_engine_host import pythons
 from tests.sim.gpu import fake_tensorrt, old_maker
 from tests.sim.gpu.cudart import FakeCudart
 from tests.sim.gpu.fake_tensorrt import plan_of
-from tests.sim.plans import BOARD, CACHE, NETWORK, ONNX, VERSION, manifest, ref, slot_of
+from tests.sim.plans import BOARD, CACHE, NETWORK, ONNX, VERSION, manifest, ref, slot_of, store_in
 from tests.sim.store import put
 
 
@@ -53,10 +51,7 @@ def state_dir(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def store(state_dir: Path) -> BlobStore:
-    found = BlobStore(state_dir / "blobs", signing.key_to_dict(seal_key(state_dir).public_key))
-    for each in (ONNX, CACHE, plan_of()):
-        put(found, each)
-    return found
+    return store_in(state_dir)
 
 
 # -- the pace ------------------------------------------------------------------------------------

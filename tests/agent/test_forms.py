@@ -26,7 +26,7 @@ from kedge_shared.plans import OnDevice
 from kedge_shared.resolver import resolve
 from tests.shared import samples
 from tests.sim.gpu.fake_tensorrt import plan_of
-from tests.sim.plans import BOARD, CACHE, ONNX, manifest, plan
+from tests.sim.plans import BOARD, CACHE, ONNX, manifest, plan, store_in
 from tests.sim.store import put
 
 
@@ -37,10 +37,7 @@ def state_dir(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def store(state_dir: Path) -> BlobStore:
-    found = BlobStore(state_dir / "blobs", signing.key_to_dict(seal_key(state_dir).public_key))
-    for each in (ONNX, CACHE, plan_of()):
-        put(found, each)
-    return found
+    return store_in(state_dir)
 
 
 def test_each_way_downloads_what_it_needs_and_nothing_else(store: BlobStore) -> None:

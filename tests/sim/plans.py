@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import cv2
 
+from kedge_agent import identity
 from kedge_agent.blobs import BlobStore
 from kedge_agent.building.forms import form_of
 from kedge_agent.local_protocol import Slot
@@ -70,3 +72,11 @@ def slot_of(store: BlobStore, found: Manifest) -> Slot:
     document = put(store, wire.encode(found))
     return Slot(release="2.0", manifest=document, policy=policy, engine=found.engine_hash,
                 form=form_of(found, resolve(found, BOARD)))  # fmt: skip
+
+
+def store_in(state_dir: Path) -> BlobStore:
+    """Returns a board's store with the files of the build."""
+    found = BlobStore(state_dir / "blobs", identity.sealer(state_dir))
+    for each in (ONNX, CACHE, plan_of()):
+        put(found, each)
+    return found

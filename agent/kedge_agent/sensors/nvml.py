@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -35,21 +39,13 @@ class Gpu:
 
 def device() -> Gpu | None:
     """Returns what the first GPU is; ``None`` without the binding, the driver or a GPU."""
-    try:
-        import pynvml
-    except ImportError:
-        return None
-    try:
-        pynvml.nvmlInit()
-        try:
-            gpu = pynvml.nvmlDeviceGetHandleByIndex(0)
-            major, minor = pynvml.nvmlDeviceGetCudaComputeCapability(gpu)
-            memory = pynvml.nvmlDeviceGetMemoryInfo(gpu).total
-            return Gpu(10 * major + minor, round(memory / 2**20, 1))
-        finally:
-            pynvml.nvmlShutdown()
-    except pynvml.NVMLError:
-        return None
+
+    def read(nvml: Any, gpu: Any) -> Gpu:
+        major, minor = nvml.nvmlDeviceGetCudaComputeCapability(gpu)
+        memory = nvml.nvmlDeviceGetMemoryInfo(gpu).total
+        return Gpu(10 * major + minor, round(memory / 2**20, 1))
+
+    return _asked(read)
 
 
 def free_memory_mb() -> float | None:
@@ -57,43 +53,39 @@ def free_memory_mb() -> float | None:
 
     Chips that share the board's memory have none of their own, and tell none.
     """
-    try:
-        import pynvml
-    except ImportError:
-        return None
-    try:
-        pynvml.nvmlInit()
-        try:
-            gpu = pynvml.nvmlDeviceGetHandleByIndex(0)
-            return float(pynvml.nvmlDeviceGetMemoryInfo(gpu).free) / 2**20
-        finally:
-            pynvml.nvmlShutdown()
-    except pynvml.NVMLError:
-        return None
+    return _asked(lambda nvml, gpu: float(nvml.nvmlDeviceGetMemoryInfo(gpu).free) / 2**20)
 
 
 def look() -> GpuReading | None:
     """Returns what NVML says; ``None`` without the binding, the driver or a GPU."""
+
+    def read(nvml: Any, gpu: Any) -> GpuReading:
+        reasons = {
+            nvml.nvmlClocksThrottleReasonSwThermalSlowdown: "GPU: thermal slowdown (software)",
+            nvml.nvmlClocksThrottleReasonHwThermalSlowdown: "GPU: thermal slowdown (hardware)",
+            nvml.nvmlClocksThrottleReasonHwPowerBrakeSlowdown: "GPU: power brake",
+            nvml.nvmlClocksThrottleReasonSwPowerCap: "GPU: power cap",
+        }
+        bits = nvml.nvmlDeviceGetCurrentClocksThrottleReasons(gpu)
+        return GpuReading(
+            nvml.nvmlDeviceGetUtilizationRates(gpu).gpu / 100,
+            float(nvml.nvmlDeviceGetTemperature(gpu, nvml.NVML_TEMPERATURE_GPU)),
+            tuple(word for bit, word in reasons.items() if bits & bit),
+        )
+
+    return _asked(read)
+
+
+def _asked(read: Callable[[Any, Any], T]) -> T | None:
+    """Returns what is read of the first GPU."""
     try:
         import pynvml
     except ImportError:
         return None
-    reasons = {
-        pynvml.nvmlClocksThrottleReasonSwThermalSlowdown: "GPU: thermal slowdown (software)",
-        pynvml.nvmlClocksThrottleReasonHwThermalSlowdown: "GPU: thermal slowdown (hardware)",
-        pynvml.nvmlClocksThrottleReasonHwPowerBrakeSlowdown: "GPU: power brake",
-        pynvml.nvmlClocksThrottleReasonSwPowerCap: "GPU: power cap",
-    }
     try:
         pynvml.nvmlInit()
         try:
-            gpu = pynvml.nvmlDeviceGetHandleByIndex(0)
-            bits = pynvml.nvmlDeviceGetCurrentClocksThrottleReasons(gpu)
-            return GpuReading(
-                pynvml.nvmlDeviceGetUtilizationRates(gpu).gpu / 100,
-                float(pynvml.nvmlDeviceGetTemperature(gpu, pynvml.NVML_TEMPERATURE_GPU)),
-                tuple(word for bit, word in reasons.items() if bits & bit),
-            )
+            return read(pynvml, pynvml.nvmlDeviceGetHandleByIndex(0))
         finally:
             pynvml.nvmlShutdown()
     except pynvml.NVMLError:

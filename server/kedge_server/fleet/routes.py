@@ -8,15 +8,16 @@ from collections.abc import Iterable
 from typing import Any
 
 from fastapi import APIRouter
-from sqlmodel import Session, col, func, select
+from sqlmodel import Session, select
 
 from kedge_server.accounts.principal import Reach
 from kedge_server.accounts.reach import rollouts_within
 from kedge_server.auth import MayRead
 from kedge_server.context import Services
 from kedge_server.database import transaction
+from kedge_server.devices import pending
 from kedge_server.devices.facts import facts_of_device
-from kedge_server.devices.tables import DeviceRow, PendingDeviceRow
+from kedge_server.devices.tables import DeviceRow
 from kedge_server.fleet.summary import count
 from kedge_server.operation.expiry import expiries
 from kedge_server.rollouts.tables import RolloutRow
@@ -40,7 +41,7 @@ def fleet(services: Services, who: MayRead) -> FleetInfo:
         counted = count(_boards(session, who.reach), now)
         return FleetInfo(
             at=now, classes=counted.classes, revoked=counted.revoked, measuring=counted.measuring,
-            pending=_pending(session) if who.reach.whole else None,
+            pending=pending.count(session) if who.reach.whole else None,
             rollouts=_rollouts(session, who.reach),
             expires={role: each.timestamp() for role, each in expiries(session).items()},
             alarm=services.repository.alarm,
@@ -50,12 +51,6 @@ def fleet(services: Services, who: MayRead) -> FleetInfo:
 def _boards(session: Session, within: Reach) -> Iterable[Any]:
     rows = session.execute(select(*_COLUMNS))  # type: ignore[call-overload]
     return (each for each in rows if within.whole or within.includes(facts_of_device(each)))
-
-
-def _pending(session: Session) -> int:
-    waiting = col(PendingDeviceRow.state) == "waiting"
-    query = select(func.count()).select_from(PendingDeviceRow).where(waiting)
-    return int(session.exec(query).one())
 
 
 def _rollouts(session: Session, within: Reach) -> dict[str, int]:
