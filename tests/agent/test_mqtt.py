@@ -6,7 +6,6 @@ import datetime
 import ipaddress
 import json
 import shutil
-import socket
 import ssl
 import subprocess
 import threading
@@ -31,6 +30,7 @@ from tests.agent.test_settings import settings_of
 from tests.agent.test_sinks import result, wait_for
 from tests.sim.broker import SimBroker
 from tests.sim.camera import Clock
+from tests.sim.ports import steady_port
 
 
 @pytest.fixture(autouse=True)
@@ -223,9 +223,7 @@ def test_over_tls_only_to_a_broker_whose_certificate_is_vouched_for(tmp_path: Pa
 
 @pytest.mark.skipif(shutil.which("mosquitto") is None, reason="mosquitto is not installed")
 def test_mosquitto_takes_it_dies_and_comes_back(tmp_path: Path) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = steady_port()
     config = tmp_path / "mosquitto.conf"
     config.write_text(f"listener {port} 127.0.0.1\nallow_anonymous true\n")
 

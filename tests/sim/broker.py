@@ -10,6 +10,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
+from tests.sim.ports import steady_port
+
 _CONNECT, _CONNACK, _PUBLISH, _PUBACK, _PING, _PONG, _DISCONNECT = 1, 2, 3, 4, 12, 13, 14
 
 
@@ -52,8 +54,8 @@ class SimBroker:
 
     def start(self) -> None:
         """Listens, at the same port as before."""
+        self.port = self.port or steady_port()
         self._listening = socket.create_server(("127.0.0.1", self.port))
-        self.port = self._listening.getsockname()[1]
         self._thread = threading.Thread(target=self._accept, args=(self._listening,), daemon=True)
         self._thread.start()
 
