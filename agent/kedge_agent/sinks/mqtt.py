@@ -58,6 +58,7 @@ class Mqtt:
         self._failures = 0
         self._sent: deque[MQTTMessageInfo] = deque()
         self._last: dict[str, float] = {}
+        self._mqtt = _paho()
         self._client = self._start()
 
     def put(self, result: Result) -> None:
@@ -70,26 +71,41 @@ class Mqtt:
         if last is not None and now - last < self._spec.every_seconds:
             return
         if not self._connected.wait(_WAIT_SECONDS):
-            raise ServiceError(f"broker {self._spec.host}:{self._spec.on_port}: {self._why}")
+            raise self._away()
         self._wait_for_room()
         self._last[result.source] = now
         topic = f"{self._spec.topic}/detections/{result.source}"
-        self._sent.append(self._client.publish(topic, as_json(result), self._spec.qos))
+        self._sent.append(self._publish(topic, as_json(result), self._spec.qos))
 
     def close(self) -> None:
         """Says that the board stopped, and goes."""
         if self._connected.is_set():
-            last_words = self._client.publish(*self._status("stopped"))
+            last_words = self._publish(*self._status("stopped"))  # quality 1: never refused
             until = time.monotonic() + _GOODBYE_SECONDS
-            while not last_words.is_published() and time.monotonic() < until:
+            while not _is_settled(last_words) and time.monotonic() < until:
                 time.sleep(_LOOK_SECONDS)
         self._client.disconnect()
         self._client.loop_stop()
 
+    def _publish(self, topic: str, body: bytes, qos: int, retain: bool = False) -> MQTTMessageInfo:
+        """Hands a message to paho; where a connection broke unheard it keeps quality 1 alone."""
+        info = self._client.publish(topic, body, qos, retain)
+        if info.rc == self._mqtt.MQTT_ERR_NO_CONN and qos > 0:
+            info.rc = self._mqtt.MQTT_ERR_SUCCESS
+        if info.rc:
+            # It is told in a moment; without this pause a whole queue would be lost until then.
+            time.sleep(_LOOK_SECONDS)
+            raise self._away()
+        return info
+
+    def _away(self) -> ServiceError:
+        where = f"broker {self._spec.host}:{self._spec.on_port}"
+        return ServiceError(f"{where}: {self._why or 'connection lost'}")
+
     def _wait_for_room(self) -> None:
         until = time.monotonic() + _WAIT_SECONDS
         while True:
-            while self._sent and self._sent[0].is_published():
+            while self._sent and _is_settled(self._sent[0]):
                 self._sent.popleft()
             if len(self._sent) < _ON_THE_WAY:
                 return
@@ -105,7 +121,7 @@ class Mqtt:
         return f"{self._spec.topic}/status", b'{"state":"%s"}' % state.encode(), 1, True
 
     def _start(self) -> Client:
-        mqtt, spec = _paho(), self._spec
+        mqtt, spec = self._mqtt, self._spec
         client: Client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2, client_id=spec.client_id)
         if spec.tls:
             client.tls_set_context(_tls(spec))
@@ -138,6 +154,17 @@ class Mqtt:
         pause = max(1, round(_BACKOFF.wait(self._failures, random.random())))  # noqa: S311
         client.reconnect_delay_set(pause, round(_BACKOFF.longest_seconds))
         self._failures += 1
+
+
+def _is_settled(message: MQTTMessageInfo) -> bool:
+    """Says whether a message needs no more waiting for: it went, or its connection took it along.
+
+    Of the latter paho raises whenever it is asked, for ever.
+    """
+    try:
+        return bool(message.is_published())
+    except RuntimeError:
+        return True
 
 
 def _paho() -> Any:
