@@ -116,7 +116,7 @@ def test_a_connection_that_broke_unheard_does_not_end_the_sink(
 
 
 def test_what_a_connection_took_along_ends_no_sink(broker: SimBroker) -> None:
-    """paho raises whenever it is asked about such a message; those behind it must go all the same."""
+    """paho raises whenever it is asked about such a message; those behind it must go on."""
     import paho.mqtt.client as paho
 
     sink = Mqtt(spec_of(broker.port))
