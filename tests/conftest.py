@@ -9,6 +9,10 @@ from typing import Any
 
 import pytest
 
+from tests import last_words
+
+pytest_configure = last_words.pytest_configure
+
 # A shell starts what it puts into the background with Ctrl-C ignored, and children inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
