@@ -23,6 +23,7 @@ from kedge_builder.publishing.repository import TrustedState
 from kedge_builder.report.provenance import provenance
 from kedge_server import scheduler
 from kedge_server.app import create_app, open_context
+from kedge_server.console.pages import PAGES
 from kedge_server.context import Context
 from kedge_server.database import connect, upgrade
 from kedge_server.settings import ServerSettings
@@ -151,6 +152,11 @@ class World:
         """What the scheduler does when its time comes."""
         scheduler.tick(self.context)
 
+
+# FastAPI looks at a router's routes once. Pages of several parts are joined anew for each server,
+# of which a process usually has one, and here hundreds.
+for _page in PAGES:
+    object.__setattr__(_page, "router", cache(_page.router))
 
 #: Stands between uvicorn and the application: counts, or gets in the way.
 Around = Callable[[Any], Any]
