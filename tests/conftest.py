@@ -81,8 +81,9 @@ def build(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Builder:
     from kedge_builder.recipe import BuildOptions
     from kedge_shared.device_classes import find_class
 
-    # As on a user's machine, later builds skip what earlier ones did.
-    steps = tmp_path_factory.mktemp("steps")
+    # As on a user's machine, later builds skip what earlier ones did, those of other processes too.
+    shared = tmp_path_factory.getbasetemp()
+    steps = (shared.parent if "PYTEST_XDIST_WORKER" in os.environ else shared) / "steps"
 
     def make(release: str, *classes: str, **changes: Any) -> Any:
         budgets = changes.pop("budgets", {"latency_p95_ms": 500.0, "accuracy_drop": 0.2})

@@ -136,6 +136,8 @@ class Cache:
             }
             entry = Entry(step=step, inputs=inputs, files=made)
             (scratch / _INDEX).write_bytes(wire.encode_pretty(entry))
+            if self._whole(place):
+                return  # another process made the same meanwhile, and may be reading it
             shutil.rmtree(place, ignore_errors=True)
             try:
                 scratch.rename(place)

@@ -210,15 +210,18 @@ def test_nothing_to_trim(tmp_path: Path) -> None:
 
 
 def test_two_builds_may_make_the_same_entry_at_once(tmp_path: Path) -> None:
-    """The other one is done first, between our look and our rename."""
+    """The other one is done first, between our look and our rename, and works with its files."""
     folder = tmp_path / "cache"
+    theirs: list[int] = []
 
     def slow(out: Path) -> None:
-        Cache(folder).files("step", {}, Maker())
+        found, _ = Cache(folder).files("step", {}, Maker())
+        theirs.append((found / "model.bin").stat().st_ino)
         Maker()(out)
 
     place, _ = Cache(folder).files("step", {}, slow)
     assert (place / "model.bin").read_bytes() == b"weights"
+    assert [(place / "model.bin").stat().st_ino] == theirs, "not taken from under it"
     assert len(entries(folder)) == 1
 
 
