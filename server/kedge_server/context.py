@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import threading
+from dataclasses import dataclass, field
 from typing import Annotated, cast
 
 from fastapi import Depends, Request
@@ -36,6 +37,7 @@ class Context:
         slots: Downloads at once.
         access: Reads and makes boards' access tokens.
         throttle: How often somebody may try.
+        stopping: Set once the server ends: what takes its time takes it no longer.
     """
 
     settings: ServerSettings
@@ -49,6 +51,7 @@ class Context:
     slots: Slots
     access: Access
     throttle: Throttle
+    stopping: threading.Event = field(default_factory=threading.Event)
 
 
 def _context(request: Request) -> Context:
