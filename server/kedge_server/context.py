@@ -17,6 +17,7 @@ from kedge_server.devices.index import PollIndex
 from kedge_server.replicas.follower import Follower
 from kedge_server.replicas.lease import Lease
 from kedge_server.repository.service import ImageRepository
+from kedge_server.rollouts.pace import Pace
 from kedge_server.settings import ServerSettings
 from kedge_server.throttle import Throttle
 
@@ -37,6 +38,7 @@ class Context:
         slots: Downloads at once.
         access: Reads and makes boards' access tokens.
         throttle: How often somebody may try.
+        pace: How often rollouts are looked at.
         stopping: Set once the server ends: what takes its time takes it no longer.
     """
 
@@ -51,6 +53,7 @@ class Context:
     slots: Slots
     access: Access
     throttle: Throttle
+    pace: Pace = field(default_factory=Pace)
     stopping: threading.Event = field(default_factory=threading.Event)
 
 

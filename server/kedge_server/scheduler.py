@@ -93,7 +93,7 @@ def tick(context: Context) -> None:
         with transaction(context.engine) as session:
             if not context.lease.holds(session):
                 return
-            changed = progress.tick(session, now(session))
+            changed = progress.tick(session, now(session), context.pace)
         if changed:
             context.follower.follow()
     # Boundary: as in lead.

@@ -14,6 +14,7 @@ import time
 from base64 import urlsafe_b64encode
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from hashlib import blake2s
 
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
@@ -115,7 +116,9 @@ class Access:
         return body if hmac.compare_digest(shown.encode(), right) else ""
 
     def _mac(self, kind: str, body: str) -> str:
-        digest = hmac.digest(self._secret, f"{kind}:{body}".encode(), "sha256")
+        # BLAKE2 as a MAC (RFC 7693, section 2.9): one is made for every poll, and HMAC by OpenSSL
+        # was a tenth of an answer's time.
+        digest = blake2s(f"{kind}:{body}".encode(), key=self._secret).digest()
         return urlsafe_b64encode(digest).decode().rstrip("=")
 
 
