@@ -35,6 +35,7 @@ from kedge_agent.runtimes.tensorrt import TensorRt
 from kedge_agent.state import State
 from kedge_shared.errors import TrustError
 from kedge_shared.ids import sha256_hex
+from kedge_shared.plans import OnDevice
 from kedge_shared.protocol import DeviceFacts
 from tests.agent.test_engine_host import pythons
 from tests.sim.gpu import fake_tensorrt, old_maker
@@ -85,8 +86,9 @@ def command(version: str = VERSION, python: str = sys.executable) -> tuple[str, 
 
 def job(store: BlobStore, onnx: bytes = ONNX, seconds: float = 60.0, **more: Any) -> Job:
     blob = store.open_verified(put(store, onnx))
-    how = more.pop("command", None) or command(**more)
-    return Job(how, blob, None, int8=True, seconds=seconds)
+    how = more.pop("command", None)
+    wanted = more.pop("wanted", OnDevice())
+    return Job(how or command(**more), blob, None, wanted, seconds)
 
 
 async def no_loop() -> float:
@@ -116,6 +118,41 @@ def test_every_python_builds_and_the_decode_stays_float(
         )
         assert built["network"] == 1
         assert told.flags == ("float16", "int8", "decode-float32")
+
+
+@pytest.mark.parametrize("python", pythons())
+@pytest.mark.parametrize(
+    ("wanted", "flags", "told"),
+    [
+        (OnDevice(int8=False), ["FP16", "OBEY_PRECISION_CONSTRAINTS"],
+         ("float16", "decode-float32")),
+        (OnDevice(int8=False, half=False), [], ("float32",)),
+    ],
+)  # fmt: skip
+def test_a_nano_builds_fp16_of_a_float_onnx_and_fp32_where_fp16_lost_too_much(
+    store: BlobStore, wanted: OnDevice, flags: list[str], told: tuple[str, ...], python: str
+) -> None:
+    data, said = make(job(store, version="8.2.1.9", python=python, wanted=wanted))
+    built = json.loads(data[64:])["built"]
+    assert (built["flags"], said.flags) == (flags, told)
+    assert built["float"] == (["exp", "mul"] if flags else [])
+    assert built["space"] == 1 << 30, "8.2 has no memory pools yet"
+
+
+def test_the_decode_begins_behind_the_last_convolutions_and_holds_dfls(store: BlobStore) -> None:
+    """DFL's convolution weighs a Softmax: in FP16 its distances would have steps of 1/128."""
+    network = {
+        "layers": [
+            ["box", "CONVOLUTION", ["images"], ["a"]], ["split", "SHUFFLE", ["a"], ["b"]],
+            ["soft", "SOFTMAX", ["b"], ["c"]], ["turn", "SHUFFLE", ["c"], ["d"]],
+            ["dfl", "CONVOLUTION", ["d"], ["e"]], ["class", "CONVOLUTION", ["images"], ["f"]],
+            ["score", "ACTIVATION", ["f"], ["g"]], ["all", "CONCATENATION", ["e", "g"], ["out"]],
+        ],
+        "outputs": ["out"],
+    }  # fmt: skip
+    data, _ = make(job(store, json.dumps(network).encode(), version="8.2.1.9"))
+    kept = json.loads(data[64:])["built"]["float"]
+    assert kept == sorted(["split", "soft", "turn", "dfl", "score", "all"])
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from kedge_agent.blobs import VerifiedBlob
 from kedge_agent.building.pacing import Pace
 from kedge_agent.children import Left, clean_environment
 from kedge_shared.errors import StorageError
+from kedge_shared.plans import OnDevice
 
 _LOOK_SECONDS = 0.5
 _PLAN_LIMIT_BYTES = 4 * 1024**3
@@ -52,14 +53,14 @@ class Job:
         command: Starts the process.
         onnx: Signed, verified.
         cache: Timings, or ``None``.
-        int8: The ONNX has quantizers.
+        wanted: What the ONNX is, and what may be done with it.
         seconds: After them it is given up, standing still included.
     """
 
     command: Sequence[str]
     onnx: VerifiedBlob
     cache: VerifiedBlob | None
-    int8: bool
+    wanted: OnDevice
     seconds: float
 
 
@@ -103,7 +104,8 @@ def _room(closing: ExitStack) -> int:
 
 async def _run(job: Job, fd: int, pace: Pace, look: Look) -> Left:
     cache = -1 if job.cache is None else job.cache.fd
-    said = {"onnx": job.onnx.fd, "plan": fd, "cache": cache, "int8": job.int8}
+    said = {"onnx": job.onnx.fd, "plan": fd, "cache": cache,
+            "int8": job.wanted.int8, "half": job.wanted.half}  # fmt: skip
     try:
         child = await asyncio.create_subprocess_exec(
             *job.command,

@@ -95,7 +95,7 @@ class Building:
             cache = form.timing_cache and closing.enter_context(
                 store.open_verified(form.timing_cache)
             )
-            job = Job(command, onnx, cache or None, manifest.on_device.int8,
+            job = Job(command, onnx, cache or None, manifest.on_device,
                       board.settings.building.seconds)  # fmt: skip
             pace = Pace(await self._frame_ms(), board.settings.building.slowdown)
             plan, told = await make(job, pace, self._frame_ms)

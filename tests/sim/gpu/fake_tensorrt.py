@@ -323,7 +323,23 @@ class _Config:
         assert not ignore_mismatch
         self.cache = cache
 
+
+class _PooledConfig(_Config):
+    """From 8.4 on."""
+
     def set_memory_pool_limit(self, pool, size):
+        self.space = size
+
+
+class _WorkspaceConfig(_Config):
+    """Before."""
+
+    @property
+    def max_workspace_size(self):
+        return self.space
+
+    @max_workspace_size.setter
+    def max_workspace_size(self, size):
         self.space = size
 
 
@@ -335,7 +351,7 @@ class _Builder:
         return _Network(flags)
 
     def create_builder_config(self):
-        return _Config()
+        return self.module.config()
 
     def build_serialized_network(self, network, config):
         bad = network.told.get("bad")
@@ -347,8 +363,12 @@ class _Builder:
         if bad == "crash":
             ctypes.string_at(0)
         floats = sorted(each.name for each in network.layers if each.precision is not None)
-        return plan_of(built={"flags": config.flags, "float": floats, "network": network.flags,
-                              "cache": (config.cache or b"").decode()})  # fmt: skip
+        return plan_of(
+            built={
+                "flags": config.flags, "float": floats, "network": network.flags,
+                "cache": (config.cache or b"").decode(), "space": config.space,
+            }
+        )  # fmt: skip
 
 
 class _Kinds(Enum):
@@ -381,7 +401,11 @@ def builds(found):
     """Adds what a builder needs to a module."""
     strong = int(found.__version__.split(".")[0]) >= 11
     found.float16 = DataType.float16
-    found.Builder, found.OnnxParser, found.MemoryPoolType = _Builder, _Parser, _Pools
+    found.Builder, found.OnnxParser = type("Builder", (_Builder,), {"module": found}), _Parser
+    if [int(each) for each in found.__version__.split(".")[:2]] < [8, 4]:
+        found.config = _WorkspaceConfig
+    else:
+        found.config, found.MemoryPoolType = _PooledConfig, _Pools
     found.NetworkDefinitionCreationFlag = _StrongKinds if strong else _Kinds
     found.BuilderFlag = _FewFlags if strong else _Flags
     return found
