@@ -20,7 +20,7 @@ from kedge_agent import detector, facts
 from kedge_agent.blobs import BlobStore
 from kedge_agent.building import maker
 from kedge_agent.building.forms import loadable
-from kedge_agent.building.maker import Job, NotBuilt
+from kedge_agent.building.maker import Held, Job, NotBuilt
 from kedge_agent.building.pacing import Pace
 from kedge_agent.building.step import Building
 from kedge_agent.errors import EngineError, RunnerGone
@@ -35,6 +35,7 @@ from kedge_agent.runtimes.tensorrt import TensorRt
 from kedge_agent.state import State
 from kedge_shared.errors import TrustError
 from kedge_shared.ids import sha256_hex
+from kedge_shared.phases import Phase
 from kedge_shared.plans import OnDevice
 from kedge_shared.protocol import DeviceFacts
 from tests.agent.test_engine_host import pythons
@@ -95,8 +96,13 @@ async def no_loop() -> float:
     return 0.0
 
 
-def make(wanted: Job, pace: Pace = Pace(0.0, 1.5), look: Any = no_loop) -> tuple[bytes, maker.Told]:
-    return asyncio.run(maker.make(wanted, pace, look))
+def make(
+    wanted: Job,
+    pace: Pace = Pace(0.0, 1.5),
+    look: Any = no_loop,
+    shut: Callable[[], str] = lambda: "",
+) -> tuple[bytes, maker.Told]:
+    return asyncio.run(maker.make(wanted, pace, look, shut))
 
 
 @pytest.mark.parametrize("python", pythons())
@@ -179,6 +185,33 @@ def test_a_build_that_does_not_end_is_ended(store: BlobStore) -> None:
     assert not told.value.harm
 
 
+@pytest.mark.parametrize("stands", [False, True])
+def test_a_build_is_ended_when_its_time_is_over_even_while_it_stands_still(
+    store: BlobStore, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, stands: bool
+) -> None:
+    monkeypatch.setattr(maker, "_LOOK_SECONDS", 0.05)
+    number, script = tmp_path / "pid", tmp_path / "sleep.py"
+    script.write_text(
+        f"import os, time\nopen({str(number)!r}, 'w').write(str(os.getpid()))\ntime.sleep(600)\n"
+    )
+    looks: list[float] = []
+
+    async def look() -> float:
+        if number.exists() and number.read_text():
+            looks.append(30.0 if stands else 10.0)
+        return 30.0 if stands else 10.0
+
+    def shut() -> str:
+        return "waits for the maintenance window at Sat 03:00 UTC" if len(looks) > 2 else ""
+
+    with pytest.raises(
+        Held, match=r"ended after \d+ s and begins anew: waits for the maintenance window at Sat"
+    ):
+        make(job(store, command=(sys.executable, str(script))), Pace(10.0, 1.5), look, shut)
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(number.read_text()), 0)
+
+
 def test_a_build_is_stopped_while_the_loop_is_slow_and_goes_on_after(
     store: BlobStore, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -238,6 +271,9 @@ class Board:
     @property
     def journal(self) -> Any:
         return SimpleNamespace(state=self.state)
+
+    def held(self, phase: Phase) -> str:
+        return ""
 
     def make_room(self, coming: dict[str, int]) -> None:
         self.room.append(sum(coming.values()))

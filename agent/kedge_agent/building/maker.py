@@ -35,6 +35,10 @@ class NotBuilt(Exception):
         self.harm = harm
 
 
+class Held(Exception):
+    """There is no plan yet, and nothing is to blame: the time for it is over; one line."""
+
+
 class Told(msgspec.Struct, frozen=True):
     """What the process says in the end (kedge_agent/gpu/plan_maker.py)."""
 
@@ -68,24 +72,30 @@ class Job:
 Look = Callable[[], Awaitable[float]]
 
 
-async def make(job: Job, pace: Pace, look: Look) -> tuple[bytes, Told]:
+#: Says why no build may run now; empty if it may.
+Shut = Callable[[], str]
+
+
+async def make(job: Job, pace: Pace, look: Look, shut: Shut) -> tuple[bytes, Told]:
     """Builds a plan.
 
     Args:
         job: What.
         pace: The loop before it.
         look: At the loop.
+        shut: Asked beside it; its word ends the process.
 
     Returns:
         The plan, and what is told of it.
 
     Raises:
         NotBuilt: The model is not taken, the process died, or it took too long.
+        Held: It may not go on now.
         StorageError: There is no memory to put it in.
     """
     with ExitStack() as closing:
         fd = _room(closing)
-        left = await _run(job, fd, pace, look)
+        left = await _run(job, fd, pace, look, shut)
         told = _read(left, job)
         size = os.lseek(fd, 0, os.SEEK_END)
         if not 0 < size <= _PLAN_LIMIT_BYTES:
@@ -102,7 +112,7 @@ def _room(closing: ExitStack) -> int:
     return fd
 
 
-async def _run(job: Job, fd: int, pace: Pace, look: Look) -> Left:
+async def _run(job: Job, fd: int, pace: Pace, look: Look, shut: Shut) -> Left:
     cache = -1 if job.cache is None else job.cache.fd
     said = {"onnx": job.onnx.fd, "plan": fd, "cache": cache,
             "int8": job.wanted.int8, "half": job.wanted.half}  # fmt: skip
@@ -119,7 +129,7 @@ async def _run(job: Job, fd: int, pace: Pace, look: Look) -> Left:
         raise NotBuilt(f"no build can be started: {error.strerror}", harm=False) from None
     talk = asyncio.ensure_future(child.communicate(msgspec.json.encode(said)))
     try:
-        if not await _paced(child, talk, job.seconds, pace, look):
+        if not await _paced(child, talk, job.seconds, pace, look, shut):
             return Left(None, b"", b"")
         output, errors = await talk
         return Left(child.returncode or 0, output, errors)
@@ -136,13 +146,19 @@ async def _paced(
     seconds: float,
     pace: Pace,
     look: Look,
+    shut: Shut,
 ) -> bool:
     """Stops and starts a build until it ends; says whether it did in time."""
-    until = time.monotonic() + seconds
-    while time.monotonic() < until:
+    began = time.monotonic()
+    while time.monotonic() < began + seconds:
         done, _ = await asyncio.wait([talk], timeout=_LOOK_SECONDS)
         if done:
             return True
+        if why := shut():
+            spent = time.monotonic() - began
+            raise Held(
+                f"the build of the plan was ended after {spent:.0f} s and begins anew: {why}"
+            )
         after = pace.after(await look())
         if after.stands != pace.stands:
             with suppress(ProcessLookupError):
