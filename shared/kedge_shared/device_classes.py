@@ -72,6 +72,7 @@ class DeviceClass:
         modules: NVIDIA's part numbers, by their beginning; empty is: any.
         sm: CUDA compute capability times ten that every board of the class has.
         plan_sm: Those that plans are compiled for beforehand.
+        version_compatible: Such plans are for newer releases of TensorRT too, by a lean runtime.
         l4t: Range of Jetson Linux.
         drivers: Kernel driver → range.
         gpu: Maker of the GPU that the class computes on; empty is: none, or the SoC's.
@@ -94,6 +95,7 @@ class DeviceClass:
     modules: tuple[str, ...] = ()
     sm: int | None = None
     plan_sm: tuple[int, ...] = ()
+    version_compatible: bool = False
     l4t: str = ""
     drivers: dict[str, str] = field(default_factory=dict)
     gpu: str = ""

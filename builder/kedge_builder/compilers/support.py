@@ -51,3 +51,8 @@ def check_class(device_class: DeviceClass) -> None:
         raise InputError(f"class {name} runs rknn, whose models are for one SoC", "name it as soc")
     if device_class.plan_sm and runtime not in KINDS:
         raise InputError(f"class {name} wants plans, and {runtime} has none")
+    if device_class.version_compatible and (runtime != "tensorrt" or not device_class.plan_sm):
+        raise InputError(
+            f"class {name} wants version-compatible plans, which classic TensorRT alone makes",
+            "name tensorrt as its runtime and the GPU as plan_sm",
+        )
