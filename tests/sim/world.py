@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -46,11 +46,13 @@ def write_build(
     override: str = "",
     engine: bytes = b"",
     budgets: Budgets | None = None,
+    report: Mapping[str, object] | None = None,
     **changes: object,
 ) -> Path:
     """Writes what ``kedge build`` would, with bytes instead of engines; returns its folder.
 
-    ``changes`` are fields of the manifest.
+    ``report`` is what is another way in ``report.json``; ``None``: none is written. ``changes`` are
+    fields of the manifest.
     """
     golden = b"a picture"
     policy = policy or samples.policy()
@@ -87,6 +89,9 @@ def write_build(
         written = wire.encode_pretty(manifest)
         (folder / "manifest.json").write_bytes(written)
         (folder / "provenance.json").write_bytes(provenance(manifest, written, ()))
+        if report is not None:
+            body = wire.encode_pretty(samples.report_json(manifest, **report))
+            (folder / "report.json").write_bytes(body)
     return out
 
 

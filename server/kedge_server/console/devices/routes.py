@@ -16,7 +16,6 @@ from kedge_server.console.devices import filters, finding, history, language
 from kedge_server.console.devices.finding import State, Wanted
 from kedge_server.console.devices.tables import SavedFilterRow
 from kedge_server.console.figures import figures
-from kedge_server.console.fleet.overview import silent_after
 from kedge_server.console.route import ConsoleRoute
 from kedge_server.context import Context, Services
 from kedge_server.database import now, transaction
@@ -24,6 +23,7 @@ from kedge_server.devices import desk, service
 from kedge_server.devices.facts import tags_of
 from kedge_server.devices.selectors import SelectorError, parse
 from kedge_server.errors import MalformedError
+from kedge_server.fleet.summary import silent_after
 from kedge_shared.fleet import TAG_KEY_PATTERN, TAG_VALUE_MOST, TagsChange
 from kedge_shared.rollouts import SELECTOR_MOST
 
