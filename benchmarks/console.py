@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks import console_fleet
 from benchmarks.common import Row, as_object, as_table
-from benchmarks.console_fleet import PASSWORD, USER, Seeded
+from benchmarks.console_fleet import CLASS, PASSWORD, USER, Seeded
 from benchmarks.server_fleet import Running, kedge
 from kedge_shared.accounts import HEADER_CSRF
 from kedge_shared.machine import describe
@@ -55,6 +55,17 @@ def pages(seeded: Seeded) -> dict[str, str]:
         "new rollout": "/rollouts/new",
         "enrolment": "/enrolments",
         "models": "/models",
+        "a model": "/models/shapes",
+        "a release": "/models/shapes/releases/1.2",
+        "layers of a build": f"/models/shapes/releases/1.2/layers?class={CLASS}",
+        "two releases": "/models/shapes/compare",
+        "keys and trust": "/trust",
+        "audit log": "/audit",
+        "audit log, by a person": "/audit?actor=ada",
+        "settings": "/settings",
+        "users": "/settings/users",
+        "one user": f"/settings/users/{USER}",
+        "webhooks": "/settings/webhooks",
         "help with a selector": "/console/language?q=tag.si",
         "how many match": "/console/devices/count?q=tag.site==hall-7",
         "what an abort would do": f"/rollouts/{seeded.running}/confirm/halt",

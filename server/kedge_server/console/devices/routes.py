@@ -142,7 +142,7 @@ def show(device: str, request: Request, services: Services, who: MayRead) -> Res
         values: dict[str, Any] = {
             "device": service.info(row), "enrolled": row.enrolled, "live": live,
             "updates": history.updates(session, device), "figures": history.figures,
-            "trace": history.trace(live) if live else "",
+            "trace": history.drawn(history.windows(session, device)),
             "confidence": history.confidence(live.window) if live else [],
             "attested": attestations.of_device(session, device, _ATTESTATIONS),
             "silent": (row.last_seen or row.enrolled)
