@@ -100,6 +100,12 @@ class Boards:
         """Says of boards that were counted together whether :attr:`healthy` holds of them."""
         return kind.phase == "confirmed" and kind.release in self.current
 
+    @property
+    def behind(self) -> tuple[ColumnElement[bool], ...]:
+        """What :attr:`Kind.behind` says of boards that were counted."""
+        return (col(DeviceRow.phase).in_(AT_REST), not_(self.healthy), self.assigned != "",
+                col(DeviceRow.release) != self.assigned)  # fmt: skip
+
     def query(self, *columns: Any) -> Any:
         """Returns a query over the boards that are not revoked and serve."""
         told = and_(col(AssignmentRow.device) == col(DeviceRow.id), not_(self.healthy))
@@ -182,6 +188,19 @@ def _one_by_one(session: Session, within: Reach, since: float, now: float) -> Ma
     return found
 
 
+def is_at_work() -> ColumnElement[bool]:
+    """Returns the condition of an update being on the way to a board that is counted."""
+    return and_(*STANDING, col(DeviceRow.phase).not_in(AT_REST))
+
+
+def is_behind(session: Session) -> ColumnElement[bool]:
+    """Returns the condition of a board not running what it was told to."""
+    boards = Boards.of(session)
+    return col(DeviceRow.id).in_(
+        boards.query(DeviceRow.id).where(*boards.behind).correlate(None)
+    )  # fmt: skip
+
+
 def apart(session: Session, within: Reach) -> Apart:
     """Returns how many boards are revoked, and how many only measure."""
     revoked, measuring = col(DeviceRow.revoked).is_not(None), not_(col(DeviceRow.serves))
@@ -224,9 +243,8 @@ def _silent(session: Session, within: Reach, since: float) -> Iterable[Straggler
 def _behind(session: Session, within: Reach, since: float) -> Iterable[Straggler]:
     """Yields some boards that do not run what they were told to."""
     boards = Boards.of(session)
-    behind = (since <= _SILENT, col(DeviceRow.phase).in_(AT_REST), not_(boards.healthy),
-              boards.assigned != "", col(DeviceRow.release) != boards.assigned)  # fmt: skip
-    query = boards.query(*_MORE, boards.assigned.label("assigned")).where(*behind)
+    query = boards.query(*_MORE, boards.assigned.label("assigned"))
+    query = query.where(since <= _SILENT, *boards.behind)
     for row in _some(session, within, query):
         why = f"runs {row.release or 'nothing yet'}, assigned {row.assigned}"
         phase = row.phase.replace("_", " ")

@@ -35,7 +35,8 @@ _ATTESTATIONS = 10
 #: In the regular expressions of pydantic "$" is the very end.
 _TAG_KEY = TAG_KEY_PATTERN.replace(r"\Z", "$")
 STATES: dict[str, str] = {
-    "": "all that are let in", "silent": "silent", "suspected": "seem to be two",
+    "": "all that are let in", "silent": "silent", "work": "at work on an update",
+    "behind": "behind their assignment", "suspected": "seem to be two",
     "revoked": "revoked", "measuring": "only measure",
 }  # fmt: skip
 
