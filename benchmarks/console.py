@@ -136,7 +136,6 @@ def browser_rows(running: Running, seeded: Seeded) -> Iterator[Row]:
     if missing():
         yield Row(name=f"first paint: not measured, {missing()}", value=None, unit="ms")
         return
-    idle = _share(running, _OPEN_SECONDS)
     with chromium() as browser:
         page = browser.new_page(base_url=running.url)
         page.goto("/login")
@@ -147,8 +146,10 @@ def browser_rows(running: Running, seeded: Seeded) -> Iterator[Row]:
         paints = [_paint(page) for _ in range(5)]
         yield Row(name="first paint of the fleet page", value=median(paints), unit="ms",
                   target=_TARGET_PAINT_MS, holds=median(paints) < _TARGET_PAINT_MS)  # fmt: skip
+        page.goto("about:blank")
+        idle = _share(running, _OPEN_SECONDS)
         for name, path in (("fleet", "/"), ("rollout", f"/rollouts/{seeded.running}")):
-            page.goto(path)
+            page.goto(f"{running.url}{path}")
             time.sleep(3)
             share = _share(running, _OPEN_SECONDS) - idle
             yield Row(name=f"{name} page that stands open, of a core", value=share, unit="%",
@@ -177,6 +178,8 @@ def measure(devices: int, rollouts: int) -> Sequence[Row]:
         with _server(seeded) as running, closing(session(running)) as client:
             rows += page_rows(running, client, seeded)
             rows += [preview_row(running, client), asset_row(client)]
+        # Afresh: on a busy machine the above takes longer than the scheduler keeps still.
+        with _server(seeded) as running:
             rows += browser_rows(running, seeded)
     return rows
 
