@@ -153,14 +153,11 @@ def _grouped(
         + case((col(DeviceRow.suspected_clone).is_(None), 0), else_=_SUSPECTED)
     )  # fmt: skip
     columns = (col(DeviceRow.device_class), release, col(DeviceRow.phase), marks.label("marks"))
-    if joined:
-        told = boards.query(*columns, boards.assigned.label("assigned"))
-        each = told.where(not_(boards.healthy)).subquery()
-    else:
-        each = select(*columns, release.label("assigned")).where(*STANDING).subquery()
-    keys = [column for column in each.c if joined or column.name != "assigned"]
+    every = select(*columns).where(*STANDING)
+    others = boards.query(*columns, boards.assigned.label("assigned")).where(not_(boards.healthy))
+    each = (others if joined else every).subquery()
     # Grouped by the columns of a query within: expressions with values are not taken for the same.
-    for row in session.execute(select(*keys, func.count().label("boards")).group_by(*keys)):
+    for row in session.execute(select(*each.c, func.count().label("boards")).group_by(*each.c)):
         kind = Kind(
             row.device_class, row.release, row.assigned if joined else row.release, row.phase,
             lately=bool(row.marks & _LATELY), today=bool(row.marks & _TODAY),
