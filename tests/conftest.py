@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -9,8 +10,28 @@ from typing import Any
 
 import pytest
 
+from tests import last_words
+
+pytest_configure = last_words.pytest_configure
+
+# Two processes of tests share the cores: threads of OpenMP would spin on those that the other one
+# needs. Pruning took six times the processor's time. Read when torch is imported, here and below.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
 # A shell starts what it puts into the background with Ctrl-C ignored, and children inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+#: Folders with long files, the longest first: so two processes end at about the same time.
+_LONG = ("e2e", "builder", "agent", "server")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begins with the folders of long files; within a folder nothing changes."""
+    order = {name: at for at, name in enumerate(_LONG)}
+    root = Path(__file__).parent
+    items.sort(key=lambda each: order.get(each.path.relative_to(root).parts[0], len(_LONG)))
+
 
 FIXTURE = Path(__file__).parents[1] / "demo" / "weights" / "shapes_pico.pt"
 SIZE = 160

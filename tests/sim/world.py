@@ -150,7 +150,8 @@ class World:
         )
 
     def tick(self) -> None:
-        """What the scheduler does when its time comes."""
+        """What the scheduler does when its time comes; looks are due whatever they cost here."""
+        self.context.pace.forget_others(set())
         scheduler.tick(self.context)
 
 

@@ -31,6 +31,7 @@ from kedge_server.errors import RequestError
 from kedge_server.replicas import changes
 from kedge_server.rollouts import reports as rollouts
 from kedge_server.telemetry import service as telemetry
+from kedge_server.telemetry.service import Measured
 from kedge_shared import signing, wire
 from kedge_shared.errors import InputError, TrustError
 from kedge_shared.protocol import REPORT_BATCH, REPORT_LIMIT_BYTES, REPORT_TYPE, Report
@@ -296,9 +297,11 @@ def _write(session: Session, desk: _Desk, received: float) -> None:
         if each.attestation is not None:
             row = session.get_one(DeviceRow, each.device)
             attestations.take(session, row, each, received)
-        if each.window is not None:
-            kind = desk.devices[each.device].device_class
-            telemetry.take(session, kind, each.release, each.window, received)
+    windows = [
+        Measured(desk.devices[each.device].device_class, each.release, each.window)
+        for each in desk.fresh if each.window is not None
+    ]  # fmt: skip
+    telemetry.take(session, windows, received)
 
 
 def _look_twice(session: Session, repeated: Sequence[Report]) -> None:
