@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import secrets
 from collections.abc import AsyncIterator
@@ -22,6 +23,7 @@ from kedge_server.answers import DATABASE_ERRORS, problem_of
 from kedge_server.artifacts.bucket import BucketStore
 from kedge_server.artifacts.slots import Slots
 from kedge_server.artifacts.store import ArtifactStore, Store
+from kedge_server.console import render
 from kedge_server.console.app import add_console
 from kedge_server.console.route import error_page, wants_page
 from kedge_server.context import Context
@@ -125,7 +127,9 @@ def create_app(context: Context) -> Door:
     async def life(app: FastAPI) -> AsyncIterator[None]:
         running = await run_in_threadpool(scheduler.start, context)
         app.state.metrics.jobs.watch(running)
+        warming = asyncio.create_task(run_in_threadpool(render.warm))
         yield
+        await warming
         await run_in_threadpool(scheduler.stop, context, running)
         polls.close()
         reports.close()

@@ -28,6 +28,8 @@ from tests.sim.world import World
 #: A figure of the fleet's page: its title, then its number.
 FIGURE = re.compile(r"<dt>(?:<a [^>]+>)?([A-Z][a-z ]+)(?:</a>)?</dt>\s*<dd>(\d+)\b(?! ?%)")
 
+BOARD = re.compile(r'<td data-label="Board"><a href="/devices/([^"]+)"')
+
 
 def change(world: World, name: str, **values: object) -> None:
     with transaction(world.context.engine) as session:
@@ -101,11 +103,16 @@ def test_everybody_tells_the_same_numbers(
     token = running.operator.make_api_token(wanted).token
     with OperatorClient(running.url, token) as who, browser(running, "pat") as pages:
         told, page = who.fleet(), pages.get("/").text
+        listed = {state: BOARD.findall(pages.get(f"/devices?state={state}").text)
+                  for state in ("silent", "work", "behind")}  # fmt: skip
     shown = {title: int(value) for title, value in FIGURE.findall(page)}
     assert shown["Boards"] == sum(each.devices for each in told.classes) == (4 if not scope else 2)
     assert shown["Silent"] == sum(each.silent for each in told.classes)
     assert shown["At work"] == sum(each.at_work for each in told.classes) == 1
     assert shown["Behind their assignment"] == sum(each.behind for each in told.classes)
+    for state, title in (("silent", "Silent"), ("work", "At work"),
+                         ("behind", "Behind their assignment")):  # fmt: skip
+        assert len(listed[state]) == shown[title], "the list shows whom the figure counts"
     assert (told.revoked, told.measuring) == ((1, 1) if not scope else (1, 0))
     monkeypatch.setenv("KEDGE_TOKEN", token)
     monkeypatch.setenv("COLUMNS", "200")

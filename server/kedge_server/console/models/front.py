@@ -27,6 +27,7 @@ class Dot:
         solid: It can be had; a hollow one was taken back, or is over a budget.
         ring: It is the one that was chosen.
         named: Its name stands beside it.
+        below: The name stands under it: clear of another's that is above.
         said: What else there is to say of it.
     """
 
@@ -36,6 +37,7 @@ class Dot:
     solid: bool = True
     ring: bool = False
     named: bool = False
+    below: bool = False
     said: str = ""
 
 
