@@ -19,7 +19,7 @@ from kedge_shared.protocol import REPORT_TYPE, BoardReadings, Report, Verdict, W
 
 #: One window in five minutes.
 A_DAY = 288
-_DAY_DEVICES = 40
+_DAY_DEVICES = 120
 
 
 def report(fleet: Fleet, at: int, seq: int, boot: str = "boot-0123456789abcdef") -> dict[str, Any]:
