@@ -19,7 +19,8 @@ import os, sys
 said, pid = map(int, sys.argv[1:])
 if not sys.stdin.buffer.read(1):
     tail = os.pread(said, 4000, max(0, os.fstat(said).st_size - 4000))
-    os.write(2, b"\\n-- process %d ended by itself; it had said: " % pid + (tail or b"nothing\\n"))
+    began = b"\\n-- process %d ended before its tests; it had said last: " % pid
+    os.write(2, began + (tail or b"nothing\\n"))
 """
 
 

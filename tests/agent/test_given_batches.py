@@ -16,8 +16,8 @@ from tests.agent.test_tensorrt import BATCH, Spec
 from tests.sim.onnx_engine import tiny_onnx
 from tests.sim.store import put
 
-#: ncnn's own text form: what comes in goes out, negative numbers as none.
-_PARAM = b"7767517\n2 2\nInput in0 0 1 in0\nReLU relu 1 1 in0 out0\n"
+#: ncnn's own text form: the means of two by two pixels.
+_PARAM = b"7767517\n2 2\nInput in0 0 1 in0\nPooling mean 1 1 in0 out0 0=1 1=2 2=2\n"
 
 
 @pytest.fixture(params=["onnxruntime", "ncnn"])

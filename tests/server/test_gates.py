@@ -101,6 +101,26 @@ def test_gate(gate: GateSpec, cohort: list[DeploymentFacts], verdict: str, said:
     assert said in decision.reason
 
 
+def test_boards_that_another_rollout_took_count_for_neither_side() -> None:
+    taken = board("taken", Phase.ROLLED_BACK, "superseded")
+    both = judge(GATE, GateFacts((healthy("a"), healthy("b"), taken)), NOW)
+    assert (both.verdict, both.reason) == ("pass", "2 of 2 devices healthy, 0 failed")
+    none = judge(GATE, GateFacts((taken, replace(taken, device="other"))), NOW)
+    assert (none.verdict, none.reason) == ("undecided", "all 2 devices were taken out of it")
+
+
+def test_at_the_end_of_silence_a_board_is_not_yet_silent() -> None:
+    still = board("i", Phase.PROBATION, assigned=NOW - GATE.silence_seconds)
+    assert standing(still, GATE, NOW) is Standing.PENDING
+    assert standing(still, GATE, NOW + 1) is Standing.FAILED
+
+
+def test_a_soak_ends_when_its_time_is_over() -> None:
+    one = GateFacts((healthy("a", confirmed=NOW - GATE.soak_seconds),))
+    assert judge(GATE, one, NOW - 1).verdict == "undecided"
+    assert judge(GATE, one, NOW).verdict == "pass"
+
+
 def test_silence_alone_never_passes_however_long() -> None:
     gate = replace(GATE, max_failure_share=1.0)
     for later in (0, 1_000, 1_000_000):

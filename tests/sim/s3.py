@@ -21,7 +21,7 @@ def missing() -> str:
     """Returns what keeps the storage from being started here; empty if nothing does."""
     if importlib.util.find_spec("obstore") is None:
         return "obstore is not installed"
-    return "" if _command() else "moto's server is not installed: pip install 'moto[server]'"
+    return "" if _command() else "moto's server is not installed: pip install 'kedge[dev]'"
 
 
 def _command() -> list[str]:

@@ -14,6 +14,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import fastapi.routing
 import uvicorn
 
 from kedge_builder.publishing import keys
@@ -159,10 +160,30 @@ class World:
         scheduler.tick(self.context)
 
 
-# FastAPI looks at a router's routes once. Pages of several parts are joined anew for each server,
-# of which a process usually has one, and here hundreds.
-for _page in PAGES:
-    object.__setattr__(_page, "router", cache(_page.router))
+def _look_at_routes_once() -> None:
+    """Lets the servers of this process share what FastAPI makes of the routes of each router.
+
+    It looks at all of them anew for every application that includes them, at the first requests.
+    A process usually has one; here they are hundreds, and most of their time went there.
+    """
+    for page in PAGES:
+        object.__setattr__(page, "router", cache(page.router))  # several parts, joined anew
+    kind = getattr(fastapi.routing, "_EffectiveRouteContext", None)
+    if kind is None:
+        return  # a FastAPI that does it otherwise
+    made: Callable[..., Any] = kind.from_api_route
+    known: dict[tuple[int, str], Any] = {}
+
+    def shared(*, original_route: Any, include_context: Any) -> Any:
+        key = id(original_route), include_context.path_for(original_route)
+        if key not in known:
+            known[key] = made(original_route=original_route, include_context=include_context)
+        return known[key]
+
+    kind.from_api_route = staticmethod(shared)
+
+
+_look_at_routes_once()
 
 #: Stands between uvicorn and the application: counts, or gets in the way.
 Around = Callable[[Any], Any]
