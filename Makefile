@@ -9,7 +9,7 @@ demo: setup
 test: setup lint
 	@sh scripts/browser.sh
 	@echo "== tests"
-	@$(BIN)/python -m pytest -q -n $(or $(TEST_PROCESSES),2) --dist loadfile $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest -q -n $(or $(TEST_PROCESSES),2) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 # Coverage-guided, FUZZ_SECONDS for each parser; what fell over is left in a folder that it names.
 fuzz: setup

@@ -2,15 +2,58 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests import last_words
+
+pytest_configure = last_words.pytest_configure
+
+# Two processes of tests share the cores: threads of OpenMP would spin on those that the other one
+# needs. Pruning took six times the processor's time. Read when torch is imported, here and below.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
 # A shell starts what it puts into the background with Ctrl-C ignored, and children inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _read_authorities_once() -> None:
+    """httpx reads all authorities of the web for every client, also for one of plain HTTP.
+
+    Most tests make several clients; what the environment names instead is still read anew.
+    """
+    from httpx._transports import default
+
+    made = default.create_ssl_context
+    shared = cache(lambda *_: made())
+
+    def context(verify: Any = True, cert: Any = None, trust_env: bool = True) -> Any:
+        if verify is not True or cert is not None or not trust_env:
+            return made(verify, cert, trust_env)
+        return shared(os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR"))
+
+    default.create_ssl_context = context
+
+
+_read_authorities_once()
+
+#: Folders with long files, the longest first: so two processes end at about the same time.
+_LONG = ("e2e", "builder", "agent", "server")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begins with the folders of long files; within a folder nothing changes."""
+    order = {name: at for at, name in enumerate(_LONG)}
+    root = Path(__file__).parent
+    items.sort(key=lambda each: order.get(each.path.relative_to(root).parts[0], len(_LONG)))
+
 
 FIXTURE = Path(__file__).parents[1] / "demo" / "weights" / "shapes_pico.pt"
 SIZE = 160

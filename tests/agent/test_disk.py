@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import os
 import random
 from pathlib import Path
 from typing import Any
@@ -82,6 +83,22 @@ def test_bytes_that_another_process_left_behind_are_synced_before_they_get_a_nam
             after = torn.after_the_cut(random.Random(seed))
             assert after.get(FILE, NEW) == NEW
             assert cut_at is not None or FILE in after
+
+
+def test_the_real_disk_brings_file_and_folder_to_the_medium_around_the_rename(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the simulator takes for granted: each step asks the kernel, in this order."""
+    real, done = os.fsync, []
+
+    def fsync(fd: int) -> None:
+        done.append(Path(f"/proc/self/fd/{fd}").readlink().name)
+        real(fd)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    write_whole(tmp_path / "slots.json", OLD)
+    assert done == [".slots.json.new", tmp_path.name]
+    assert (tmp_path / "slots.json").read_bytes() == OLD
 
 
 @pytest.mark.parametrize("step", ["write", "sync", "rename", "sync_folder"])

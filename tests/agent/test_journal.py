@@ -49,6 +49,14 @@ def test_a_state_and_its_report_are_one(tmp_path: Path) -> None:
     again.close()
 
 
+def test_a_commit_is_on_the_medium_before_anybody_relies_on_it(tmp_path: Path) -> None:
+    """In WAL mode SQLite syncs commits at 2, FULL, alone (its documentation of the pragma)."""
+    journal = Journal(tmp_path)
+    assert journal._db.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    assert journal._db.execute("PRAGMA synchronous").fetchone() == (2,)
+    journal.close()
+
+
 def test_reports_wait_until_they_are_acknowledged_and_numbers_never_repeat(tmp_path: Path) -> None:
     journal = Journal(tmp_path)
     for each in range(3):

@@ -25,6 +25,13 @@ SPACE = Space((0, 1, 2), (640, 512), ("int8", "int8+mixed-1", FLOAT), Point(0, 6
 BROKEN = Point(2, 512, "int8+mixed-1")
 
 
+def measured(accuracy: float, latency: float, size: int, memory: float | None = 10.0) -> Measured:
+    return Measured(
+        map50_95=accuracy, map50=accuracy, latency_p50_ms=latency, latency_p95_ms=latency * 1.2,
+        size_bytes=size, memory_mb=memory, images=64,
+    )  # fmt: skip
+
+
 def figures(point: Point) -> Measured:
     """Pruning, pixels and bits cost accuracy and buy time, smoothly."""
     if point == BROKEN:

@@ -23,7 +23,7 @@ from kedge_shared import wire
 from kedge_shared.ids import sha256_hex
 from kedge_shared.manifest import Measured
 from tests.builder.search_worker import BUDGETS, SPACE
-from tests.builder.test_search import ALL
+from tests.builder.test_pareto import ALL
 from tests.shared.samples import manifest
 
 REPORT = {"drop": {"map50_95": {"estimate": 0.003, "low": -0.001, "high": 0.007}}}

@@ -85,7 +85,9 @@ class _Session:
             if self._raw is None:
                 found = self._session.run([self._output], {self._input: batch})[0]
                 return np.asarray(found, dtype=np.float32)
-            self._bind(np.ascontiguousarray(batch, dtype=np.float32), self._raw)
+            # Bound by its address: a copy that was made here must live until the run has ended.
+            given = np.ascontiguousarray(batch, dtype=np.float32)
+            self._bind(given, self._raw)
             self._session.run_with_iobinding(self._binding)
         # Boundary: as in load.
         except Exception as error:  # noqa: BLE001

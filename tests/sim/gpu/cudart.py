@@ -1,9 +1,13 @@
 """libcudart on the host's memory, for every Python from 3.6 on: asynchronous, and it can fail.
 
-What a stream is given is not done before somebody waits for it; what is not freed is known.
+What a stream is given is not done before somebody waits for it, or frees memory, which waits for
+all streams as in CUDA: work that outlives its memory would write into the heap of the tests.
+What is not freed is known.
 """
 
 import ctypes
+import functools
+import threading
 
 
 class Function:
@@ -23,13 +27,15 @@ class FakeCudart:
         live: Handle → (kind, bytes) of what was made and not freed.
         fails: Name of a function → status that it returns from now on.
         limit: Bytes of GPU memory there are.
-        todo: What the stream has not done yet.
+        todo: What streams have not done yet: (memory that it touches, work).
         pending: Status that the next wait returns: an asynchronous error.
     """
 
     def __init__(self, limit=1 << 30):
         self.live, self.fails, self.limit, self.todo, self.pending = {}, {}, limit, [], 0
         self.calls, self._kept, self._next, self._last = [], {}, 1, 0
+        # One engine is freed in a thread while another one runs.
+        self._lock = threading.Lock()
 
     def __getattr__(self, name):
         if not name.startswith("cuda"):
@@ -57,6 +63,17 @@ class FakeCudart:
 
     def fail_launch(self, status):
         self._last = status
+
+    def enqueue(self, touched, work):
+        with self._lock:
+            self.todo.append((touched, work))
+
+    def _do(self):
+        with self._lock:
+            todo, self.todo = self.todo, []
+            for touched, work in todo if not self.pending else ():
+                assert all(each in self.live for each in touched), "memory was freed before its use"
+                work()
 
     def _cudaGetDeviceCount(self, out):
         out._obj.value = 1
@@ -88,7 +105,8 @@ class FakeCudart:
             assert self.live[place.value][0] == wanted, "copied from or to the wrong side"
             assert self.live[place.value][1] >= size.value
         assert self.live[stream.value][0] == "stream"
-        self.todo.append(lambda: ctypes.memmove(to.value, source.value, size.value))
+        work = functools.partial(ctypes.memmove, to.value, source.value, size.value)
+        self.enqueue((to.value, source.value), work)
         return 0
 
     def _cudaEventRecord(self, event, stream):
@@ -96,14 +114,12 @@ class FakeCudart:
         return 0
 
     def _cudaEventSynchronize(self, event):
-        pending, todo, self.todo = self.pending, self.todo, []
-        if pending:
-            return pending
-        for each in todo:
-            each()
-        return 0
+        self._do()
+        return self.pending
 
     def _free(self, handle, kind):
+        if kind in ("device", "pinned"):
+            self._do()
         assert self.live.pop(handle.value)[0] == kind
         self._kept.pop(handle.value, None)
         return 0

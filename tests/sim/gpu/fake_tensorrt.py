@@ -141,7 +141,7 @@ class _Context:
             import os
 
             os._exit(3)
-        cuda.todo.append(lambda: self._compute(addresses))
+        cuda.enqueue(addresses, lambda: self._compute(addresses))
         return True
 
     def _compute(self, addresses):

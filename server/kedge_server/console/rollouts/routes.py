@@ -19,6 +19,7 @@ from kedge_server.context import Context, Services
 from kedge_server.database import now, transaction
 from kedge_server.rollouts import knowledge, service
 from kedge_server.rollouts.decision import Finding
+from kedge_server.rollouts.placing import Place
 from kedge_server.rollouts.stages import TRANSITIONS, RolloutEvent
 from kedge_server.rollouts.tables import RolloutRow
 from kedge_shared import wire
@@ -27,7 +28,6 @@ from kedge_shared.api import RolloutInfo
 router = APIRouter(prefix="/rollouts", route_class=ConsoleRoute)
 
 State = Literal["", "proposed", "running", "paused", "completed", "halted", "stopped"]
-Which = Literal["trouble", "work", "healthy", "all"]
 STATES = ("", "proposed", "running", "paused", "completed", "halted", "stopped")
 
 
@@ -47,7 +47,7 @@ def show_all(
 
 @router.get("/{rollout}")
 def show(
-    rollout: str, request: Request, services: Services, who: MayRead, which: Which = "trouble",
+    rollout: str, request: Request, services: Services, who: MayRead, which: Place = "trouble",
     after: Annotated[str, Query(max_length=64)] = "",
 ) -> Response:  # fmt: skip
     """Shows a rollout: its stages, what their gates say, what can be done."""
