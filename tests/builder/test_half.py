@@ -16,8 +16,11 @@ from onnx import helper, numpy_helper
 from kedge_builder.choosing import Chooser
 from kedge_builder.compilers.support import check_class
 from kedge_builder.measure.engines import EngineFile, load
+from kedge_builder.publishing.publish import gather
 from kedge_builder.quantize import half
 from kedge_builder.quantize.source import Source
+from kedge_builder.report.explain import layer
+from kedge_builder.report.reading import read_report
 from kedge_builder.report.strip import kind_of
 from kedge_builder.workshop import Workshop
 from kedge_shared.device_classes import RuntimeRange, find_class
@@ -159,7 +162,7 @@ def test_a_range_that_takes_tensorrt_11_is_refused() -> None:
 
 @pytest.fixture(scope="module")
 def built_nano(build: Builder) -> Path:
-    (result,) = build("4.0", "jetson-nano")
+    (result,) = build("4.0", "jetson-nano", overrides={"undecided": "a board will tell its time"})
     return Path(result.folder)
 
 
@@ -194,10 +197,17 @@ def test_its_report_says_what_was_simulated_and_what_was_not_measured(built_nano
     assert {"half", "zone"} == set(kinds)
     convolutions = [each for each in layers if each["operator"] == "Conv"]
     floats = [each for each in convolutions if each["precision"] == "float"]
-    assert [each["reason"].partition(":")[0] for each in floats] == ["DFL convolution"]
+    assert [each["reason"] for each in floats] == [
+        "decode: near 640 px FP16 has steps of half a pixel"
+    ], "DFL's"
     page = (built_nano / "report.html").read_text()
     assert f"{kinds.count('half')} in FP16." in page
     assert "FP16 quantizes no block" in page
+    assert ">FP16</text>" in page
+    assert "INT8" not in page.replace("--int8", "")
+    answer = layer(read_report(built_nano), convolutions[0]["name"])
+    assert answer.sensitivity_of == "not measured: FP16 quantizes no block"
+    gather([built_nano.parent])
 
 
 def test_the_resolver_has_a_nano_build_it_and_an_int8_build_refused(

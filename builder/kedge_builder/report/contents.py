@@ -33,6 +33,7 @@ _SHOWN_PIXELS = 320
 _INT8 = "outside of the float zone: INT8"
 _ALL_FLOAT = "the whole model stays float"
 _HALF = "in front of the decode: FP16"
+_DECODE = "decode: near 640 px FP16 has steps of half a pixel"
 _UNTOUCHED = "the runtime's quantizer has no INT8 form of it"
 
 
@@ -102,8 +103,9 @@ def layers_of(source: Source, candidate: Candidate, form: str, mixed: Mixed | No
         block = of_block.get(node.name, "")
         if plan.precision == "float":
             precision, reason = "float", _ALL_FLOAT
-        elif plan.precision == "half" and _is_half(node.name, source):
-            precision, reason = "float16", _HALF
+        elif plan.precision == "half":
+            half = _is_half(node.name, source)
+            precision, reason = ("float16", _HALF) if half else ("float", _DECODE)
         elif node.name in source.zone.reasons:
             precision = "float"
             reason = source.zone.reasons[node.name] + _refit_reason(fitted.get(node.name))
