@@ -33,11 +33,14 @@ extras=agent,onnxruntime,openvino,video,operator,server,builder,docs,dev
 [ "$(uname -sm)" != "Linux x86_64" ] || extras=$extras,tensorrt-rtx
 if command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L >/dev/null 2>&1; then
     echo "== set-up: packages, with a GPU build of torch (minutes)"
-    .venv/bin/python -m pip install -q -e ".[$extras]"
+    .venv/bin/python -m pip install -q --no-compile -e ".[$extras]"
 else
     echo "== set-up: packages, torch pinned for a machine without GPU (minutes)"
-    .venv/bin/python -m pip install -q -c constraints-cpu.txt -e ".[$extras]"
+    .venv/bin/python -m pip install -q --no-compile -c constraints-cpu.txt -e ".[$extras]"
 fi
+# pip compiles one file after the other. What cannot be compiled (templates, other Pythons' code)
+# is nobody's to import.
+.venv/bin/python -W ignore -m compileall -qq -j 0 .venv/lib || true
 # Classic TensorRT is not to be had as a package; its bindings are, and tests hold our calls against
 # them (1.3 MB each). Where an index lacks one, that test has one release less to look at.
 if [ "$(uname -sm)" = "Linux x86_64" ]; then

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,27 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 # A shell starts what it puts into the background with Ctrl-C ignored, and children inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _read_authorities_once() -> None:
+    """httpx reads all authorities of the web for every client, also for one of plain HTTP.
+
+    Most tests make several clients; what the environment names instead is still read anew.
+    """
+    from httpx._transports import default
+
+    made = default.create_ssl_context
+    shared = cache(lambda *_: made())
+
+    def context(verify: Any = True, cert: Any = None, trust_env: bool = True) -> Any:
+        if verify is not True or cert is not None or not trust_env:
+            return made(verify, cert, trust_env)
+        return shared(os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR"))
+
+    default.create_ssl_context = context
+
+
+_read_authorities_once()
 
 #: Folders with long files, the longest first: so two processes end at about the same time.
 _LONG = ("e2e", "builder", "agent", "server")

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kedge_agent import blobs
 from kedge_agent.blobs import BlobStore
 from kedge_shared.errors import InputError, StorageError, TrustError
 from kedge_shared.ids import sha256_hex
@@ -49,6 +50,18 @@ def test_the_length_must_be_the_manifests(store: BlobStore, length: int) -> None
         store.open_verified(NAME, length)
 
 
+def test_no_more_of_a_file_is_copied_than_the_manifest_allows(
+    store: BlobStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file that grew on the disk does not fill the memory of the board."""
+    store.path(NAME).write_bytes(bytes(16 * blobs._CHUNK_BYTES))
+    copied: list[int] = []
+    monkeypatch.setattr(blobs, "_write_all", lambda _, data: copied.append(len(data)))
+    with pytest.raises(TrustError):
+        store.open_verified(NAME, 2 * blobs._CHUNK_BYTES)
+    assert sum(copied) == 2 * blobs._CHUNK_BYTES
+
+
 def test_a_change_on_disk_after_the_check_reaches_nobody(store: BlobStore) -> None:
     with store.open_verified(NAME) as blob:
         store.path(NAME).write_bytes(b"evil" * 1000)
@@ -87,6 +100,7 @@ def test_missing_too_large_or_misnamed(store: BlobStore) -> None:
         store.open_verified("0" * 64)
     with pytest.raises(TrustError, match="too large"):
         store.read_verified(NAME, len(BODY) - 1)
+    assert store.read_verified(NAME, len(BODY)) == BODY, "the limit itself is allowed"
     for name in ("../../etc/passwd", NAME.upper(), NAME[:-1], ""):
         with pytest.raises(InputError):
             store.open_verified(name)

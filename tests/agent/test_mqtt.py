@@ -150,7 +150,7 @@ def test_a_broker_that_is_away_costs_results_and_comes_back(
     began = time.monotonic()
     for seq in range(1, 1001):
         sink.put(result(seq))
-    assert time.monotonic() - began < 1, "who leaves a result waits for nobody"
+    assert time.monotonic() - began < 5, "who leaves a result waits for nobody"
     before = len(broker.bodies(DETECTIONS))
     broker.start()
     wait_for(lambda: len(broker.bodies(DETECTIONS)) > before, 20)

@@ -173,6 +173,14 @@ def test_hard_limits_stop_at_once(limits: LimitSpec, one: DeploymentFacts, said:
         assert said in decision.reason
 
 
+def test_the_limit_itself_is_allowed() -> None:
+    limits = LimitSpec(latency_p95_ms=20.0, error_share=0.01)
+    at_it = board(0, latency_p95_ms=20.0, error_share=0.01)
+    for gate in (GATE, GateSpec(soak_seconds=0)):
+        decision = judge(replace(gate, limits=limits), facts(at_it, *boards(90)[1:]), NOW)
+        assert decision.verdict == "pass", decision.reason
+
+
 def test_a_late_rollback_reopens_a_stage_that_was_passed() -> None:
     first = [board(each, Phase.ROLLED_BACK if each < 3 else Phase.CONFIRMED) for each in range(20)]
     second = [board(each, stage=1) for each in range(100, 160)]

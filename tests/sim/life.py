@@ -121,12 +121,13 @@ class Fuse:
         real_fsync = os.fsync
 
         def fsync(fd: Any) -> None:
+            if self._life.kill:
+                return  # it leaves the kernel's memory as it is: nothing to wait for
             self.step()
             real_fsync(fd)
             self.step()
 
-        if not self._life.kill:
-            os.fsync = fsync
+        os.fsync = fsync
         real_connect = sqlite3.connect
 
         def connect(*arguments: Any, **options: Any) -> sqlite3.Connection:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import socket
+import tempfile
 import threading
-import time
+import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-import httpx
 import uvicorn
 
 from kedge_builder.publishing import keys
@@ -21,7 +23,9 @@ from kedge_builder.publishing.repository import TrustedState
 from kedge_builder.report.provenance import provenance
 from kedge_server import scheduler
 from kedge_server.app import create_app, open_context
+from kedge_server.console.pages import PAGES
 from kedge_server.context import Context
+from kedge_server.database import connect, upgrade
 from kedge_server.settings import ServerSettings
 from kedge_shared import api, wire
 from kedge_shared.device_classes import Budgets
@@ -155,6 +159,11 @@ class World:
         scheduler.tick(self.context)
 
 
+# FastAPI looks at a router's routes once. Pages of several parts are joined anew for each server,
+# of which a process usually has one, and here hundreds.
+for _page in PAGES:
+    object.__setattr__(_page, "router", cache(_page.router))
+
 #: Stands between uvicorn and the application: counts, or gets in the way.
 Around = Callable[[Any], Any]
 
@@ -179,6 +188,8 @@ def serve(
 ) -> Iterator[tuple[Context, str]]:
     """Runs a server over ``home/server``; it may be run again over the same folder."""
     options = {"tick_seconds": 300, "poll_seconds": 0.2, "operator_token": TOKEN} | settings
+    if not options.get("database") and "KEDGE_SERVER_DATABASE" not in os.environ:
+        _begin_with_tables(home / "server" / "kedge.db")
     context = open_context(
         ServerSettings(data=home / "server", trust=trust.online.parent, port=0, **options)  # type: ignore[arg-type]
     )
@@ -196,12 +207,24 @@ def serve(
         listening.close()
 
 
+def _begin_with_tables(database: Path) -> None:
+    """Puts a migrated database in place: every migration anew takes longer than most tests."""
+    if not database.exists():
+        database.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        database.write_bytes(_migrated())
+
+
+@cache
+def _migrated() -> bytes:
+    with tempfile.TemporaryDirectory() as folder:
+        database = Path(folder) / "kedge.db"
+        engine = connect(database)
+        upgrade(engine)
+        engine.dispose()
+        return database.read_bytes()
+
+
 def _wait_until_up(url: str) -> None:
-    for _ in range(100):
-        try:
-            httpx.get(f"{url}/healthz", timeout=1)
-        except httpx.TransportError:
-            time.sleep(0.05)
-        else:
-            return
-    raise RuntimeError("the test's server does not start")
+    """Its socket listens already: the first question waits until somebody answers it."""
+    with urllib.request.urlopen(f"{url}/healthz", timeout=60):
+        pass

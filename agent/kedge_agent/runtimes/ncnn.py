@@ -82,7 +82,9 @@ class _Network:
 
         try:
             run = self._net.create_extractor()
-            run.input(self._given, ncnn.Mat(np.ascontiguousarray(batch[0], dtype=np.float32)))
+            # A Mat is a view: a copy that was made here must live until the run has ended.
+            given = np.ascontiguousarray(batch[0], dtype=np.float32)
+            run.input(self._given, ncnn.Mat(given))
             code, found = run.extract(self._read)
             raw = np.array(found, dtype=np.float32)
         # Boundary: as in load.
