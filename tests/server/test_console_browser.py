@@ -238,6 +238,13 @@ def test_times_are_the_viewers_and_say_so(login: Login) -> None:
     assert f":{(minutes + 30) % 60:02}" in when.inner_text()
 
 
+def test_a_board_has_a_line_from_the_first_moment_on(login: Login) -> None:
+    page = login("vera")
+    page.goto("/devices/cam-01")
+    page.locator("[data-trace] canvas").wait_for()
+    assert page.faults == []
+
+
 @pytest.mark.parametrize(("theme", "width"), [("light", 1280), ("dark", 1280), ("light", 390),
                                               ("dark", 390)])  # fmt: skip
 def test_everybody_can_read_every_page(fleet: World, login: Login, theme: str, width: int) -> None:

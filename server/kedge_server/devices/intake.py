@@ -239,9 +239,8 @@ def _enter(desk: _Desk, report: Report, received: float) -> bool:
         if kept is not None:
             desk.outdated.append((*at, kept))
         kept = report.seq
-    line = page.trace
-    if report.window is not None:
-        line = trace.grown(line, received, report.window.latency_ms)
+    times = report.window.latency_ms.quantiles(trace.SHARES) if report.window else []
+    line = trace.grown(page.trace, received, times)
     desk.ledgers[at] = _Page(page.taken.with_(report.seq), kept, line)
     key = (report.device, report.boot_id, report.seq)
     desk.reports[key] = {
@@ -253,7 +252,7 @@ def _enter(desk: _Desk, report: Report, received: float) -> bool:
                 "phase": report.phase.value}  # fmt: skip
     if report.window is not None:
         figures["frames"] = min(figures["frames"] + report.window.frames, _LARGEST - 1)
-        figures["latency_p95_ms"] = report.window.latency_ms.quantile(0.95)
+        figures["latency_p95_ms"] = times[1] if times else None
     desk.fresh.append(report)
     return True
 

@@ -6,14 +6,12 @@ board so much stays that its page shows two hours of a line when it is opened.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
-
-from kedge_shared.histogram import Histogram
 
 #: Windows of one start: two hours at an agent's usual five minutes; 600 bytes at the most.
 MOST = 24
-_SHARES = (0.5, 0.95, 0.99)
+SHARES = (0.5, 0.95, 0.99)
 
 
 class Point(NamedTuple):
@@ -32,17 +30,25 @@ class Point(NamedTuple):
     p99: float
 
 
-def grown(text: str, at: float, held: Histogram) -> str:
-    """Returns a trace with one window more; an empty window adds nothing.
+def grown(text: str, at: float, figures: Sequence[float]) -> str:
+    """Returns a trace with one window more.
 
     Of windows that came at once (a board was offline) the last one stands.
+
+    Args:
+        text: The trace.
+        at: Unix seconds.
+        figures: Frame times at :data:`SHARES`, milliseconds; empty adds nothing.
     """
-    figures = [held.quantile(each) for each in _SHARES]
-    if None in figures:
+    if not figures:
         return text
-    point = " ".join(f"{each:.4g}" for each in figures)
-    rows = [each for each in text.split(";") if each and not each.startswith(f"{at:.0f} ")]
-    return ";".join([*rows, f"{at:.0f} {point}"][-MOST:])
+    row = f"{at:.0f} {' '.join(f'{each:.4g}' for each in figures)}"
+    before, _, last = text.rpartition(";")
+    if last.startswith(f"{at:.0f} "):
+        text = before
+    if text.count(";") >= MOST - 1:
+        text = text.partition(";")[2]
+    return f"{text};{row}" if text else row
 
 
 def read(texts: Iterable[str]) -> list[Point]:

@@ -26,8 +26,8 @@ class Dot:
         up: mAP 50–95.
         solid: It can be had; a hollow one was taken back, or is over a budget.
         ring: It is the one that was chosen.
-        named: Its name stands beside it.
-        below: The name stands under it: clear of another's that is above.
+        label: Stands beside it; empty for none.
+        below: The label stands under it: clear of the line through the best ones.
         said: What else there is to say of it.
     """
 
@@ -36,7 +36,7 @@ class Dot:
     up: float
     solid: bool = True
     ring: bool = False
-    named: bool = False
+    label: str = ""
     below: bool = False
     said: str = ""
 
@@ -48,14 +48,14 @@ class Point:
     Attributes:
         dot: It.
         best: No other that can be had is both as fast and as accurate.
-        named: Its name stands beside it.
+        label: Stands beside it; empty for none.
         x: Where it is drawn.
         y: The same.
     """
 
     dot: Dot
     best: bool
-    named: bool
+    label: str
     x: float
     y: float
 
@@ -141,9 +141,10 @@ def lay_out(
     points, most = [], -math.inf
     for each in ordered:
         best = each.solid and each.up > most
-        named = each.named or (name_best and (best or len(dots) <= _FEW))
+        named = name_best and (best or len(dots) <= _FEW)
+        label = each.name if named else each.label
         points.append(
-            Point(each, best, named, _place(each.across, across, Front.left, Front.right),
+            Point(each, best, label, _place(each.across, across, Front.left, Front.right),
                   _place(each.up, up, Front.bottom, Front.top))
         )  # fmt: skip
         most = max(most, each.up) if best else most
@@ -161,6 +162,8 @@ def ticks(values: Sequence[float]) -> list[float]:
     step = 10 ** math.floor(math.log10(span / _TICKS))
     step *= next(each for each in (1, 2, 5, 10) if span / (step * each) <= _TICKS)
     first, last = math.floor(low / step - 0.2), math.ceil(high / step + 0.2)
+    if low >= 0:
+        first = max(first, 0)  # nothing that is measured here is negative
     return [step * each for each in range(first, last + 1)]
 
 
