@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from msgspec import structs
 from sqlalchemy import Table, insert, select, update
-from sqlmodel import Session
+from sqlmodel import Session, col
+from sqlmodel import select as model_select
 
 from benchmarks import server_fleet
 from benchmarks.server_fleet import Fleet
 from kedge_server.accounts.service import add_user
 from kedge_server.app import open_context
+from kedge_server.audit.tables import AuditRow
 from kedge_server.database import transaction
 from kedge_server.devices.tables import AssignmentRow, DeviceRow
 from kedge_server.releases.tables import BuildRow, ReleaseRow
@@ -22,15 +25,18 @@ from kedge_server.rollouts.reports import deployment_values
 from kedge_server.rollouts.tables import DEPLOYMENTS, RolloutRow, StageRow
 from kedge_shared import wire
 from kedge_shared.accounts import UserRequest
+from kedge_shared.audit import chain
+from kedge_shared.ids import sha256_hex
 from kedge_shared.rollouts import GateSpec, RolloutSpec, SequentialSpec, StageSpec
 from tests.shared import samples
 
 USER, PASSWORD = "ada", "a password of benchmarks"
-_SMALL = 20
+_SMALL, _LAYERS, _ENTRIES = 20, 500, 20_000
 _STAGES = (5, 25, 60, 100)
 _TABLE: Table = DeviceRow.__table__  # type: ignore[attr-defined]
+_AUDIT: Table = AuditRow.__table__  # type: ignore[attr-defined]
 _TOLD: Table = AssignmentRow.__table__  # type: ignore[attr-defined]
-_CLASS = "x86-onnxruntime"
+CLASS = "x86-onnxruntime"
 
 
 @dataclass(frozen=True)
@@ -61,7 +67,7 @@ def seed(home: Path, devices: int, rollouts: int) -> Seeded:
     with transaction(context.engine) as session:
         add_user(session, UserRequest(name=USER, roles=("admin",), password=PASSWORD), "benchmark")
         for counter, release in enumerate(("1.1", "1.2", "1.3"), start=2):
-            _publish(session, release, counter)
+            _publish(session, release, counter, context.settings.data / "artifacts")
         for at in range(rollouts - 2):
             chosen = range(at * _SMALL % devices, at * _SMALL % devices + _SMALL)
             _rollout(session, fleet, f"ro-small-{at:04}", "1.0", chosen, "completed", 4, now)
@@ -76,6 +82,7 @@ def seed(home: Path, devices: int, rollouts: int) -> Seeded:
         gone = _TABLE.c.id >= fleet.name(devices - devices // 100)
         session.execute(update(_TABLE).where(gone).values(last_seen=now - 90_000))
         _told(session, now)
+        _log(session, now)
     server_fleet.close(context)
     return Seeded(fleet, "ro-completed", "ro-running")
 
@@ -96,18 +103,45 @@ def _told(session: Session, now: float) -> None:
     session.execute(insert(_TOLD), values)
 
 
-def _publish(session: Session, release: str, counter: int) -> None:
-    from dataclasses import replace
-
+def _publish(session: Session, release: str, counter: int, store: Path) -> None:
     manifest = replace(samples.manifest(), release=release, release_counter=counter)
     session.add(
         ReleaseRow(model="shapes", release=release, release_counter=counter, published=counter)
     )
+    report = _report()
+    digest = sha256_hex(report)
+    (store / digest[:2]).mkdir(parents=True, exist_ok=True)
+    (store / digest[:2] / digest).write_bytes(report)
     session.add(
-        BuildRow(model="shapes", release=release, device_class=_CLASS, manifest_length=1,
-                 manifest_path=manifest.target_path, manifest_sha256="a" * 64,
-                 manifest=wire.encode(manifest))
+        BuildRow(model="shapes", release=release, device_class=CLASS, manifest_length=1,
+                 manifest_path=manifest.target_path, manifest_sha256=samples.HASH,
+                 manifest=wire.encode(manifest), report=digest)
     )  # fmt: skip
+
+
+def _report() -> bytes:
+    """Returns the report of a build with as many layers as a YOLOv8x has."""
+    found = samples.build_report()
+    layers = tuple(
+        structs.replace(found.layers[0], name=f"/model.{at // 20}/conv{at}/Conv",
+                        block=f"model.{at // 20}", reason="outside of the float zone: INT8")
+        for at in range(_LAYERS)
+    )  # fmt: skip
+    return wire.encode(structs.replace(found, layers=layers, layers_in_all=_LAYERS))
+
+
+def _log(session: Session, now: float) -> None:
+    """Writes the audit log of some years."""
+    last = session.exec(model_select(AuditRow).order_by(col(AuditRow.id).desc()).limit(1)).one()
+    previous, rows = last.hash, []
+    for at in range(_ENTRIES):
+        said = (now - _ENTRIES + at, USER if at % 50 == 0 else "otto", "rollout pause", f"ro-{at}")
+        following = chain(previous, *said, "")
+        names = ("at", "actor", "action", "subject")
+        rows.append({**dict(zip(names, said, strict=True)), "detail": "", "previous": previous,
+                     "hash": following})  # fmt: skip
+        previous = following
+    session.execute(insert(_AUDIT), rows)
 
 
 def _rollout(

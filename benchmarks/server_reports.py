@@ -12,13 +12,14 @@ from benchmarks.server_fleet import Fleet, close
 from kedge_server.app import open_context
 from kedge_server.database import transaction
 from kedge_server.devices import intake
+from kedge_server.telemetry import jobs as telemetry
 from kedge_shared import histogram, signing, wire
 from kedge_shared.phases import Phase
 from kedge_shared.protocol import REPORT_TYPE, BoardReadings, Report, Verdict, Window
 
 #: One window in five minutes.
 A_DAY = 288
-_DAY_DEVICES = 40
+_DAY_DEVICES = 120
 
 
 def report(fleet: Fleet, at: int, seq: int, boot: str = "boot-0123456789abcdef") -> dict[str, Any]:
@@ -66,9 +67,12 @@ def bytes_a_day(fleet: Fleet) -> float:
             raise SystemExit(f"a report was refused: {failed[0]}")
 
     send(0, "first")
+    telemetry.roll_up(context)
     before = _size(context.engine)
     for seq in range(1, A_DAY):
         send(seq, "first" if seq < A_DAY // 2 else "second")
+        # As the scheduler does it: what waits in the queue is gone a minute later.
+        telemetry.roll_up(context)
     grown = _size(context.engine) - before
     close(context)
     return grown / _DAY_DEVICES

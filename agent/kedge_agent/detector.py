@@ -11,16 +11,25 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kedge_agent import limits
+from kedge_agent import hardware, limits
 from kedge_agent.admission import Isolation
 from kedge_agent.blobs import BlobStore, VerifiedBlob
 from kedge_agent.building.forms import check, loadable
 from kedge_agent.errors import EngineError
 from kedge_agent.hosting.host import HostedEngine
 from kedge_agent.local_protocol import Slot
-from kedge_agent.runtimes.base import Engine, EngineSpec, Hosting, Punctual, Runtime, Weighed
+from kedge_agent.runtimes.base import (
+    Dispatching,
+    Engine,
+    EngineSpec,
+    Hosting,
+    Punctual,
+    Runtime,
+    Weighed,
+)
 from kedge_shared.detections import Array
 from kedge_shared.manifest import MANIFEST_LIMIT_BYTES, FileRef, FileRole, Manifest, read_manifest
+from kedge_shared.plans import Plan
 from kedge_shared.policy import FRAME_LIMIT_BYTES, POLICY_LIMIT_BYTES, ModelPolicy, read_policy
 from kedge_shared.vision import Frame, Preparer, all_finite, decode
 
@@ -168,12 +177,27 @@ def load_detector(
     blobs = open_files(wanted.files, store)
     try:
         check(wanted, blobs, lambda: found.version if (found := runtime.probe()) else "")
+        loads = dispatched(runtime, wanted.plan)
     except BaseException:
         for each in blobs.values():
             release(each)
         raise
     where = isolation_of(wanted.runtime, runtimes, isolation)
-    return started(runtime, blobs, opened.manifest, slot, frames, threads, where)
+    return started(loads, blobs, opened.manifest, slot, frames, threads, where)
+
+
+def dispatched(runtime: Runtime, plan: Plan | None) -> Runtime:
+    """Returns what loads a plan: for another release's, that release's lean runtime.
+
+    Raises:
+        EngineError: It is not on the board.
+    """
+    if plan is None or not plan.version_compatible:
+        return runtime
+    library = hardware.lean_runtime(plan.version)
+    if library is None or not isinstance(runtime, Dispatching):
+        raise EngineError(f"the board lacks TensorRT's lean runtime {plan.version}")
+    return runtime.through(str(library))
 
 
 def started(
@@ -218,7 +242,8 @@ def _load(
         return runtime.load(blobs, spec, threads=threads)
     # What a GPU's driver reserves of the address space is more than any board has.
     spare = 0.0 if runtime.on_gpu else limits.spare_memory_mb()
-    return HostedEngine(runtime.name, blobs, spec.input, threads=threads, memory_mb=spare)
+    lean = runtime.lean if isinstance(runtime, Dispatching) else ""
+    return HostedEngine(runtime.name, blobs, spec, threads=threads, memory_mb=spare, lean=lean)
 
 
 def golden_frames(policy: ModelPolicy, store: BlobStore, most: int | None = None) -> list[Frame]:

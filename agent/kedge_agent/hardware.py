@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from kedge_agent.sensors import files
-from kedge_shared.versions import numbers
+from kedge_shared.versions import numbers, same_release
 
 #: SoCs by their name in /proc/device-tree/compatible.
 _SOC = re.compile(r"^(?:nvidia,(tegra\d+)|rockchip,(rk\d+)s?|brcm,(bcm2\d+))$")
@@ -37,6 +37,7 @@ _RKNNRT = re.compile(rb"librknnrt version: (\d+\.\d+\.\d+)")
 _LIBRARY_LIMIT_BYTES = 32 * 2**20
 #: Where vendors' packages put libraries.
 _PLACES = ("usr/lib/*-linux-gnu", "usr/lib64", "usr/lib", "usr/local/lib")
+_LEAN = "libnvinfer_lean"
 _VENDORS = {"0x8086": "intel", "0x10de": "nvidia", "0x1002": "amd"}
 
 
@@ -83,9 +84,18 @@ def look(root: Path) -> Hardware:
         jetpack=_jetpack(l4t),
         drivers=_drivers(root),
         libraries=_libraries(root),
-        lean_runtimes=_releases(root, "libnvinfer_lean"),
+        lean_runtimes=_releases(root, _LEAN),
         gpus=_gpus(root),
     )
+
+
+def lean_runtime(version: str, root: Path = Path("/")) -> Path | None:
+    """Returns the library of TensorRT's lean runtime of a release, where the system has it."""
+    there = (
+        path for place in _PLACES for path in files.found(root, f"{place}/{_LEAN}.so.*")
+        if same_release(path.name.removeprefix(f"{_LEAN}.so."), version)
+    )  # fmt: skip
+    return next(there, None)
 
 
 def memory_mb(root: Path) -> float | None:

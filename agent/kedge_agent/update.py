@@ -19,6 +19,7 @@ import msgspec
 
 from kedge_agent import fetching
 from kedge_agent.board import Board
+from kedge_agent.building.maker import Held
 from kedge_agent.building.step import Building
 from kedge_agent.decisions import Ruling, harm, judge_preflight, unfinished
 from kedge_agent.errors import RunnerGone
@@ -95,7 +96,10 @@ class Update:
         while (phase := self._deployment.phase) not in TERMINAL and phase is not Phase.IDLE:
             if why := self._board.held(phase):
                 return await self._hold(why)
-            ruling = await self._guarded(phase)
+            try:
+                ruling = await self._guarded(phase)
+            except Held as error:
+                return await self._hold(str(error))
             if ruling.event is None:
                 raise RuntimeError(f"{phase.value} ended without an event")
             self._move(phase, ruling.event, ruling.verdict)
@@ -118,7 +122,8 @@ class Update:
             with suppress(KedgeError):
                 await self._ask(Drop("candidate"), _SWITCH_SECONDS)
         verdict = Verdict(code="ok", reason=why)
-        if deployment.verdict == verdict:
+        # What was said when it began to wait may say more: what was given up for it.
+        if deployment.verdict.reason.endswith(why):
             return
         board.remember(phase=RESUME[deployment.phase], verdict=verdict)
         board.journal.queue(board.reporter.about(board.journal.state))

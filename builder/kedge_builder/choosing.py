@@ -13,7 +13,7 @@ from kedge_builder.measure.latency import Timed, interleaved
 from kedge_builder.models import checkpoint
 from kedge_builder.models.weights import Trained
 from kedge_builder.models.weights import load as load_weights
-from kedge_builder.quantize.candidates import Candidate, choose, measured, plans_for
+from kedge_builder.quantize.candidates import Candidate, choose, measured, plans_for, rungs_for
 from kedge_builder.quantize.mixed import Mixed, Sensitivity, greedy, measure_blocks
 from kedge_builder.quantize.plan import Plan
 from kedge_builder.quantize.quantizer import Quantizer
@@ -69,14 +69,14 @@ class Chooser:
         rungs: Sequence[Rung],
     ) -> None:
         self._shop, self._class, self._trained = workshop, device_class, trained
-        self._allowed = rungs
+        self._allowed = rungs_for(device_class, rungs)
         self._source = source
         self._survey = workshop.surveyor(device_class, source)
         self._quantizer = workshop.quantizer(device_class, source)
         self._tried: list[Candidate] = []
 
     def choose(self) -> Chosen:
-        """Measures plain INT8, then climbs while it loses too much and the recipe allows."""
+        """Measures the plain form, then climbs while it loses too much and the recipe allows."""
         seed = self._shop.options.seed
         aim = aim_for(self._class.budgets.accuracy_drop)
         pick = choose([self._try(each) for each in plans_for(self._class)], seed=seed)
@@ -96,7 +96,8 @@ class Chooser:
                 found, of = self._try(Plan(precision="float")), self._source
             if found is not taken and found.drop.estimate < taken.drop.estimate:
                 taken, source = found, of
-                reason = f"plain INT8 lost more than {aim * 100:.2f} points, {_SAID[rung]}"
+                plain = "FP16" if self._class.form == "float16" else "plain INT8"
+                reason = f"{plain} lost more than {aim * 100:.2f} points, {_SAID[rung]}"
         return Chosen(taken, source, reason, tuple(self._tried), tuple(rungs), aim, mixed)
 
     def _try(self, plan: Plan, quantizer: Quantizer | None = None) -> Candidate:
@@ -113,7 +114,7 @@ class Chooser:
     def _refitted(self, taken: Candidate, quantizer: Quantizer | None = None) -> Candidate:
         """Returns the candidate with its last convolutions refitted, where that is the better."""
         # In an NPU's model the last convolutions are quantized too: there is nothing to refit.
-        if taken.plan.precision == "float" or self._class.form == "rknn-int8":
+        if taken.plan.precision != "int8" or self._class.form == "rknn-int8":
             return taken
         found = self._try(replace(taken.plan, refit=True), quantizer)
         return choose([taken, found], seed=self._shop.options.seed).taken
@@ -176,7 +177,7 @@ class Chooser:
             "options": options,
         }
         folder, _ = shop.cache.files("adapted", inputs, train)
-        source = shop.source(size, load_weights(folder / "adapted.pt"))
+        source = shop.source(size, load_weights(folder / "adapted.pt"), opset=self._class.opset)
         quantizer = shop.quantizer(self._class, source)
         found = self._try(replace(plan, float_blocks=(), refit=False), quantizer)
         return self._refitted(found, quantizer), source

@@ -16,6 +16,8 @@ from kedge_builder.measure import engines, machine, memory, remote
 from kedge_builder.measure.engines import Engine, EngineFile
 from kedge_builder.measure.evaluate import drop_interval
 from kedge_builder.measure.latency import Latency, Timed, interleaved, pinned
+from kedge_builder.quantize import half
+from kedge_builder.quantize.candidates import Candidate
 from kedge_builder.quantize.quantizer import copy_engine
 from kedge_builder.quantize.source import Source
 from kedge_builder.report import contents as report
@@ -85,7 +87,9 @@ class ClassBuild:
     ) -> None:
         self._shop, self._class, self._golden, self._bench = workshop, device_class, golden, bench
         self._started = time.monotonic()
-        self._baseline = workshop.source(workshop.options.size(device_class))
+        self._baseline = workshop.source(
+            workshop.options.size(device_class), opset=device_class.opset
+        )
         previous = workshop.options.previous
         self._older = predecessor.find(previous, device_class.name) if previous else None
 
@@ -134,7 +138,7 @@ class ClassBuild:
         # A simulator has one way of rounding; silicon is nearer to it than float is.
         literal = (
             floats
-            if engines.is_simulated(self._class.runtime.name)
+            if self._simulation(candidate)
             else golden_set.record(
                 self._engine(files, literal=True), golden, source.given, source.read
             )
@@ -208,11 +212,13 @@ class ClassBuild:
         )
         return Timings(slow, fast, machine.describe(), added)
 
-    def _simulated(self) -> list[str]:
+    def _simulation(self, candidate: Candidate) -> str:
+        """Says what stood in for the board's arithmetic; empty if nothing did."""
         runtime = self._class.runtime.name
-        if not engines.is_simulated(runtime):
-            return []
-        return [f"The built engine's accuracy was {engines.version(runtime)}; no board was asked."]
+        if engines.is_simulated(runtime):
+            told = engines.version(runtime)
+            return f"The built engine's accuracy was {told}; no board was asked."
+        return half.SIMULATED if candidate.plan.precision == "half" else ""
 
     def _where(self) -> str:
         told = "a simulator on " if engines.is_simulated(self._class.runtime.name) else ""
@@ -258,7 +264,7 @@ class ClassBuild:
             "calibration": report.calibration(data, tuned.chosen),
             "precision": report.precision(tuned.chosen, self._class.form),
             "search": tuned.section,
-            "notes": [*data.notes, *self._simulated()],
+            "notes": [*data.notes, *filter(None, [self._simulation(tuned.chosen.candidate)])],
             "accuracy_floor": self._golden.policy.accuracy_floor,
             "provenance": {
                 "weights": provenance.weights_sha256,

@@ -101,7 +101,7 @@ def _golden(shop: Workshop, work: Path) -> GoldenSet:
         return golden_set.load_policy(options.policy, options.model)
     golden = golden_set.propose(shop.data, options.model, work / "golden")
     first = options.classes[0]
-    source = shop.source(options.size(first))
+    source = shop.source(options.size(first), opset=first.opset)
     files = [EngineFile("engine", source.path)]
     engine = engines.load(first.runtime.name, files, first.threads)
     found = golden_set.record(engine, golden, source.given, source.read)

@@ -141,7 +141,9 @@ class Tuner:
         ]  # fmt: skip
 
     def _built(self, point: Point) -> tuple[Candidate, Source]:
-        source = self._shop.source(point.input_size, self._models[point.pruned])
+        source = self._shop.source(
+            point.input_size, self._models[point.pruned], opset=self._class.opset
+        )
         files = self._shop.quantizer(self._class, source).make(self._plans[point.precision])
         survey = self._shop.surveyor(self._class, source).survey("candidate", files, "select")
         reference = self._shop.surveyor(self._class, self._plain.source).float_survey("select")

@@ -37,28 +37,32 @@ class Workshop:
     data: Data
     cache: Cache
     progress: Progress
-    _sources: dict[tuple[str, int], Source] = field(default_factory=dict)
+    _sources: dict[tuple[str, int, int], Source] = field(default_factory=dict)
 
-    def source(self, size: int, trained: Trained | None = None) -> Source:
+    def source(
+        self, size: int, trained: Trained | None = None, *, opset: int | None = None
+    ) -> Source:
         """Returns the float model at an input size, exported once.
 
         Args:
             size: Pixels.
             trained: A pruned or adapted model instead of the given one.
+            opset: The class's bound, if it has one.
         """
         import onnx
 
         model = trained or self.trained
-        key = model.sha256, size
+        written = export.opset_of(opset)
+        key = model.sha256, size, written
         if key not in self._sources:
             head = export.heads_of(model.model)[0]
 
             def make(out: Path) -> None:
                 with self.progress.stage(f"exporting ONNX at {size} px"):
-                    graph = prepare_float(export.to_onnx(model.model, size, head))
+                    graph = prepare_float(export.to_onnx(model.model, size, head, opset))
                     (out / "float.onnx").write_bytes(graph.SerializeToString())
 
-            inputs = {"weights": model.sha256, "size": size, "head": head, "opset": export.OPSET,
+            inputs = {"weights": model.sha256, "size": size, "head": head, "opset": written,
                       "method": export.METHOD}  # fmt: skip
             folder, _ = self.cache.files("exported", inputs, make)
             path = folder / "float.onnx"

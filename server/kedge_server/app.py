@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import secrets
 from collections.abc import AsyncIterator
@@ -22,6 +23,7 @@ from kedge_server.answers import DATABASE_ERRORS, problem_of
 from kedge_server.artifacts.bucket import BucketStore
 from kedge_server.artifacts.slots import Slots
 from kedge_server.artifacts.store import ArtifactStore, Store
+from kedge_server.console import render
 from kedge_server.console.app import add_console
 from kedge_server.console.route import error_page, wants_page
 from kedge_server.context import Context
@@ -29,7 +31,7 @@ from kedge_server.database import connect, transaction, upgrade
 from kedge_server.devices import intake, polling
 from kedge_server.devices.access import Access, secret_of
 from kedge_server.devices.assignments import Director
-from kedge_server.devices.door import Door
+from kedge_server.devices.door import Door, Handlers
 from kedge_server.devices.index import PollIndex
 from kedge_server.devices.intake import Intake
 from kedge_server.devices.polling import Polls
@@ -117,7 +119,7 @@ def operator_token(settings: ServerSettings) -> str:
     return path.read_text().strip()
 
 
-def create_app(context: Context) -> TrafficLayer:
+def create_app(context: Context) -> Door:
     """Returns the application over an open context; the scheduler runs while it does."""
     polls, reports = Polls(context), Intake(context)
 
@@ -125,7 +127,9 @@ def create_app(context: Context) -> TrafficLayer:
     async def life(app: FastAPI) -> AsyncIterator[None]:
         running = await run_in_threadpool(scheduler.start, context)
         app.state.metrics.jobs.watch(running)
+        warming = asyncio.create_task(run_in_threadpool(render.warm))
         yield
+        await warming
         await run_in_threadpool(scheduler.stop, context, running)
         polls.close()
         reports.close()
@@ -140,9 +144,13 @@ def create_app(context: Context) -> TrafficLayer:
     app.add_middleware(SecurityHeaders)
     _add_errors(app)
     # Before FastAPI's own middleware too: it costs as much as the answer to a poll.
-    door = Door(app, {("GET", polling.PATH): polls.answer, ("POST", intake.PATH): reports.answer})
-    # Outermost: what any other layer answers is counted too.
-    return TrafficLayer(door, app.state.metrics.traffic)
+    handlers: Handlers = {
+        ("GET", polling.PATH): polls.answer,
+        ("POST", intake.PATH): reports.answer,
+    }
+    traffic = app.state.metrics.traffic
+    # Around the rest: what any other layer answers is counted too.
+    return Door(TrafficLayer(app, traffic), handlers, traffic)
 
 
 def routed(life: Lifespan[FastAPI] | None = None) -> FastAPI:

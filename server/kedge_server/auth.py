@@ -149,8 +149,7 @@ async def device_asking_soon(services: Context, authorization: bytes) -> str:
     try:
         return device_asking(services, authorization)
     except UnauthorizedError:
-        if not await run_in_threadpool(services.follower.hurry):
-            raise
+        await run_in_threadpool(services.follower.hurry)
     return device_asking(services, authorization)
 
 
@@ -162,7 +161,8 @@ def device(services: Services, bearer: _DeviceToken) -> str:
     """
     token = bearer.credentials if bearer is not None else ""
     found = device_of(services, token)
-    if found is None and token and services.follower.hurry():
+    if found is None and token:
+        services.follower.hurry()
         found = device_of(services, token)
     if found is None:
         raise UnauthorizedError("this token is no device's")

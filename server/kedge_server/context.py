@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import threading
+from dataclasses import dataclass, field
 from typing import Annotated, cast
 
 from fastapi import Depends, Request
@@ -16,6 +17,7 @@ from kedge_server.devices.index import PollIndex
 from kedge_server.replicas.follower import Follower
 from kedge_server.replicas.lease import Lease
 from kedge_server.repository.service import ImageRepository
+from kedge_server.rollouts.pace import Pace
 from kedge_server.settings import ServerSettings
 from kedge_server.throttle import Throttle
 
@@ -36,6 +38,8 @@ class Context:
         slots: Downloads at once.
         access: Reads and makes boards' access tokens.
         throttle: How often somebody may try.
+        pace: How often rollouts are looked at.
+        stopping: Set once the server ends: what takes its time takes it no longer.
     """
 
     settings: ServerSettings
@@ -49,6 +53,8 @@ class Context:
     slots: Slots
     access: Access
     throttle: Throttle
+    pace: Pace = field(default_factory=Pace)
+    stopping: threading.Event = field(default_factory=threading.Event)
 
 
 def _context(request: Request) -> Context:

@@ -32,8 +32,9 @@ _RENEW_SECONDS, _PRUNE_SECONDS = 60, 3600
 _ROLL_UP_SECONDS, _DELIVER_SECONDS, _TRIM_SECONDS = 60, 2, 600
 #: Renewed so often in its life that a slow database does not cost it.
 _LEASE_SHARE = 1 / 3
-#: Whom it has seen is written in so many short transactions: reports wait for each.
-_SEEN_AT_ONCE = 500
+#: Whom it has seen is written so many at a time, because reports wait for each transaction, and
+#: over half of the interval: in one go a second of Python's time would be taken from polls.
+_SEEN_AT_ONCE, _SEEN_SHARE = 500, 0.5
 _DAY = 86400
 
 
@@ -59,6 +60,7 @@ def start(context: Context) -> BackgroundScheduler:
 
 def stop(context: Context, scheduler: BackgroundScheduler) -> None:
     """Ends the scheduler, writes whom the server has seen and lets another one lead."""
+    context.stopping.set()
     scheduler.shutdown(wait=True)
     seen(context)
     try:
@@ -91,7 +93,7 @@ def tick(context: Context) -> None:
         with transaction(context.engine) as session:
             if not context.lease.holds(session):
                 return
-            changed = progress.tick(session, now(session))
+            changed = progress.tick(session, now(session), context.pace)
         if changed:
             context.follower.follow()
     # Boundary: as in lead.
@@ -110,7 +112,10 @@ def follow(context: Context) -> None:
 
 def seen(context: Context) -> None:
     """Writes when devices were last seen; what cannot be written is kept for the next time."""
-    left = iter(context.index.take_seen().items())
+    found = context.index.take_seen()
+    batches = -(-len(found) // _SEEN_AT_ONCE)
+    pause = _SEEN_SHARE * context.settings.seen_seconds / max(1, batches - 1)
+    left = iter(found.items())
     while some := dict(itertools.islice(left, _SEEN_AT_ONCE)):
         try:
             with transaction(context.engine) as session:
@@ -120,6 +125,8 @@ def seen(context: Context) -> None:
             context.index.put_back_seen({**some, **dict(left)})
             _log.exception("when devices were last seen could not be written")
             return
+        if batches > 1:
+            context.stopping.wait(pause)
 
 
 def prune(context: Context) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from typing import TypeAlias
 
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -55,10 +56,13 @@ class PlainHttpRefusal:
 
 def is_local(client: tuple[str, int] | None, near: Sequence[Network] = ()) -> bool:
     """Says whether a client is on this machine; a Unix socket's has no address."""
-    if client is None:
-        return True
+    return client is None or _is_near(client[0], tuple(near))
+
+
+@lru_cache(maxsize=4096)
+def _is_near(host: str, near: tuple[Network, ...]) -> bool:
     try:
-        found = ipaddress.ip_address(client[0])
+        found = ipaddress.ip_address(host)
     except ValueError:
         return False
     found = getattr(found, "ipv4_mapped", None) or found

@@ -251,6 +251,7 @@ class BuildInfo:
         verdict: The builder's.
         overrides: Budgets missed and accepted.
         provenance: Hash of the signed statement of its origin, an artifact; empty: none.
+        report: Hash of the published part of the builder's report, an artifact; empty: none.
     """
 
     device_class: Name
@@ -261,6 +262,7 @@ class BuildInfo:
     verdict: str
     overrides: tuple[str, ...]
     provenance: str = ""
+    report: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

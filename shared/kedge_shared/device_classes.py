@@ -11,8 +11,7 @@ from kedge_shared import wire
 from kedge_shared.errors import InputError
 from kedge_shared.ids import Millis, Name, Share
 
-#: How an engine's numbers are written: four kinds of INT8 and a float one that the builder makes,
-#: and ``float16``, which a class of the catalogue wants and it does not.
+#: How an engine's numbers are written: four kinds of INT8, and two float ones.
 QuantizationForm = Literal[
     "qdq-u8s8", "qdq-s8s8", "nncf-mixed", "float16", "rknn-int8", "ncnn-float"
 ]
@@ -62,7 +61,8 @@ class DeviceClass:
         runtime: What loads the engine.
         arch: ``platform.machine()`` values.
         cpu_flags: Flags of /proc/cpuinfo that every board of the class has.
-        form: How INT8 is written for this runtime.
+        form: How numbers are written for this runtime.
+        opset: Newest ONNX opset that the board's compiler reads; ``None`` is: the builder's own.
         reduce_range: 7-bit weights: AVX2 kernels without VNNI saturate with 8
             (docs/architecture.md, "Quantization").
         input_size: Pixels, square.
@@ -72,6 +72,7 @@ class DeviceClass:
         modules: NVIDIA's part numbers, by their beginning; empty is: any.
         sm: CUDA compute capability times ten that every board of the class has.
         plan_sm: Those that plans are compiled for beforehand.
+        version_compatible: Such plans are for newer releases of TensorRT too, by a lean runtime.
         l4t: Range of Jetson Linux.
         drivers: Kernel driver → range.
         gpu: Maker of the GPU that the class computes on; empty is: none, or the SoC's.
@@ -86,6 +87,7 @@ class DeviceClass:
     budgets: Budgets
     cpu_flags: tuple[str, ...] = ()
     reduce_range: bool = False
+    opset: int | None = None
     input_size: int = 640
     threads: int = 1
     notes: str = field(default="")
@@ -93,6 +95,7 @@ class DeviceClass:
     modules: tuple[str, ...] = ()
     sm: int | None = None
     plan_sm: tuple[int, ...] = ()
+    version_compatible: bool = False
     l4t: str = ""
     drivers: dict[str, str] = field(default_factory=dict)
     gpu: str = ""

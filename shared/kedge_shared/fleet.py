@@ -33,6 +33,10 @@ class ClassHealth:
         phases: Phase of the last deployment → boards.
         releases: Release that serves → boards; empty where nothing does yet.
         suspected_clones: Boards whose key two seem to have.
+        silent: Not heard of for :attr:`FleetInfo.silent_seconds`.
+        at_work: An update is on the way to them.
+        behind: They do not run what they were told to, and nothing is on the way.
+        assigned: Release that they were told to run → boards.
     """
 
     device_class: str
@@ -42,6 +46,10 @@ class ClassHealth:
     phases: dict[str, int]
     releases: dict[str, int]
     suspected_clones: int
+    silent: int = 0
+    at_work: int = 0
+    behind: int = 0
+    assigned: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +65,7 @@ class FleetInfo:
         rollouts: State → rollouts that stand there, within one's scope.
         expires: Role of the image repository → Unix seconds when its metadata expires.
         alarm: What a person must see to; empty for nothing.
+        silent_seconds: Who was not heard of for so long is silent.
     """
 
     at: float
@@ -67,6 +76,7 @@ class FleetInfo:
     rollouts: dict[str, int]
     expires: dict[str, float]
     alarm: str
+    silent_seconds: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)

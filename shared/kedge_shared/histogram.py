@@ -8,14 +8,21 @@ by 4.5 % at the most.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import reduce
+from typing import Annotated
+
+from msgspec import Meta
+
+from kedge_shared.ids import Count
 
 SCALE = 3
 _PER_OCTAVE: int = 2**SCALE
 #: Anything below is counted as this: a microsecond, in milliseconds.
 _FLOOR = 1e-3
+#: Three digits are times from far below the floor to 10**37 ms: whatever a board sends can be read.
+Bucket = Annotated[str, Meta(pattern=r"^-?[0-9]{1,3}\Z")]
 
 
 @dataclass(frozen=True)
@@ -27,7 +34,7 @@ class Histogram:
         total: Sum of the values, for a mean.
     """
 
-    counts: dict[str, int] = field(default_factory=dict)
+    counts: dict[Bucket, Count] = field(default_factory=dict)
     total: float = 0.0
 
     @property
@@ -37,16 +44,25 @@ class Histogram:
 
     def quantile(self, share: float) -> float | None:
         """Returns the value below which ``share`` of the values lie, or ``None`` if empty."""
-        wanted = share * self.count
+        found = self.quantiles((share,))
+        return found[0] if found else None
+
+    def quantiles(self, shares: Sequence[float]) -> list[float]:
+        """Returns the values below which ``shares`` of the values lie; nothing if empty.
+
+        Args:
+            shares: In rising order.
+        """
         if not self.counts:
-            return None
-        seen = 0
+            return []
         ordered = sorted((int(index), count) for index, count in self.counts.items())
+        whole, seen, found = self.count, 0, list[float]()
+        wanted = [share * whole for share in shares]
         for index, count in ordered:
             seen += count
-            if seen >= wanted:
-                return _middle(index)
-        return _middle(ordered[-1][0])
+            while len(found) < len(wanted) and seen >= wanted[len(found)]:
+                found.append(_middle(index))
+        return found + [_middle(ordered[-1][0])] * (len(wanted) - len(found))
 
 
 def of(values: Iterable[float]) -> Histogram:

@@ -22,9 +22,11 @@ from kedge_shared.accounts import (
 )
 from kedge_shared.admission import AnnouncedKey, AnnouncedKeys, PendingDevice
 from kedge_shared.api import BuildInfo, DeviceInfo
+from kedge_shared.attachments import LIMITS_BYTES, REPORT
 from kedge_shared.attestation import AttestationInfo, fetch_attestations
 from kedge_shared.audit import AuditEntry
 from kedge_shared.bench import BenchJobInfo
+from kedge_shared.build_report import BuildReport, read_build_report
 from kedge_shared.errors import InputError, ServiceError
 from kedge_shared.event_client import EventClient
 from kedge_shared.fleet import FleetInfo, TagsChange, TagsChanged
@@ -118,6 +120,21 @@ class OperatorClient(EventClient):
         if sha256_hex(data) != build.manifest_sha256:
             raise ServiceError(f"the server sends other bytes than it lists: {build.manifest_path}")
         return read_manifest(data)
+
+    def build_report(self, build: BuildInfo) -> BuildReport | None:
+        """Returns the published part of a build's report; ``None`` if none was published.
+
+        Checked as :meth:`manifest` is.
+
+        Raises:
+            ServiceError: The server sends other bytes than it lists.
+        """
+        if not build.report:
+            return None
+        data = self.read(f"/api/v1/artifacts/{build.report}", LIMITS_BYTES[REPORT])
+        if sha256_hex(data) != build.report:
+            raise ServiceError(f"the server sends another report of {build.manifest_path}")
+        return read_build_report(data, build.manifest_sha256)
 
     def users(self) -> list[UserInfo]:
         """Returns every user."""

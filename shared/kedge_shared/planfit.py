@@ -35,7 +35,8 @@ def _not_newer(plan: Plan, have: str, facts: DeviceFacts) -> str:
     if plan.runtime != "tensorrt" or not _goes_forward(plan.version, have):
         return f"version-compatible plan of {plan.version} does not run on {have or 'none'}"
     if not any(same_release(plan.version, each) for each in facts.lean_runtimes):
-        return f"the board lacks TensorRT's lean runtime {plan.version}"
+        package = f"libnvinfer-lean{major(plan.version)}"
+        return f"the board lacks TensorRT's lean runtime {plan.version} (package {package})"
     return ""
 
 

@@ -78,9 +78,11 @@ class OnDevice:
     Attributes:
         allowed: It may be built there at all.
         int8: The ONNX is quantized: the GPU must have INT8 arithmetic.
+        half: What the ONNX does not quantize may be computed in FP16, save the decode.
         memory_mb: Total memory a board must have to build, MiB.
     """
 
     allowed: bool = True
     int8: bool = True
+    half: bool = True
     memory_mb: Millis | None = None

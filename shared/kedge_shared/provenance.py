@@ -2,28 +2,24 @@
 
 Specification: https://slsa.dev/spec/v1.0/provenance. ``kedge build`` makes the statement,
 ``kedge publish`` signs it with the key that lists the release, and the signed targets name it by
-hash beside the manifest: ``custom: {"provenance": {"sha256", "length"}}``. Boards need none of it;
+hash beside the manifest (:mod:`kedge_shared.attachments`). Boards need none of it;
 it is for whoever asks what a running engine was made from.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Any
 
 import msgspec
-from msgspec import Meta
 
-from kedge_shared.errors import InputError, TrustError
-from kedge_shared.ids import Sha256
+from kedge_shared.attachments import LIMITS_BYTES, PROVENANCE
+from kedge_shared.errors import TrustError
 from kedge_shared.statement import Digest, Statement, peek_statement
 
 PROVENANCE_PREDICATE = "https://slsa.dev/provenance/v1"
 BUILD_TYPE = "urn:kedge:build:v1"
 BUILDER_ID = "urn:kedge:builder"
-#: A calibration image takes about 200 bytes; 4,000 of them fit.
-PROVENANCE_LIMIT_BYTES = 1024 * 1024
-#: Key in a target's ``custom``.
-CUSTOM = "provenance"
+PROVENANCE_LIMIT_BYTES = LIMITS_BYTES[PROVENANCE]
 
 
 class Resource(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -77,32 +73,6 @@ class Slsa(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 
     build_definition: BuildDefinition
     run_details: RunDetails
-
-
-class Listed(msgspec.Struct, frozen=True, kw_only=True):
-    """What a target's ``custom`` says of the provenance.
-
-    Attributes:
-        sha256: Of the envelope.
-        length: Bytes of it.
-    """
-
-    sha256: Sha256
-    length: Annotated[int, Meta(ge=1, le=PROVENANCE_LIMIT_BYTES)]
-
-
-def listed_in(custom: object) -> Listed | None:
-    """Returns the provenance that a target's ``custom`` names, or ``None`` if it names none.
-
-    Raises:
-        InputError: It names one and says it wrongly.
-    """
-    if not isinstance(custom, dict) or CUSTOM not in custom:
-        return None
-    try:
-        return msgspec.convert(custom[CUSTOM], Listed)
-    except msgspec.ValidationError as error:
-        raise InputError(f"custom {CUSTOM} cannot be read: {error}") from None
 
 
 def peek_provenance(envelope: dict[str, Any], manifest_sha256: str) -> Statement[Slsa]:

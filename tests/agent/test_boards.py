@@ -111,6 +111,9 @@ def test_of_several_libraries_the_newest_is_told_and_every_lean_one(tmp_path: Pa
     found = hardware.look(plant(tmp_path, {f"usr/lib/x-linux-gnu/{each}": b"" for each in names}))
     assert found.libraries == {"tensorrt": "10.3.0"}
     assert found.lean_runtimes == ("8.6.2", "10.3.0")
+    library = hardware.lean_runtime("8.6.2.3", tmp_path)
+    assert library == tmp_path / "usr/lib/x-linux-gnu/libnvinfer_lean.so.8.6.2"
+    assert hardware.lean_runtime("8.6.1", tmp_path) is None
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from kedge_agent import detector, facts
 from kedge_agent.blobs import BlobStore
 from kedge_agent.building import maker
 from kedge_agent.building.forms import loadable
-from kedge_agent.building.maker import Job, NotBuilt
+from kedge_agent.building.maker import Held, Job, NotBuilt
 from kedge_agent.building.pacing import Pace
 from kedge_agent.building.step import Building
 from kedge_agent.errors import EngineError, RunnerGone
@@ -35,6 +35,8 @@ from kedge_agent.runtimes.tensorrt import TensorRt
 from kedge_agent.state import State
 from kedge_shared.errors import TrustError
 from kedge_shared.ids import sha256_hex
+from kedge_shared.phases import Phase
+from kedge_shared.plans import OnDevice
 from kedge_shared.protocol import DeviceFacts
 from tests.agent.test_engine_host import pythons
 from tests.sim.gpu import fake_tensorrt, old_maker
@@ -85,16 +87,22 @@ def command(version: str = VERSION, python: str = sys.executable) -> tuple[str, 
 
 def job(store: BlobStore, onnx: bytes = ONNX, seconds: float = 60.0, **more: Any) -> Job:
     blob = store.open_verified(put(store, onnx))
-    how = more.pop("command", None) or command(**more)
-    return Job(how, blob, None, int8=True, seconds=seconds)
+    how = more.pop("command", None)
+    wanted = more.pop("wanted", OnDevice())
+    return Job(how or command(**more), blob, None, wanted, seconds)
 
 
 async def no_loop() -> float:
     return 0.0
 
 
-def make(wanted: Job, pace: Pace = Pace(0.0, 1.5), look: Any = no_loop) -> tuple[bytes, maker.Told]:
-    return asyncio.run(maker.make(wanted, pace, look))
+def make(
+    wanted: Job,
+    pace: Pace = Pace(0.0, 1.5),
+    look: Any = no_loop,
+    shut: Callable[[], str] = lambda: "",
+) -> tuple[bytes, maker.Told]:
+    return asyncio.run(maker.make(wanted, pace, look, shut))
 
 
 @pytest.mark.parametrize("python", pythons())
@@ -116,6 +124,41 @@ def test_every_python_builds_and_the_decode_stays_float(
         )
         assert built["network"] == 1
         assert told.flags == ("float16", "int8", "decode-float32")
+
+
+@pytest.mark.parametrize("python", pythons())
+@pytest.mark.parametrize(
+    ("wanted", "flags", "told"),
+    [
+        (OnDevice(int8=False), ["FP16", "OBEY_PRECISION_CONSTRAINTS"],
+         ("float16", "decode-float32")),
+        (OnDevice(int8=False, half=False), [], ("float32",)),
+    ],
+)  # fmt: skip
+def test_a_nano_builds_fp16_of_a_float_onnx_and_fp32_where_fp16_lost_too_much(
+    store: BlobStore, wanted: OnDevice, flags: list[str], told: tuple[str, ...], python: str
+) -> None:
+    data, said = make(job(store, version="8.2.1.9", python=python, wanted=wanted))
+    built = json.loads(data[64:])["built"]
+    assert (built["flags"], said.flags) == (flags, told)
+    assert built["float"] == (["exp", "mul"] if flags else [])
+    assert built["space"] == 1 << 30, "8.2 has no memory pools yet"
+
+
+def test_the_decode_begins_behind_the_last_convolutions_and_holds_dfls(store: BlobStore) -> None:
+    """DFL's convolution weighs a Softmax: in FP16 its distances would have steps of 1/128."""
+    network = {
+        "layers": [
+            ["box", "CONVOLUTION", ["images"], ["a"]], ["split", "SHUFFLE", ["a"], ["b"]],
+            ["soft", "SOFTMAX", ["b"], ["c"]], ["turn", "SHUFFLE", ["c"], ["d"]],
+            ["dfl", "CONVOLUTION", ["d"], ["e"]], ["class", "CONVOLUTION", ["images"], ["f"]],
+            ["score", "ACTIVATION", ["f"], ["g"]], ["all", "CONCATENATION", ["e", "g"], ["out"]],
+        ],
+        "outputs": ["out"],
+    }  # fmt: skip
+    data, _ = make(job(store, json.dumps(network).encode(), version="8.2.1.9"))
+    kept = json.loads(data[64:])["built"]["float"]
+    assert kept == sorted(["split", "soft", "turn", "dfl", "score", "all"])
 
 
 @pytest.mark.parametrize(
@@ -140,6 +183,33 @@ def test_a_build_that_does_not_end_is_ended(store: BlobStore) -> None:
     with pytest.raises(NotBuilt, match="not done in 2 s") as told:
         make(job(store, endless, seconds=2.0))
     assert not told.value.harm
+
+
+@pytest.mark.parametrize("stands", [False, True])
+def test_a_build_is_ended_when_its_time_is_over_even_while_it_stands_still(
+    store: BlobStore, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, stands: bool
+) -> None:
+    monkeypatch.setattr(maker, "_LOOK_SECONDS", 0.05)
+    number, script = tmp_path / "pid", tmp_path / "sleep.py"
+    script.write_text(
+        f"import os, time\nopen({str(number)!r}, 'w').write(str(os.getpid()))\ntime.sleep(600)\n"
+    )
+    looks: list[float] = []
+
+    async def look() -> float:
+        if number.exists() and number.read_text():
+            looks.append(30.0 if stands else 10.0)
+        return 30.0 if stands else 10.0
+
+    def shut() -> str:
+        return "waits for the maintenance window at Sat 03:00 UTC" if len(looks) > 2 else ""
+
+    with pytest.raises(
+        Held, match=r"ended after \d+ s and begins anew: waits for the maintenance window at Sat"
+    ):
+        make(job(store, command=(sys.executable, str(script))), Pace(10.0, 1.5), look, shut)
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(number.read_text()), 0)
 
 
 def test_a_build_is_stopped_while_the_loop_is_slow_and_goes_on_after(
@@ -201,6 +271,9 @@ class Board:
     @property
     def journal(self) -> Any:
         return SimpleNamespace(state=self.state)
+
+    def held(self, phase: Phase) -> str:
+        return ""
 
     def make_room(self, coming: dict[str, int]) -> None:
         self.room.append(sum(coming.values()))

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import pytest
 
+from kedge_agent import board as boards
 from kedge_agent import facts, update
 from kedge_agent.building.step import Building
+from kedge_agent.network.window import Opening, WindowSettings
 from kedge_agent.state import State
 from kedge_shared.device_classes import RuntimeRange
 from kedge_shared.errors import ServiceError
 from kedge_shared.manifest import Requires
 from kedge_shared.phases import TERMINAL, Phase
+from kedge_shared.plans import OnDevice
 from tests.agent.test_building import command
 from tests.shared import samples
 from tests.sim.board import SimBoard, settled
@@ -47,9 +52,11 @@ def builds(board: SimBoard, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return made
 
 
-def roll_out(world: World, board: SimBoard, release: str, counter: int, engine: bytes) -> State:
+def roll_out(
+    world: World, board: SimBoard, release: str, counter: int, engine: bytes, **more: Any
+) -> State:
     board.run(lambda _: (board.folder / "state" / "identity.json").is_file())
-    world.publish(release, counter, engine=engine, **WANTS)
+    world.publish(release, counter, engine=engine, **(WANTS | more))
     rollout = world.roll_out(release).id
 
     def known(state: State) -> bool:
@@ -81,6 +88,69 @@ def test_it_is_built_tried_served_and_not_built_again(
     assert state.active is not None
     assert (state.active.release, state.active.form) == ("1.1", first)
     assert builds == ["tensorrt"]
+
+
+def test_a_window_that_closes_ends_the_build_and_the_next_one_begins_it_anew(
+    running: World, board: SimBoard, builds: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    roll_out(running, board, "1.0", 10, ONNX)
+    board.maintenance = WindowSettings(begins="03:00", ends="03:00")
+    number = board.folder / "pid"
+    script = f"import os, time; open({str(number)!r}, 'w').write(str(os.getpid())); time.sleep(600)"
+    slow = partial(Building, command=lambda _: (sys.executable, "-c", script))
+    quick = update.Building
+    monkeypatch.setattr(update, "Building", slow)
+    real = boards.window_open
+
+    def closes(*arguments: Any) -> Opening:
+        late = number.exists() and bool(number.read_text())
+        return Opening(False, None, "waits for the window") if late else real(*arguments)
+
+    monkeypatch.setattr(boards, "window_open", closes)
+    running.publish("1.1", 11, engine=ONNX + b" ", **WANTS)
+    rollout = running.roll_out("1.1").id
+    tried = len(board.preflights)
+    state = board.run(lambda s: s.deployment is not None and "anew" in s.deployment.verdict.reason)
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(number.read_text()), 0)
+    state = board.run_for(0.6)  # polls meanwhile, and the reason stays
+    assert state.deployment is not None
+    assert state.deployment.phase is Phase.VERIFYING
+    (told,) = running.operator.rollout_deployments(rollout)
+    assert told.phase is Phase.VERIFYING
+    assert told.verdict.reason.startswith("the build of the plan was ended after ")
+    assert told.verdict.reason.endswith(" s and begins anew: waits for the window")
+    assert len(board.preflights) == tried, "nothing was tried"
+    assert state.quarantine == {}, "and nobody is to blame"
+    assert state.active is not None
+    assert state.active.release == "1.0"
+
+    monkeypatch.setattr(boards, "window_open", real)
+    monkeypatch.setattr(update, "Building", quick)
+    state = board.run(lambda s: s.active is not None and s.active.release == "1.1" and settled(s))
+    assert builds == ["tensorrt", "tensorrt"]
+
+
+def test_a_nano_builds_fp16_of_a_float_onnx_and_is_sent_no_int8(
+    running: World, board: SimBoard, builds: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nano = replace(
+        facts.gather(), runtimes={"tensorrt": "8.2.1.9"}, sm=53, soc="tegra210",
+        libraries={"cuda": "10.2"},
+    )  # fmt: skip
+    monkeypatch.setattr(facts, "gather", lambda *_, **__: nano)
+    maker = partial(Building, command=lambda _: command("8.2.1.9"))
+    monkeypatch.setattr(update, "Building", maker)
+    old = {"runtime": RuntimeRange(name="tensorrt", range=">=8.2,<8.3")}
+    state = roll_out(running, board, "1.0", 10, ONNX, on_device=OnDevice(int8=False), **old)
+    assert state.active is not None
+    assert state.active.form is not None
+    plan = board.folder / "state" / "blobs" / state.active.form.file
+    assert json.loads(plan.read_bytes()[64:])["built"]["flags"] == [
+        "FP16", "OBEY_PRECISION_CONSTRAINTS",
+    ]  # fmt: skip
+    with pytest.raises(ServiceError, match="SM 53 has no INT8 arithmetic"):
+        roll_out(running, board, "1.1", 11, ONNX, **old)
 
 
 def test_a_model_that_tensorrt_does_not_take_is_refused_before_any_trial(

@@ -76,9 +76,13 @@ def hosted(store: BlobStore) -> Iterator[Callable[..., Any]]:
     made: list[Any] = []
 
     def load(
-        plan: bytes, python: str = sys.executable, version: str = "8.2.1.9", **more: Any
+        plan: bytes,
+        python: str = sys.executable,
+        version: str = "8.2.1.9",
+        lean: str = "",
+        **more: Any,
     ) -> Any:
-        runtime = HostedTensorRt(Path(python), host_of(python, version, **more))
+        runtime = HostedTensorRt(Path(python), host_of(python, version, **more)).through(lean)
         made.append(runtime.load(blobs(store, plan), Spec(), threads=1))
         return made[-1]
 
@@ -98,6 +102,18 @@ def test_a_boards_own_python_runs_the_engine(
         assert found.shape == (1, 6, 16)
         assert np.array_equal(found.reshape(-1), (BATCH * np.float32(scale)).reshape(-1)[:96])
     assert engine.memory_mb == pytest.approx(1 + (BATCH.nbytes + 96 * 4) / 2**20)
+
+
+@pytest.mark.parametrize("python", pythons())
+def test_it_loads_an_older_releases_plan_through_the_lean_runtime(
+    hosted: Callable[..., Any], python: str
+) -> None:
+    lean = "/usr/lib/aarch64-linux-gnu/libnvinfer_lean.so.8.6.2"
+    plan = plan_of(version="8.6.2")
+    engine = hosted(plan, python, "10.3.0.26", lean, walls=False)
+    assert np.array_equal(engine.infer(BATCH).reshape(-1), BATCH.reshape(-1)[:96])
+    with pytest.raises(EngineError, match="Version tag"):
+        hosted(plan, python, "10.3.0.26", walls=False)
 
 
 def test_its_process_stands_behind_the_walls(hosted: Callable[..., Any]) -> None:

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 import pytest
 
-from kedge_agent import detector, facts
+from kedge_agent import detector, facts, hardware
 from kedge_agent.blobs import BlobStore
 from kedge_agent.building import forms, seal
 from kedge_agent.building.forms import form_of, loadable, needed
 from kedge_agent.building.seal import Derived
 from kedge_agent.errors import EngineError
+from kedge_agent.gpu.engine_host import Cuda
 from kedge_agent.identity import seal_key
 from kedge_agent.local_protocol import Form
+from kedge_agent.runtimes.tensorrt import TensorRt
+from kedge_agent.ways import WAYS
 from kedge_shared import signing
 from kedge_shared.device_classes import RuntimeRange
 from kedge_shared.errors import TrustError
@@ -25,8 +30,10 @@ from kedge_shared.manifest import Fallback, Manifest
 from kedge_shared.plans import OnDevice
 from kedge_shared.resolver import resolve
 from tests.shared import samples
+from tests.sim.gpu import fake_tensorrt
+from tests.sim.gpu.cudart import FakeCudart
 from tests.sim.gpu.fake_tensorrt import plan_of
-from tests.sim.plans import BOARD, CACHE, ONNX, manifest, plan, store_in
+from tests.sim.plans import BOARD, CACHE, ONNX, manifest, plan, ref, slot_of, store_in
 from tests.sim.store import put
 
 
@@ -38,6 +45,45 @@ def state_dir(tmp_path: Path) -> Path:
 @pytest.fixture
 def store(state_dir: Path) -> BlobStore:
     return store_in(state_dir)
+
+
+def test_a_version_compatible_plan_is_loaded_through_its_lean_runtime_or_not_at_all(
+    store: BlobStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    older = plan_of(version="8.6.2")
+    ours = manifest(
+        files=(*manifest().files, ref("plan", older, "older.plan")),
+        plans=(plan(older, version="8.6.2.3", version_compatible=True),),
+        on_device=OnDevice(allowed=False),
+    )
+    put(store, older)
+    board = replace(BOARD, lean_runtimes=("8.6.2",), ways=WAYS)
+    monkeypatch.setattr("tests.sim.plans.BOARD", board)
+    slot = slot_of(store, ours)
+    assert slot.form is not None
+    assert slot.form.way == "compatible-plan"
+    monkeypatch.setattr(facts, "gather", lambda installed: replace(board, runtimes=installed))
+    module = fake_tensorrt.module("10.3.0.26", FakeCudart())
+    monkeypatch.setitem(sys.modules, "tensorrt", module)
+    runtimes: Any = {"tensorrt": TensorRt("tensorrt", "tensorrt", lambda: Cuda(module.cudart))}
+    library = Path("/usr/lib/aarch64-linux-gnu/libnvinfer_lean.so.8.6.2")
+    monkeypatch.setattr(hardware, "lean_runtime", {"8.6.2.3": library}.get)
+    loaded = detector.load_detector(slot, store, runtimes, 1)
+    assert loaded.detect(np.zeros((40, 40, 3), np.uint8)).finite
+    loaded.close()
+
+    module.Runtime.deserialize_cuda_engine = lambda *_: pytest.fail("it was deserialized")
+    monkeypatch.setattr(hardware, "lean_runtime", lambda _: None)
+    with pytest.raises(EngineError, match=r"lacks TensorRT's lean runtime 8\.6\.2"):
+        detector.load_detector(slot, store, runtimes, 1)
+    monkeypatch.setattr(facts, "gather", lambda installed: replace(BOARD, runtimes=installed))
+    with pytest.raises(EngineError, match="package libnvinfer-lean8"):
+        detector.load_detector(slot, store, runtimes, 1)
+    altered = bytearray(older)
+    altered[-2] ^= 1
+    store.path(sha256_hex(older)).write_bytes(altered)
+    with pytest.raises(TrustError, match="altered"):
+        detector.load_detector(slot, store, runtimes, 1)
 
 
 def test_each_way_downloads_what_it_needs_and_nothing_else(store: BlobStore) -> None:

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -31,21 +32,32 @@ from kedge_agent.runtimes.registry import RUNTIMES
 from kedge_agent.sinks.callback import Callback
 from kedge_agent.sinks.queued import Queued
 from kedge_agent.telemetry import Telemetry
-from kedge_shared.manifest import InputSpec
+from kedge_shared.device_classes import RuntimeRange
+from kedge_shared.manifest import InputSpec, OutputSpec
 from tests.agent.test_sinks import wait_for
 from tests.sim.camera import PICTURE
 from tests.sim.engine import FRAME, SimDetector, slot_of
+from tests.sim.gpu.fake_tensorrt import plan_of
 from tests.sim.onnx_engine import SIZE, tiny_onnx
+from tests.sim.rknn import rknn_file
 from tests.sim.store import put
 
-GIVEN = InputSpec(height=SIZE, width=SIZE)
+
+class Spec:
+    runtime = RuntimeRange(name="onnxruntime", range=">=1")
+    input = InputSpec(height=SIZE, width=SIZE)
+    output = OutputSpec(head="yolo-v8", classes=("a", "b"))
+
+
+#: Where the fake of TensorRT finds the lean runtime of a release.
+LEAN = "/usr/lib/aarch64-linux-gnu/libnvinfer_lean.so.8.6.2"
 BATCH = np.random.default_rng(0).random((1, 3, SIZE, SIZE), dtype=np.float32)
 
 
 def bad(how: str, at: int, memory_mb: float = 0.0) -> HostedEngine:
     command = (sys.executable, "-m", "tests.sim.bad_host", how, str(at))
     host = Host(command)
-    return HostedEngine("onnxruntime", {}, GIVEN, threads=1, memory_mb=memory_mb, host=host)
+    return HostedEngine("onnxruntime", {}, Spec(), threads=1, memory_mb=memory_mb, host=host)
 
 
 class Served:
@@ -87,7 +99,7 @@ def test_it_answers_as_the_same_engine_does_in_the_process(tmp_path: Path, name:
     store = BlobStore(tmp_path)
     blobs: Any = {"engine": store.open_verified(put(store, tiny_onnx()))}
     here = RUNTIMES[name].load(blobs, None, threads=1)  # type: ignore[arg-type]
-    there = HostedEngine(name, blobs, GIVEN, threads=1, memory_mb=2000)
+    there = HostedEngine(name, blobs, Spec(), threads=1, memory_mb=2000)
     found = [there.infer(BATCH * scale) for scale in (1.0, 0.5)]
     np.testing.assert_array_equal(found[0], here.infer(BATCH).copy())
     np.testing.assert_array_equal(found[1], here.infer(BATCH * np.float32(0.5)))
@@ -107,9 +119,9 @@ def test_what_does_not_load_says_why(tmp_path: Path) -> None:
     store = BlobStore(tmp_path)
     blobs: Any = {"engine": store.open_verified(put(store, b"no engine"))}
     with pytest.raises(EngineError, match="does not take the engine"):
-        HostedEngine("onnxruntime", blobs, GIVEN, threads=1)
+        HostedEngine("onnxruntime", blobs, Spec(), threads=1)
     with pytest.raises(EngineError, match="not known"):
-        HostedEngine("abacus", blobs, GIVEN, threads=1)
+        HostedEngine("abacus", blobs, Spec(), threads=1)
 
 
 @pytest.mark.parametrize(
@@ -254,13 +266,6 @@ def test_a_detector_is_punctual_only_where_its_engine_is() -> None:
 
         def close(self) -> None: ...
 
-    from kedge_shared.manifest import OutputSpec
-
-    class Spec:
-        runtime: Any = None
-        input = GIVEN
-        output = OutputSpec(head="yolo-v8", classes=("a", "b"))
-
     found = Detector(Plain(), Spec(), slot_of("plain")).detect_in_time(FRAME)  # type: ignore[arg-type]
     assert len(found.rows) == 0
 
@@ -292,9 +297,34 @@ def test_who_asks_for_a_process_of_its_own_gets_one(monkeypatch: pytest.MonkeyPa
     made: list[tuple[Any, ...]] = []
     monkeypatch.setattr(detector, "HostedEngine", lambda *given, **_: made.append(given))
     runtime: Any = RUNTIMES["onnxruntime"]
+    spec = Spec()
+    detector._load(runtime, {}, spec, 1, "own-process")
+    assert made == [("onnxruntime", {}, spec)]
 
-    class Spec:
-        input = GIVEN
 
-    detector._load(runtime, {}, Spec(), 1, "own-process")  # type: ignore[arg-type]
-    assert made == [("onnxruntime", {}, GIVEN)]
+def test_rknns_process_is_told_how_its_outputs_are_read(tmp_path: Path) -> None:
+    """They are decoded there: an NPU gives the last convolutions' numbers."""
+    store = BlobStore(tmp_path)
+    blobs: Any = {"engine": store.open_verified(put(store, rknn_file()))}
+    many = OutputSpec(head="yolo-v8", classes=tuple(f"class {at}" * 20 for at in range(9_000)))
+    for read in (Spec.output, many):
+        spec: Any = SimpleNamespace(input=InputSpec(height=64, width=64), output=read)
+        command = (sys.executable, "-m", "tests.sim.board_host", "rknn", str(len(read.classes)))
+        engine = HostedEngine("rknn", blobs, spec, threads=1, host=Host(command))
+        found = engine.infer(np.zeros((1, 3, 64, 64), np.float32))
+        assert found.shape == (1, 4 + len(read.classes), 84)
+        engine.close()
+
+
+def test_a_plan_lives_in_a_process_of_its_own_where_the_bindings_are_the_agents(
+    tmp_path: Path,
+) -> None:
+    store = BlobStore(tmp_path)
+    spec: Any = SimpleNamespace(input=InputSpec(height=32, width=32), output=Spec.output)
+    batch = np.random.default_rng(1).random((1, 3, 32, 32), dtype=np.float32)
+    for plan, lean in ((plan_of(), ""), (plan_of(version="8.6.2"), LEAN)):
+        blobs: Any = {"engine": store.open_verified(put(store, plan))}
+        command = (sys.executable, "-m", "tests.sim.board_host", "tensorrt", "10.3.0.26")
+        engine = HostedEngine("tensorrt", blobs, spec, threads=1, lean=lean, host=Host(command))
+        assert np.array_equal(engine.infer(batch).reshape(-1), batch.reshape(-1)[:96])
+        engine.close()

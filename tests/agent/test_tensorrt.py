@@ -18,7 +18,7 @@ from kedge_agent.gpu import engine_host
 from kedge_agent.gpu.engine_host import ContextLost, Cuda, EngineFault, OutOfMemory
 from kedge_agent.hotswap import HotEngine
 from kedge_agent.runtimes import tensorrt
-from kedge_agent.runtimes.base import RuntimeFacts
+from kedge_agent.runtimes.base import Dispatching, Runtime, RuntimeFacts
 from kedge_agent.runtimes.tensorrt import TensorRt
 from kedge_shared.device_classes import RuntimeRange
 from kedge_shared.manifest import InputSpec, OutputSpec
@@ -55,10 +55,13 @@ def loads(
 ) -> Callable[..., Any]:
     """Loads a plan by the runtime, over the fakes of a version."""
 
-    def load(plan: bytes, version: str = VERSIONS[2]) -> Any:
+    def load(plan: bytes, version: str = VERSIONS[2], lean: str = "") -> Any:
         module = fake_tensorrt.module(version, cudart)
         monkeypatch.setitem(sys.modules, "tensorrt", module)
-        runtime = TensorRt("tensorrt", "tensorrt", lambda: Cuda(cudart))
+        runtime: Runtime = TensorRt("tensorrt", "tensorrt", lambda: Cuda(cudart))
+        if lean:
+            assert isinstance(runtime, Dispatching)
+            runtime = runtime.through(lean)
         return runtime.load(blobs(store, plan), Spec(), threads=1)
 
     return load
@@ -96,6 +99,28 @@ def test_an_input_that_is_left_open_is_fixed_to_what_the_manifest_feeds(
     tensors[0][2] = [-1, 3, 64, 64]
     with pytest.raises(EngineError, match="out of the profile"):
         loads(plan_of(tensors=tensors), version)
+
+
+@pytest.mark.parametrize("version", ["8.6.3.1", *VERSIONS[2:]])
+def test_an_older_releases_plan_is_loaded_by_that_releases_lean_runtime(
+    loads: Callable[..., Any], cudart: FakeCudart, version: str
+) -> None:
+    """The fake holds that neither runtime allows code for the host, and that both live."""
+    plan, lean = plan_of(version="8.6.2"), "/usr/lib/x86_64-linux-gnu/libnvinfer_lean.so."
+    engine = loads(plan, version, lean + "8.6.2")
+    assert np.array_equal(engine.infer(BATCH).reshape(-1), BATCH.reshape(-1)[:96])
+    engine.close()
+    for other, said in (("8.6.1", "Version tag"), ("none", "does not load the lean runtime")):
+        with pytest.raises(EngineError, match=said):
+            loads(plan, version, lean + other)
+    with pytest.raises(EngineError, match="Version tag"):
+        loads(plan, version)
+    assert cudart.live == {}
+
+
+def test_a_release_before_lean_runtimes_says_so(loads: Callable[..., Any]) -> None:
+    with pytest.raises(EngineError, match="does not load the lean runtime"):
+        loads(plan_of(), "8.5.2.2", "/usr/lib/libnvinfer_lean.so.8.6.2")
 
 
 def test_the_first_output_is_read_by_its_name_wherever_it_stands(loads: Callable[..., Any]) -> None:

@@ -35,6 +35,7 @@ from kedge_shared.detections import Array
 from kedge_shared.device_classes import RuntimeRange, catalogue, find_class
 from kedge_shared.errors import InputError
 from kedge_shared.planfile import check_plan, read_header
+from kedge_shared.plans import Plan
 from kedge_shared.vision import decode, prepare
 from tests.builder import tensorrt_api
 
@@ -324,6 +325,36 @@ def test_a_compiler_out_of_the_classes_range_is_refused(rtx: Compiler) -> None:
         step.compiler_of(other)
 
 
+@pytest.mark.parametrize("wanted", [False, True])
+def test_a_class_asks_for_plans_that_newer_releases_load_too(
+    source: Source, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, wanted: bool
+) -> None:
+    asked: list[bool] = []
+
+    class Recorder:
+        def compile(self, onnx: bytes, signed: str, sm: Any, tick: Any, **how: Any) -> Compiled:
+            asked.append(how["version_compatible"])
+            plan = Plan(file=SIGNED, runtime="tensorrt", version="10.3.0", onnx=signed, sm=sm)
+            return Compiled(b"ftrt", plan, (), "network", None)
+
+    monkeypatch.setattr(step, "compiler_of", lambda _: Recorder())
+    path = tmp_path / "model.onnx"
+    path.write_bytes(source.path.read_bytes())
+    server = replace(
+        find_class("jetson-orin-nx"), plan_sm=(89,), version_compatible=wanted, soc=(), arch=()
+    )
+    check_class(server)
+    step.compile_plans(server, [EngineFile("engine", path)], Progress(quiet=True))
+    assert asked == [wanted]
+
+
+def test_only_classic_tensorrt_makes_version_compatible_plans() -> None:
+    for name, plans in (("rtx", (89,)), ("x86-onnxruntime", ()), ("jetson-orin-nx", ())):
+        wide = replace(find_class(name), version_compatible=True, plan_sm=plans)
+        with pytest.raises(InputError, match="classic TensorRT alone makes"):
+            check_class(wide)
+
+
 def test_classes_the_builder_cannot_build_for_are_refused_in_one_line() -> None:
     refused = {}
     for name, each in catalogue().items():
@@ -331,8 +362,7 @@ def test_classes_the_builder_cannot_build_for_are_refused_in_one_line() -> None:
             check_class(each)
         except InputError as error:
             refused[name] = str(error)
-    assert set(refused) == {"x86-openvino-gpu", "jetson-nano"}
-    assert "wants float16 for tensorrt" in refused["jetson-nano"]
+    assert set(refused) == {"x86-openvino-gpu"}
     assert not any("\n" in each for each in refused.values())
 
 

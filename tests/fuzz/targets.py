@@ -19,7 +19,9 @@ from kedge_server.egress import parse as parse_url
 from kedge_server.errors import RequestError
 from kedge_server.repository.publication import Offline, follow
 from kedge_shared import signing, wire
+from kedge_shared.attachments import all_listed_in
 from kedge_shared.attestation import RUNNING_TYPE, Running, check_running, open_running
+from kedge_shared.build_report import read_build_report
 from kedge_shared.bundle import Bundle
 from kedge_shared.errors import InputError, KedgeError, TrustError
 from kedge_shared.manifest import read_manifest
@@ -34,7 +36,6 @@ from kedge_shared.protocol import (
     Report,
     Verdict,
 )
-from kedge_shared.provenance import listed_in
 from kedge_shared.rollouts import RolloutSpec
 from kedge_shared.statement import Statement
 from kedge_shared.trust import DirectorKey, Seen, check_assignment
@@ -165,7 +166,12 @@ TARGETS: Mapping[str, Target] = {
     "statement": Target(_decoded(Statement[Running]), InputError, b'{"_type":"x","subject":[]}'),
     "provenance": Target(_provenance, (), b'{"payload":"","payloadType":"","signatures":[]}'),
     "custom": Target(
-        lambda data: listed_in(_json(data)), InputError, b'{"provenance":{"sha256":"","length":1}}'
+        lambda data: all_listed_in(_json(data)), InputError,
+        b'{"provenance":{"sha256":"","length":1},"report":{"sha256":"","length":1}}',
+    ),
+    "build report": Target(
+        lambda data: read_build_report(data, "a" * 64), (InputError, TrustError),
+        wire.encode(samples.build_report()),
     ),
     "public key": Target(
         _key, (InputError, TrustError),

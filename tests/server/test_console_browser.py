@@ -19,6 +19,7 @@ from kedge_shared.phases import Phase
 from kedge_shared.protocol import BoardReadings, Verdict, Window
 from kedge_shared.rollouts import GateSpec, RolloutSpec, SequentialSpec, StageSpec
 from tests.server.people import PASSWORD
+from tests.shared import samples
 from tests.sim.chromium import chromium, missing, violations
 from tests.sim.device import SimDevice
 from tests.sim.renewing import RenewingDevice
@@ -43,7 +44,7 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
                            ("ada", "admin")):  # fmt: skip
             found.operator.add_user(UserRequest(name=name, roles=(role,), password=PASSWORD))  # type: ignore[arg-type]
         for release, counter in (("1.0", 10), ("1.1", 11)):
-            found.publish(release, counter, classes=CLASSES)
+            found.publish(release, counter, classes=CLASSES, report=reported())
         for at in range(12):
             found.enrol(f"cam-{at:02}", CLASSES[at % 3 == 0], tags={"site": "ab"[at % 2]})
         found.roll_out("1.0")
@@ -54,6 +55,16 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         with transaction(found.context.engine) as session:
             telemetry.roll_up(session)
         yield found
+
+
+def reported() -> dict[str, object]:
+    """Returns what is another way in a report: a search that has found a front."""
+    search = samples.searched(14)
+    for at, each in enumerate(search["trials"][1:]):
+        accuracy = 0.63 - 0.03 * (at % 7) ** 1.3 / 3 - 0.01 * (at // 7)
+        each["measured"] |= {"map50_95": accuracy, "latency_p50_ms": 54 - 5.5 * (at % 7) - at // 7}
+        each |= {"title": f"pruning step {at % 7}, 320 px, int8", "feasible": at % 5 != 3}
+    return {"search": search}
 
 
 def window() -> Window:
@@ -227,6 +238,13 @@ def test_times_are_the_viewers_and_say_so(login: Login) -> None:
     assert f":{(minutes + 30) % 60:02}" in when.inner_text()
 
 
+def test_a_board_has_a_line_from_the_first_moment_on(login: Login) -> None:
+    page = login("vera")
+    page.goto("/devices/cam-01")
+    page.locator("[data-trace] canvas").wait_for()
+    assert page.faults == []
+
+
 @pytest.mark.parametrize(("theme", "width"), [("light", 1280), ("dark", 1280), ("light", 390),
                                               ("dark", 390)])  # fmt: skip
 def test_everybody_can_read_every_page(fleet: World, login: Login, theme: str, width: int) -> None:
@@ -236,12 +254,15 @@ def test_everybody_can_read_every_page(fleet: World, login: Login, theme: str, w
     paths = [each.get_attribute("href") for each in page.locator("nav[aria-label=Pages] a").all()]
     paths += ["/rollouts/new", f"/rollouts/{rollouts[0]}", "/devices/cam-00", "/devices?q=site==a",
               "/devices/nobody", "/rollouts?state=proposed", "/models/shapes",
-              "/models/shapes/releases/1.1", "/models/shapes/compare", "/settings/users",
+              "/models/shapes/releases/1.1", "/models/shapes/compare",
+              "/models/shapes/releases/1.1/layers?class=x86-openvino", "/settings/users",
               "/settings/users/otto", "/settings/webhooks"]  # fmt: skip
     wrong = []
     for path in paths:
         page.goto(path)
         page.wait_for_timeout(250)
+        # What is folded away has to be read too.
+        page.evaluate("document.querySelectorAll('details').forEach((each) => each.open = true)")
         wrong += violations(page)
         wide = page.evaluate("document.documentElement.scrollWidth")
         if wide > width:

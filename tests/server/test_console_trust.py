@@ -139,18 +139,19 @@ def test_releases_side_by_side_say_what_is_better_and_what_changed(ada: httpx.Cl
 def test_a_comparison_misses_no_field_of_the_manifest() -> None:
     one = builds.Build("x", samples.manifest(), "1" * 64, "", True)
     changed = replace(samples.manifest(), input=replace(samples.manifest().input, fill=0))
-    pair = compare.pairs({"x": one}, {"x": replace(one, manifest=changed)})[0]
+    pair = compare.pairs({"x": (one, None)}, {"x": (replace(one, manifest=changed), None)})[0]
     assert [(each.name, each.one, each.other) for each in pair.changed] == [
         ("input › fill", "114", "0")
     ]
     assert pair.same > 20
     slower = replace(one.manifest, measured=measured(0.42, 25.0))
     before = replace(one, manifest=replace(one.manifest, measured=measured(0.40, 20.0)))
-    pair = compare.pairs({"x": before}, {"x": replace(one, manifest=slower)})[0]
+    later = replace(one, manifest=slower)
+    pair = compare.pairs({"x": (before, None)}, {"x": (later, None)})[0]
     assert {each.name: each.change for each in pair.figures} == {
         "mAP 50–95": "better", "mAP 50": "better", "Frame time, p95": "worse", "Download": "same",
     }  # fmt: skip
-    alone = compare.pairs({"x": one, "y": one}, {"x": one})
+    alone = compare.pairs({"x": (one, None), "y": (one, None)}, {"x": (one, None)})
     assert [(each.device_class, each.other is None) for each in alone] == [
         ("x", False),
         ("y", True),
@@ -165,9 +166,9 @@ def test_the_front_joins_what_no_other_build_beats() -> None:
         return builds.Build("x", found, "1" * 64, "", True)
 
     drawn = front.draw(
-        [build("a", 0.4, 20), build("b", 0.39, 25), build("c", 0.45, 30), build("d")]
+        [build("a", 0.4, 20), build("b", 0.39, 25), build("c", 0.45, 30), build("d")], "x"
     )
-    assert [(each.release, each.best) for each in drawn.points] == [
+    assert [(each.dot.name, each.best) for each in drawn.points] == [
         ("a", True), ("b", False), ("c", True)
     ]  # fmt: skip
     assert drawn.unmeasured == 1
@@ -176,9 +177,9 @@ def test_the_front_joins_what_no_other_build_beats() -> None:
     assert c.y < a.y < b.y
     assert all(front.Front.left <= each.x <= front.Front.right for each in drawn.points)
     assert drawn.line.count("V") == 1
-    one = front.draw([build("a", 0.4, 20)])
+    one = front.draw([build("a", 0.4, 20)], "x")
     assert one.points[0].best
-    assert not front.draw([]).points
+    assert not front.draw([], "x").points
 
 
 # The audit log

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from types import SimpleNamespace
 
 import pytest
 
-from kedge_server.fleet.summary import count
+from kedge_server.fleet.summary import Kind, classes
 from kedge_shared import fleet as fleet_module
 from kedge_shared.errors import ServiceError
 from kedge_shared.fleet import TagsChange, TagsChanged
@@ -23,26 +22,25 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         yield found
 
 
-def board(**changes: object) -> SimpleNamespace:
+def kind(**changes: object) -> Kind:
     usual = {
-        "device_class": "a", "phase": "confirmed", "release": "1.0", "last_seen": 990.0,
-        "serves": True, "revoked": None, "suspected_clone": None,
+        "device_class": "a", "release": "1.0", "assigned": "1.0", "phase": "confirmed",
+        "lately": True, "today": True, "silent": False, "suspected": False,
     }  # fmt: skip
-    return SimpleNamespace(**(usual | changes))
+    return Kind(**(usual | changes))  # type: ignore[arg-type]
 
 
-def test_boards_are_counted_by_class_and_who_does_not_serve_apart() -> None:
-    boards = [
-        board(), board(phase="rolled_back"), board(last_seen=1000 - 301), board(last_seen=None),
-        board(device_class="b", release="", suspected_clone=5.0),
-        board(revoked=1.0), board(serves=False),
-    ]  # fmt: skip
-    found = count(boards, 1000.0)
-    a, b = found.classes
-    assert (a.device_class, a.devices, a.seen_5m, a.seen_1d) == ("a", 4, 2, 3)
-    assert (a.phases, a.releases) == ({"confirmed": 3, "rolled_back": 1}, {"1.0": 4})
-    assert (b.devices, b.suspected_clones, b.releases) == (1, 1, {"": 1})
-    assert (found.revoked, found.measuring) == (1, 1)
+def test_boards_are_told_by_class() -> None:
+    a, b = classes({
+        kind(): 3, kind(phase="rolled_back", assigned="1.1", lately=False): 2,
+        kind(phase="shadow", assigned="1.1", silent=True, lately=False, today=False): 1,
+        kind(device_class="b", release="", assigned="", phase="idle", suspected=True): 4,
+    })  # fmt: skip
+    assert (a.device_class, a.devices, a.seen_5m, a.seen_1d) == ("a", 6, 3, 5)
+    assert (a.silent, a.at_work, a.behind) == (1, 1, 2)
+    assert a.phases == {"confirmed": 3, "rolled_back": 2, "shadow": 1}
+    assert (a.releases, a.assigned) == ({"1.0": 6}, {"1.0": 3, "1.1": 3})
+    assert (b.devices, b.suspected_clones, b.behind, b.assigned) == (4, 4, 0, {})
 
 
 def test_the_fleet_says_how_it_is(fleet: World) -> None:

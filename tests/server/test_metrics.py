@@ -77,8 +77,8 @@ def test_frame_times_of_the_last_full_hour(running: World) -> None:
     running.publish("1.0", 10)
     before = time.time() - 3600
     with transaction(running.context.engine) as session:
-        service.take(session, "x86-onnxruntime", "1.0", window([10.0] * 99, dropped=7), before)
-        service.take(session, "x86-onnxruntime", "1.0", window([99.0]), time.time())
+        for found, at in ((window([10.0] * 99, dropped=7), before), (window([99.0]), time.time())):
+            service.take(session, [service.Measured("x86-onnxruntime", "1.0", found)], at)
     with transaction(running.context.engine) as session:
         service.roll_up(session)
     found = read(running)

@@ -184,10 +184,21 @@ def fill_0007(path: Path) -> None:
     base.close()
 
 
+def fill_0008(path: Path) -> None:
+    """What revision 0008 brought: filters that people keep, and what gates rest on."""
+    with sqlite3.connect(path) as base:
+        base.execute(
+            "INSERT INTO saved_filter (user, name, selector, state)"
+            " SELECT name, 'mine', 'tag.site==a', '' FROM operator"
+        )
+        base.execute("UPDATE stage SET findings = '[]'")
+    base.close()
+
+
 #: Every released revision, with what it brought; a new one comes with data of its own.
 REVISIONS: dict[str, Callable[[Path], None]] = {
     "0001": fill, "0002": fill_0002, "0003": fill_0003, "0004": fill_0004, "0005": fill_0005,
-    "0006": fill_0006, "0007": fill_0007,
+    "0006": fill_0006, "0007": fill_0007, "0008": fill_0008,
 }  # fmt: skip
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from kedge_server.operator.comparing import compare
 from kedge_server.operator.show import span
+from kedge_server.releases.comparing import Side, compare
 from kedge_shared.cli import build_app
 from kedge_shared.errors import InputError, KedgeError, ServiceError
 from kedge_shared.events import EventInfo
@@ -132,29 +132,32 @@ def test_tags_are_given_and_taken(run: Run) -> None:
 
 
 def test_releases_are_held_against_each_other(run: Run) -> None:
-    rows = json.loads(run("release", "compare", "shapes", "1.0", "1.1", "--json").output)
-    found = {each["what"]: each for each in rows}
-    assert (found["overrides"]["before"], found["overrides"]["after"]) == ("none", "latency_p95_ms")
-    assert found["weights"]["note"] == "same"
+    (pair,) = json.loads(run("release", "compare", "shapes", "1.0", "1.1", "--json").output)
+    found = {each["what"]: each for each in pair["settings"]}
+    assert found["overrides.1.budget"]["after"] == "latency_p95_ms"
+    assert found["overrides.1.budget"]["note"] == "new"
+    assert pair["same"] > 20
     assert "no release shapes 9" in str(said(run("release", "compare", "shapes", "1.0", "9")))
 
 
 def test_figures_of_different_machines_are_not_compared() -> None:
-    def build(**measured: tuple[float, str]) -> dict[str, object]:
+    def build(**measured: tuple[float, str]) -> dict[str, Side]:
         figures = tuple(Measured(what=key, value=value, machine=on)
                         for key, (value, on) in measured.items())  # fmt: skip
-        return {"a": replace(samples.manifest(), measured=figures)}
+        return {"a": Side(replace(samples.manifest(), measured=figures))}
 
     before = build(map50_95=(0.5, "x"), latency_p95_ms=(20.0, "x"), gone=(1.0, "x"))
-    after = build(map50_95=(0.6, "x"), latency_p95_ms=(10.0, "y"))
-    found = {each.what: each for each in compare(before, after)}  # type: ignore[arg-type]
-    assert found["map50_95"].change == pytest.approx(0.2)
-    assert (found["latency_p95_ms"].change, found["latency_p95_ms"].note) == (
+    after = build(map50_95=(0.6, "y"), latency_p95_ms=(10.0, "y"))
+    (pair,) = compare(before, after)
+    found = {each.what: each for each in pair.figures}
+    assert found["map50_95"].change == "better", "accuracy is no matter of the machine"
+    assert found["map50_95"].ratio == pytest.approx(0.2)
+    assert (found["latency_p95_ms"].ratio, found["latency_p95_ms"].note) == (
         None, "measured on different machines",
     )  # fmt: skip
     assert found["gone"].after is None
-    (alone,) = compare(before, {})  # type: ignore[arg-type]
-    assert (alone.what, alone.before, alone.after) == ("build", "there", None)
+    (alone,) = compare(before, {})
+    assert alone.missing == "after"
 
 
 def test_ids_are_never_cut_short(run: Run, fleet: World) -> None:

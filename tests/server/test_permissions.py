@@ -115,6 +115,7 @@ CONSOLE = {
     "GET /models/{model}": "fleet.read",
     "GET /models/{model}/compare": "fleet.read",
     "GET /models/{model}/releases/{release}": "fleet.read",
+    "GET /models/{model}/releases/{release}/layers": "fleet.read",
     "GET /rollouts": "fleet.read",
     "GET /rollouts/new": "rollouts.run",
     "GET /rollouts/{rollout}": "fleet.read",

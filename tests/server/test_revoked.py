@@ -37,7 +37,7 @@ def test_a_revoked_board_is_in_no_rollout_and_holds_none_up(running: World) -> N
 def test_a_board_of_a_later_stage_that_is_revoked_leaves_without_a_trace(running: World) -> None:
     fleet = [running.enrol(f"cam-{each}") for each in range(4)]
     running.publish("1.0", 10)
-    rollout = running.roll_out("1.0", 25, 100, silence_seconds=0.3)
+    rollout = running.roll_out("1.0", 25, 100)
     running.tick()
     for each in fleet:
         each.poll()

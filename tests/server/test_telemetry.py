@@ -132,7 +132,8 @@ def test_tables_are_bounded_by_what_is_kept(running: World) -> None:
     with transaction(running.context.engine) as session:
         for hour in range(0, 370 * 24, 12):
             for name in ("a", "b"):
-                service.take(session, name, "", window([1.0]), now - hour * HOUR)
+                one = service.Measured(name, "", window([1.0]))
+                service.take(session, [one], now - hour * HOUR)
     for _ in range(3):
         jobs.roll_up(running.context)
     with transaction(running.context.engine) as session:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from kedge_shared.build_report import BuildReport, Figures, Layer, Loss
 from kedge_shared.device_classes import Budgets, RuntimeRange
 from kedge_shared.manifest import (
     FileRef,
@@ -80,3 +83,64 @@ def facts() -> DeviceFacts:
         runtimes={"onnxruntime": "1.32.0"},
         cpu_flags=("avx2", "fma"),
     )
+
+
+def report_json(manifest: Manifest, **changes: Any) -> dict[str, Any]:
+    """Returns what ``kedge build`` writes to ``report.json``, as far as others read it."""
+    before = {"map50": 0.7, "map50_95": 0.5, "latency_p50_ms": 40.0, "latency_p95_ms": 50.0,
+              "size_bytes": 12_000_000}  # fmt: skip
+    zone = {"name": "/model.22/Concat", "operator": "Concat", "block": "", "precision": "float",
+            "reason": "decode: quantizing it loses the boxes"}  # fmt: skip
+    layers = [
+        {"name": f"/{block}/conv/Conv", "operator": "Conv", "block": block, "precision": precision,
+         "reason": "mixed precision" if precision == "float" else "outside of the float zone"}
+        for block, precision in (("model.0", "int8"), ("model.1", "float"), ("model.2", "int8"))
+    ]  # fmt: skip
+    return {
+        "model": manifest.model, "release": manifest.release,
+        "device_class": manifest.device_class, "verdict": "pass", "images": 200,
+        "reasons": ["mAP50-95 drops by 1.20 points, budget 2.00"], "overrides": [], "notes": [],
+        "float": before, "built": before | {"map50_95": 0.488, "size_bytes": 3_000_000},
+        "drop": {"map50_95": {"estimate": 0.012, "low": 0.004, "high": 0.019},
+                 "map50": {"estimate": 0.01}, "per_class": {"circle": 0.003, "square": 0.021}},
+        "precision": {
+            "form": "qdq-u8s8", "plan": "entropy", "aim": 0.005, "rungs": ["mixed"],
+            "float_blocks": ["model.1"], "layers": [*layers, zone],
+            "sensitivity": [{"block": "model.1", "distortion_saved": 0.02, "points_gained": 0.4,
+                             "ms_added": 0.25}],
+        },
+        "calibration": {
+            "images": 128, "chosen": "entropy", "why": "lost least of 2",
+            "candidates": [
+                {"name": each, "select_map50_95": 0.49, "drop": 0.01, "drop_low": 0.0,
+                 "drop_high": 0.02, "distortion": 0.03, "bytes": 3_000_000,
+                 "taken": each == "entropy"}
+                for each in ("minmax", "entropy")
+            ],
+        },
+        "search": {}, "provenance": {}, **changes,
+    }  # fmt: skip
+
+
+def searched(points: int) -> dict[str, Any]:
+    """Returns the ``search`` of a report: so many points, of which one could not be built."""
+    trials = [
+        {"key": f"p{at}", "title": f"pruned {at}", "front": at == 1, "feasible": at > 0, "why": "",
+         "measured": {"map50_95": 0.5 - at / 1e4, "latency_p50_ms": 40.0 - at / 1e3,
+                      "size_bytes": 1_000_000} if at else None}
+        for at in range(points)
+    ]  # fmt: skip
+    return {"goal": "fastest", "reason": "fastest that keeps every budget", "picked": "p1",
+            "baseline": "p2", "trials": trials}  # fmt: skip
+
+
+def build_report() -> BuildReport:
+    figures = Figures(
+        map50=0.7, map50_95=0.5, latency_p50_ms=None, latency_p95_ms=None, size_bytes=5
+    )
+    layer = Layer(name="/a", operator="Conv", precision="int8", reason="", block="model.0")
+    return BuildReport(
+        schema=1, manifest=HASH, reasons=(), notes=(), images=10, before=figures, built=figures,
+        loss=Loss(estimate=0.01, low=None, high=None, per_class={"circle": 0.02}), plan="minmax",
+        why="", form="qdq-u8s8", candidates=(), layers=(layer,), layers_in_all=1, sensitivity=(),
+    )  # fmt: skip

@@ -8,8 +8,9 @@ import msgspec
 import pytest
 
 from kedge_shared import signing
+from kedge_shared.attachments import PROVENANCE, listed_in
 from kedge_shared.errors import InputError, TrustError
-from kedge_shared.provenance import PROVENANCE_PREDICATE, listed_in, peek_provenance
+from kedge_shared.provenance import PROVENANCE_PREDICATE, peek_provenance
 from kedge_shared.statement import (
     IN_TOTO_TYPE,
     STATEMENT_TYPE,
@@ -80,9 +81,9 @@ def test_a_statement_about_nothing_is_none() -> None:
 )  # fmt: skip
 def test_custom_that_is_malformed_is_refused(custom: object) -> None:
     with pytest.raises(InputError):
-        listed_in(custom)
+        listed_in(custom, PROVENANCE)
 
 
 @pytest.mark.parametrize("custom", [None, 5, "x", [], {}, {"theirs": 1}])
 def test_custom_of_others_names_none(custom: object) -> None:
-    assert listed_in(custom) is None
+    assert listed_in(custom, PROVENANCE) is None

@@ -7,7 +7,7 @@ import socket
 import tempfile
 import threading
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -51,11 +51,13 @@ def write_build(
     override: str = "",
     engine: bytes = b"",
     budgets: Budgets | None = None,
+    report: Mapping[str, object] | None = None,
     **changes: object,
 ) -> Path:
     """Writes what ``kedge build`` would, with bytes instead of engines; returns its folder.
 
-    ``changes`` are fields of the manifest.
+    ``report`` is what is another way in ``report.json``; ``None``: none is written. ``changes`` are
+    fields of the manifest.
     """
     golden = b"a picture"
     policy = policy or samples.policy()
@@ -92,6 +94,9 @@ def write_build(
         written = wire.encode_pretty(manifest)
         (folder / "manifest.json").write_bytes(written)
         (folder / "provenance.json").write_bytes(provenance(manifest, written, ()))
+        if report is not None:
+            body = wire.encode_pretty(samples.report_json(manifest, **report))
+            (folder / "report.json").write_bytes(body)
     return out
 
 
@@ -150,7 +155,8 @@ class World:
         )
 
     def tick(self) -> None:
-        """What the scheduler does when its time comes."""
+        """What the scheduler does when its time comes; looks are due whatever they cost here."""
+        self.context.pace.forget_others(set())
         scheduler.tick(self.context)
 
 

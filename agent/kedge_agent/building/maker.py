@@ -17,6 +17,7 @@ from kedge_agent.blobs import VerifiedBlob
 from kedge_agent.building.pacing import Pace
 from kedge_agent.children import Left, clean_environment
 from kedge_shared.errors import StorageError
+from kedge_shared.plans import OnDevice
 
 _LOOK_SECONDS = 0.5
 _PLAN_LIMIT_BYTES = 4 * 1024**3
@@ -32,6 +33,10 @@ class NotBuilt(Exception):
     def __init__(self, why: str, *, harm: bool) -> None:
         super().__init__(why)
         self.harm = harm
+
+
+class Held(Exception):
+    """There is no plan yet, and nothing is to blame: the time for it is over; one line."""
 
 
 class Told(msgspec.Struct, frozen=True):
@@ -52,14 +57,14 @@ class Job:
         command: Starts the process.
         onnx: Signed, verified.
         cache: Timings, or ``None``.
-        int8: The ONNX has quantizers.
+        wanted: What the ONNX is, and what may be done with it.
         seconds: After them it is given up, standing still included.
     """
 
     command: Sequence[str]
     onnx: VerifiedBlob
     cache: VerifiedBlob | None
-    int8: bool
+    wanted: OnDevice
     seconds: float
 
 
@@ -67,24 +72,30 @@ class Job:
 Look = Callable[[], Awaitable[float]]
 
 
-async def make(job: Job, pace: Pace, look: Look) -> tuple[bytes, Told]:
+#: Says why no build may run now; empty if it may.
+Shut = Callable[[], str]
+
+
+async def make(job: Job, pace: Pace, look: Look, shut: Shut) -> tuple[bytes, Told]:
     """Builds a plan.
 
     Args:
         job: What.
         pace: The loop before it.
         look: At the loop.
+        shut: Asked beside it; its word ends the process.
 
     Returns:
         The plan, and what is told of it.
 
     Raises:
         NotBuilt: The model is not taken, the process died, or it took too long.
+        Held: It may not go on now.
         StorageError: There is no memory to put it in.
     """
     with ExitStack() as closing:
         fd = _room(closing)
-        left = await _run(job, fd, pace, look)
+        left = await _run(job, fd, pace, look, shut)
         told = _read(left, job)
         size = os.lseek(fd, 0, os.SEEK_END)
         if not 0 < size <= _PLAN_LIMIT_BYTES:
@@ -101,9 +112,10 @@ def _room(closing: ExitStack) -> int:
     return fd
 
 
-async def _run(job: Job, fd: int, pace: Pace, look: Look) -> Left:
+async def _run(job: Job, fd: int, pace: Pace, look: Look, shut: Shut) -> Left:
     cache = -1 if job.cache is None else job.cache.fd
-    said = {"onnx": job.onnx.fd, "plan": fd, "cache": cache, "int8": job.int8}
+    said = {"onnx": job.onnx.fd, "plan": fd, "cache": cache,
+            "int8": job.wanted.int8, "half": job.wanted.half}  # fmt: skip
     try:
         child = await asyncio.create_subprocess_exec(
             *job.command,
@@ -117,7 +129,7 @@ async def _run(job: Job, fd: int, pace: Pace, look: Look) -> Left:
         raise NotBuilt(f"no build can be started: {error.strerror}", harm=False) from None
     talk = asyncio.ensure_future(child.communicate(msgspec.json.encode(said)))
     try:
-        if not await _paced(child, talk, job.seconds, pace, look):
+        if not await _paced(child, talk, job.seconds, pace, look, shut):
             return Left(None, b"", b"")
         output, errors = await talk
         return Left(child.returncode or 0, output, errors)
@@ -134,13 +146,19 @@ async def _paced(
     seconds: float,
     pace: Pace,
     look: Look,
+    shut: Shut,
 ) -> bool:
     """Stops and starts a build until it ends; says whether it did in time."""
-    until = time.monotonic() + seconds
-    while time.monotonic() < until:
+    began = time.monotonic()
+    while time.monotonic() < began + seconds:
         done, _ = await asyncio.wait([talk], timeout=_LOOK_SECONDS)
         if done:
             return True
+        if why := shut():
+            spent = time.monotonic() - began
+            raise Held(
+                f"the build of the plan was ended after {spent:.0f} s and begins anew: {why}"
+            )
         after = pace.after(await look())
         if after.stands != pace.stands:
             with suppress(ProcessLookupError):

@@ -23,6 +23,7 @@ from kedge_agent.local_protocol import Form, Slot
 from kedge_shared.errors import InputError, StorageError, TrustError
 from kedge_shared.ids import sha256_hex
 from kedge_shared.manifest import Manifest
+from kedge_shared.phases import Phase
 from kedge_shared.planfile import check_plan
 from kedge_shared.planfit import against, cuda_major
 from kedge_shared.plans import Plan
@@ -46,6 +47,7 @@ class Building:
 
         Raises:
             Unfit: The model cannot be built here (harm), or not now (environment).
+            Held: The maintenance window closed meanwhile.
             TrustError: A file was altered on the board.
             StorageError: There is no room for the plan.
         """
@@ -95,11 +97,15 @@ class Building:
             cache = form.timing_cache and closing.enter_context(
                 store.open_verified(form.timing_cache)
             )
-            job = Job(command, onnx, cache or None, manifest.on_device.int8,
+            job = Job(command, onnx, cache or None, manifest.on_device,
                       board.settings.building.seconds)  # fmt: skip
             pace = Pace(await self._frame_ms(), board.settings.building.slowdown)
-            plan, told = await make(job, pace, self._frame_ms)
+            plan, told = await make(job, pace, self._frame_ms, self._shut)
         return await asyncio.to_thread(self._keep, plan, told, form, slot.engine)
+
+    def _shut(self) -> str:
+        # A restart would stand there: what may not begin there now may not go on either.
+        return self.board.held(Phase.VERIFYING)
 
     async def _frame_ms(self) -> float:
         try:

@@ -19,7 +19,7 @@ import os
 import socket
 import struct
 import sys
-from typing import Any, Callable, Dict, List, NamedTuple, Sequence, Tuple
+from typing import Any, Callable, Dict, List, NamedTuple, Sequence, Tuple, Type
 
 HEADER = struct.Struct("<4sHHQ")
 MAGIC, VERSION = b"KDGE", 2
@@ -29,9 +29,6 @@ _MESSAGE_BYTES, _MOST_DESCRIPTORS = 65536, 8
 
 _LIBRARIES = ("libcudart.so", "libcudart.so.13", "libcudart.so.12", "libcudart.so.11.0",
               "libcudart.so.10.2", "/usr/local/cuda/lib64/libcudart.so")  # fmt: skip
-_OUT_OF_MEMORY = 2
-#: After these nothing of this process works on the GPU any more (CUDA Runtime API, cudaError).
-_LOST = frozenset({4, 46, 214, 226, 700, 702, 709, 710, 714, 715, 716, 717, 718, 719})
 _TO_DEVICE, _TO_HOST = 1, 2
 _FREES = {"stream": "cudaStreamDestroy", "event": "cudaEventDestroy", "device": "cudaFree",
           "pinned": "cudaFreeHost"}  # fmt: skip
@@ -50,6 +47,11 @@ class OutOfMemory(EngineFault):
 
 class ContextLost(EngineFault):
     """CUDA works no more in this process."""
+
+
+#: cudaError → its kind. After most of them nothing of this process works on the GPU any more.
+_FAULTS: Dict[int, Type[EngineFault]] = {2: OutOfMemory}
+_FAULTS.update(dict.fromkeys((4, 46, 214, 226, 700, 702, 709, 710, *range(714, 720)), ContextLost))
 
 
 class Cuda:
@@ -115,9 +117,7 @@ class Cuda:
         self._library.cudaGetLastError()  # so that the next call is not blamed for it
         why = self._library.cudaGetErrorString(status) or b"unknown error"
         line = "%s: %s (%d)" % (name, why.decode(errors="replace"), status)
-        if status == _OUT_OF_MEMORY:
-            raise OutOfMemory(line)
-        raise ContextLost(line) if status in _LOST else EngineFault(line)
+        raise _FAULTS.get(status, EngineFault)(line)
 
 
 def find_library() -> Any:
@@ -207,20 +207,18 @@ class Session:
         cuda: CUDA.
         plan: Verified; nothing is kept of it.
         shape: What the input is fed, where the engine leaves it open.
+        lean: Library of the older release whose plan it is; empty for one of TensorRT's own.
 
     Raises:
         EngineFault: TensorRT does not take it, it is no detector's, or memory is short.
     """
 
-    def __init__(self, trt: Any, cuda: Cuda, plan: Any, shape: Sequence[int]) -> None:
+    def __init__(self, trt: Any, cuda: Cuda, plan: Any, shape: Sequence[int], lean: str) -> None:
         self._cuda, self._logger = cuda, logger(trt)
         self._made: List[Tuple[str, int]] = []
-        self._runtime: Any = None
-        self._engine: Any = None
-        self._context: Any = None
-        self._tensors: Any = None
+        self._runtime = self._lean = self._engine = self._context = self._tensors = None  # type: Any
         try:
-            self._open(trt, plan, shape)
+            self._open(trt, plan, shape, lean)
         except BaseException:
             self.close()
             raise
@@ -249,15 +247,17 @@ class Session:
 
     def close(self) -> None:
         """Frees everything, the newest first."""
-        self._tensors = self._context = self._engine = self._runtime = None
+        self._tensors = self._context = self._engine = self._lean = self._runtime = None
         while self._made:
             self._cuda.free(*self._made.pop())
 
-    def _open(self, trt: Any, plan: Any, shape: Sequence[int]) -> None:
-        self._runtime = trt.Runtime(self._logger)
-        if hasattr(self._runtime, "engine_host_code_allowed"):
-            self._runtime.engine_host_code_allowed = False
-        self._engine = self._runtime.deserialize_cuda_engine(plan)
+    def _open(self, trt: Any, plan: Any, shape: Sequence[int], lean: str) -> None:
+        self._runtime = _guarded(trt.Runtime(self._logger))
+        if lean:
+            self._lean = _guarded(getattr(self._runtime, "load_runtime", lambda _: None)(lean))
+            if self._lean is None:
+                raise self._fault("TensorRT does not load the lean runtime %s" % lean)
+        self._engine = (self._lean or self._runtime).deserialize_cuda_engine(plan)
         if self._engine is None:
             raise self._fault("TensorRT does not take the plan")
         self._context = self._engine.create_execution_context()
@@ -304,9 +304,15 @@ class Session:
     def _fault(self, what: str) -> EngineFault:
         """Returns what TensorRT last said; want of memory is no engine's fault."""
         said = str(self._logger.last)
-        lower = said.lower()
-        short = "out of memory" in lower or "outofmemory" in lower or "allocat" in lower
+        short = any(each in said.lower() for each in ("out of memory", "outofmemory", "allocat"))
         return (OutOfMemory if short else EngineFault)("%s: %s" % (what, said))
+
+
+def _guarded(runtime: Any) -> Any:
+    """Returns a runtime that lets no plan run code on the processor."""
+    if hasattr(runtime, "engine_host_code_allowed"):
+        runtime.engine_host_code_allowed = False
+    return runtime
 
 
 def logger(trt: Any) -> Any:
@@ -333,7 +339,7 @@ def serve(talk: socket.socket, trt: Any, cuda: Callable[[], Cuda] = Cuda) -> Non
     try:
         plan = mmap.mmap(fds[1], 0, prot=mmap.PROT_READ)
         with memoryview(plan) as whole, whole[order["skip"] :] as view:
-            session = Session(trt, cuda(), view, order["shape"])
+            session = Session(trt, cuda(), view, order["shape"], order.get("lean", ""))
         plan.close()
     except EngineFault as error:
         talk.send(_failure(0, error))

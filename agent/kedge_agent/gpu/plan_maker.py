@@ -4,9 +4,9 @@
 of the plan to write among it, and writes one line of JSON: ``{"ok": true, …}`` or ``{"error": …}``.
 It has no right but to its descriptors and the GPU, and the lowest priority.
 
-INT8 is where the ONNX has quantizers; what is left becomes FP16, save the decode behind the last
-convolutions, which stays FP32: at 640 px a box coordinate in FP16 has steps of half a pixel. From
-TensorRT 11 on there are no flags for it: types are as the ONNX has them.
+INT8 is where the ONNX has quantizers; what is left becomes FP16 where the release allows it, save
+the decode behind the last convolutions, which stays FP32: at 640 px a box coordinate in FP16 has
+steps of half a pixel. From TensorRT 11 on there are no flags for it: types are the ONNX's.
 """
 
 import importlib
@@ -21,6 +21,8 @@ _WORKSPACE_BYTES = 1 << 30
 _STRONG = 11
 #: Layers of which nothing is computed in floating point.
 _NO_NUMBERS = ("CONSTANT", "SHAPE")
+#: Layers that hand numbers on as they are.
+_MOVES = ("SHUFFLE", "SLICE", "IDENTITY", "CAST")
 
 
 class NotMade(Exception):
@@ -33,7 +35,8 @@ def make(trt: Any, job: Dict[str, Any]) -> Dict[str, Any]:
     Args:
         trt: The bindings' module.
         job: ``onnx`` and ``plan`` are descriptors, ``cache`` one or -1; ``int8`` says that the ONNX
-            has quantizers, ``workspace_bytes`` limits scratch space.
+            has quantizers, ``half`` that the rest may be FP16, ``workspace_bytes`` limits scratch
+            space.
 
     Raises:
         NotMade: It cannot be read, needs a plugin, or cannot be built.
@@ -45,7 +48,7 @@ def make(trt: Any, job: Dict[str, Any]) -> Dict[str, Any]:
     _parse(trt, network, said, _read(job["onnx"]))
     config = builder.create_builder_config()
     _limit(trt, config, int(job.get("workspace_bytes", _WORKSPACE_BYTES)))
-    flags = ["strongly-typed"] if strong else _flags(trt, config, network, bool(job["int8"]))
+    flags = ["strongly-typed"] if strong else _flags(trt, config, network, job)
     if job["cache"] >= 0 and hasattr(config, "create_timing_cache"):
         config.set_timing_cache(config.create_timing_cache(_read(job["cache"])), False)
         flags.append("timing-cache")
@@ -92,11 +95,17 @@ def _parse(trt: Any, network: Any, said: Any, onnx: bytes) -> None:
             raise NotMade("the model needs a plugin for %s; plugins are not taken" % layer.name)
 
 
-def _flags(trt: Any, config: Any, network: Any, int8: bool) -> List[str]:
+def _flags(trt: Any, config: Any, network: Any, job: Dict[str, Any]) -> List[str]:
     """Allows lower precisions, and none of them in the decode; returns what was set."""
-    config.set_flag(trt.BuilderFlag.FP16)
-    if int8:
+    allowed: List[str] = []
+    if job["half"]:
+        config.set_flag(trt.BuilderFlag.FP16)
+        allowed.append("float16")
+    if job["int8"]:
         config.set_flag(trt.BuilderFlag.INT8)
+        allowed.append("int8")
+    if not allowed:
+        return ["float32"]
     exact = "OBEY_PRECISION_CONSTRAINTS"  # from 8.2 on
     config.set_flag(getattr(trt.BuilderFlag, exact, getattr(trt.BuilderFlag, "STRICT_TYPES", None)))
     for layer in decode_of(network):
@@ -104,7 +113,7 @@ def _flags(trt: Any, config: Any, network: Any, int8: bool) -> List[str]:
         for at in range(layer.num_outputs):
             if layer.get_output(at).dtype in (trt.float32, trt.float16):
                 layer.set_output_type(at, trt.float32)
-    return ["float16", *(["int8"] if int8 else []), "decode-float32"]
+    return [*allowed, "decode-float32"]
 
 
 def decode_of(network: Any) -> List[Any]:
@@ -119,7 +128,7 @@ def decode_of(network: Any) -> List[Any]:
     seen: Set[str] = set()
     while open_ends:
         maker = makers.get(open_ends.pop())
-        if maker is None or maker.name in seen or _kind(maker) == "CONVOLUTION":
+        if maker is None or maker.name in seen or _ends(maker, makers):
             continue
         seen.add(maker.name)
         if not _kind(maker).startswith(_NO_NUMBERS):
@@ -127,6 +136,19 @@ def decode_of(network: Any) -> List[Any]:
         given = (maker.get_input(at) for at in range(maker.num_inputs))
         open_ends += [each.name for each in given if each is not None]
     return found
+
+
+def _ends(layer: Any, makers: Dict[str, Any]) -> bool:
+    """Says whether the decode ends here: at a convolution that is not DFL's, which reads a Softmax.
+
+    Between the two something may be moved about, by layers that compute nothing.
+    """
+    if _kind(layer) != "CONVOLUTION":
+        return False
+    maker = makers.get(layer.get_input(0).name)
+    while maker is not None and _kind(maker).startswith(_MOVES):
+        maker = makers.get(maker.get_input(0).name)
+    return maker is None or _kind(maker) != "SOFTMAX"
 
 
 def _limit(trt: Any, config: Any, size: int) -> None:

@@ -23,7 +23,7 @@ from kedge_agent.blobs import VerifiedBlob
 from kedge_agent.errors import EngineError
 from kedge_agent.hosting import wire
 from kedge_agent.hosting.wire import Message, Order
-from kedge_agent.runtimes.base import Engine
+from kedge_agent.runtimes.base import Dispatching, Engine, EngineSpec
 
 
 @dataclass(frozen=True)
@@ -92,8 +92,9 @@ def load(order: Order, fds: Sequence[int]) -> Engine:
         }
         for blob in blobs.values():
             closing.callback(_release, blob)
-        # A hosted engine is read and decoded by the runner, which alone knows its spec.
-        return runtime.load(cast("Any", blobs), cast("Any", None), threads=order.threads)
+        if order.lean and isinstance(runtime, Dispatching):
+            runtime = runtime.through(order.lean)
+        return runtime.load(cast("Any", blobs), cast("EngineSpec", order), threads=order.threads)
 
 
 def _release(blob: VerifiedBlob) -> None:

@@ -19,6 +19,7 @@ import time
 from collections import deque
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -30,8 +31,9 @@ from kedge_agent.errors import EngineError, EngineGone, EngineLate
 from kedge_agent.hosting import wire
 from kedge_agent.hosting.process import Host
 from kedge_agent.hosting.wire import HostedFile, Message, Order
+from kedge_agent.runtimes.base import EngineSpec
 from kedge_shared.detections import Array
-from kedge_shared.manifest import FileRole, InputSpec
+from kedge_shared.manifest import FileRole
 
 #: An engine that has not loaded, or not answered a frame, for so long hangs; the second lies
 #: under what the loop's own watchdog allows.
@@ -55,10 +57,11 @@ class HostedEngine:
     Args:
         runtime: As in manifests.
         blobs: Of the engine; the process inherits them, sealed as they are.
-        given: What the engine is fed.
+        spec: What the engine is fed, and how it is read.
         threads: Threads it may use.
         memory_mb: Memory that the process may use, MiB; 0 is no limit.
         skip: Bytes at the beginning of the engine's file that are not the engine.
+        lean: Library that loads a plan of an older release, or empty.
         host: Starts the process.
 
     Raises:
@@ -70,18 +73,22 @@ class HostedEngine:
         self,
         runtime: str,
         blobs: Mapping[FileRole, VerifiedBlob],
-        given: InputSpec,
+        spec: EngineSpec,
         *,
         threads: int,
         memory_mb: float = 0.0,
         skip: int = 0,
+        lean: str = "",
         host: Host = _HOST,
     ) -> None:
+        given, read = spec.input, spec.output
         self._input_bytes = _CHANNELS * given.height * given.width * _FLOAT_BYTES
         order = Order(
-            runtime=runtime, threads=threads, memory_mb=memory_mb, skip=skip,
+            runtime=runtime, threads=threads, memory_mb=memory_mb, skip=skip, lean=lean,
             input_bytes=self._input_bytes, output_bytes=_OUTPUT_BYTES,
-            shape=(1, _CHANNELS, given.height, given.width),
+            shape=(1, _CHANNELS, given.height, given.width), input=given,
+            # A message is short, and ten thousand names are not.
+            output=replace(read, classes=("",) * len(read.classes)),
             files=tuple(_hosted(role, blob) for role, blob in blobs.items()),
         )  # fmt: skip
         self._number, self._late_since, self._memory_bytes = 0, 0.0, 0

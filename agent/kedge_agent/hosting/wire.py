@@ -35,6 +35,8 @@ from typing import Literal, TypeAlias
 
 import msgspec
 
+from kedge_shared.manifest import InputSpec, OutputSpec
+
 MAGIC, VERSION = b"KDGE", 2
 LOAD, READY, INFER, ANSWER, FAILED = 1, 2, 3, 4, 5
 #: A message is no longer.
@@ -74,8 +76,11 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
         input_bytes: At the beginning of the shared memory; the output lies behind it.
         output_bytes: The most that an output may be.
         shape: Of the input, where the engine leaves it open.
+        input: What the engine is fed.
+        output: How its output is read, for a runtime that decodes some of it; without the names.
         skip: Bytes at the beginning of the engine's file that are not the engine.
         memory_mb: Memory that the host may use, MiB; 0 is no limit.
+        lean: Library that loads a plan of an older release; empty: the engine is the runtime's own.
     """
 
     runtime: str
@@ -84,8 +89,11 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     input_bytes: int
     output_bytes: int
     shape: Shape
+    input: InputSpec
+    output: OutputSpec
     skip: int = 0
     memory_mb: float = 0.0
+    lean: str = ""
 
 
 class WireError(Exception):

@@ -122,6 +122,18 @@ class Hosting(Protocol):
 
 
 @runtime_checkable
+class Dispatching(Protocol):
+    """A runtime that loads an older release's plans through that release's own library."""
+
+    #: The library; empty: it loads plans of its own release.
+    lean: str
+
+    def through(self, library: str) -> Runtime:
+        """Returns the runtime that loads plans through a library of the system's."""
+        ...
+
+
+@runtime_checkable
 class Weighed(Protocol):
     """An engine that knows what it takes of memory that is not its process's own."""
 

@@ -46,12 +46,20 @@ class TensorRt:
         name: ``tensorrt`` or ``tensorrt-rtx``.
         module: Of the bindings.
         cuda: Opens CUDA.
+        lean: Library of the older release whose plans it loads.
     """
 
     on_gpu = True
 
-    def __init__(self, name: str, module: str, cuda: Callable[[], Cuda] | None = None) -> None:
+    def __init__(
+        self, name: str, module: str, cuda: Callable[[], Cuda] | None = None, lean: str = ""
+    ) -> None:
         self.name, self._module, self._open_cuda = name, module, cuda or open_cuda
+        self.lean = lean
+
+    def through(self, library: str) -> Runtime:
+        """Returns the same for plans of the release of a lean runtime."""
+        return TensorRt(self.name, self._module, self._open_cuda, library)
 
     @property
     def isolation(self) -> Isolation:
@@ -92,7 +100,7 @@ class TensorRt:
         try:
             trt = importlib.import_module(self._module)
             with memoryview(blobs["engine"].view)[checked:] as plan:
-                return _Loaded(Session(trt, self._open_cuda(), plan, shape))
+                return _Loaded(Session(trt, self._open_cuda(), plan, shape, self.lean))
         except EngineFault as error:
             raise translated(error) from None
 
@@ -103,14 +111,20 @@ class HostedTensorRt:
     Args:
         python: It.
         host: Starts the processes of engines.
+        lean: Library of the older release whose plans it loads.
     """
 
     name = "tensorrt"
     isolation: Isolation = "own-process"
     on_gpu = True
 
-    def __init__(self, python: Path, host: Host | None = None) -> None:
+    def __init__(self, python: Path, host: Host | None = None, lean: str = "") -> None:
         self._python, self._host = python, host or board_python.host(python)
+        self.lean = lean
+
+    def through(self, library: str) -> Runtime:
+        """Returns the same for plans of the release of a lean runtime."""
+        return HostedTensorRt(self._python, self._host, library)
 
     def probe(self) -> RuntimeFacts | None:
         """Returns the version that the other Python tells, or ``None``."""
@@ -135,8 +149,8 @@ class HostedTensorRt:
         """Loads a plan in a process of the other Python."""
         skip = _checked(blobs)
         return HostedEngine(
-            self.name, blobs, spec.input, threads=threads, skip=skip, host=self._host
-        )
+            self.name, blobs, spec, threads=threads, skip=skip, lean=self.lean, host=self._host,
+        )  # fmt: skip
 
 
 def classic(root: Path = Path("/")) -> Runtime:

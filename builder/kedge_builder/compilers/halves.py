@@ -109,7 +109,7 @@ class _Halves:
                 each.i = self._half
             if node.op_type == "Constant" and each.t.data_type == self._float:
                 values = numpy_helper.to_array(each.t)
-                each.t.CopyFrom(numpy_helper.from_array(_halved(values, node.name)))
+                each.t.CopyFrom(numpy_helper.from_array(halved(values, node.name)))
 
     def _half_weight(self, weight: Any) -> str:
         from onnx import numpy_helper
@@ -117,7 +117,7 @@ class _Halves:
         name = f"{weight.name}/half"
         if name not in self._made:
             self._made.add(name)
-            values = _halved(numpy_helper.to_array(weight), weight.name)
+            values = halved(numpy_helper.to_array(weight), weight.name)
             self._graph.initializer.append(numpy_helper.from_array(values, name))
         return name
 
@@ -142,7 +142,12 @@ def _sort(graph: Any) -> None:
     graph.node.extend(nodes[at] for at in TopologicalSorter(reads).static_order())
 
 
-def _halved(values: Any, name: str) -> Any:
+def halved(values: Any, name: str) -> Any:
+    """Returns an array in FP16.
+
+    Raises:
+        InputError: It does not fit.
+    """
     if values.size and float(np.abs(values).max()) > _HALF_MAX:
         raise InputError(
             f"{name} holds a number beyond FP16's {_HALF_MAX:.0f}", "build the class in FP32"

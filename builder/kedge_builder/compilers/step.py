@@ -79,7 +79,10 @@ def compile_plans(
     listed = ", ".join(map(str, device_class.plan_sm))
     stage = f"{device_class.name}: compiling for SM {listed}"
     with progress.stage(stage) as tick:
-        made = compiler.compile(typed, sha256_hex(signed), device_class.plan_sm, tick)
+        made = compiler.compile(
+            typed, sha256_hex(signed), device_class.plan_sm, tick,
+            version_compatible=device_class.version_compatible,
+        )  # fmt: skip
     path = engine.with_name("model.plan")
     path.write_bytes(made.data)
     return Plans((EngineFile("plan", path),), (made.plan,), _section(made, path))

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from kedge_builder.compilers.tensorrt import KINDS
 from kedge_shared.device_classes import DeviceClass, QuantizationForm
 from kedge_shared.errors import InputError
+from kedge_shared.versions import in_range
 
 #: Runtime → the forms that the builder writes for it.
 FORMS: Mapping[str, frozenset[QuantizationForm]] = {
@@ -14,9 +15,11 @@ FORMS: Mapping[str, frozenset[QuantizationForm]] = {
     "onnxruntime": frozenset({"qdq-u8s8", "qdq-s8s8"}),
     "openvino": frozenset({"nncf-mixed"}),
     "rknn": frozenset({"rknn-int8"}),
-    "tensorrt": frozenset({"qdq-s8s8"}),
+    "tensorrt": frozenset({"qdq-s8s8", "float16"}),
     "tensorrt-rtx": frozenset({"qdq-s8s8"}),
 }
+#: Releases of TensorRT that have no flags for precisions: a range that takes one is too wide.
+_STRONG = ("11.0", "11.99", "99.0")
 
 
 def check_class(device_class: DeviceClass) -> None:
@@ -38,7 +41,18 @@ def check_class(device_class: DeviceClass) -> None:
             "write yet",
             f"it writes {', '.join(sorted(forms))}",
         )
+    bounds = device_class.runtime.range
+    if device_class.form == "float16" and any(in_range(each, bounds) for each in _STRONG):
+        raise InputError(
+            f"class {name} wants float16 of TensorRT {bounds}, which has no flag for it from 11 on",
+            f'bound the range: "{bounds},<11"',
+        )
     if runtime == "rknn" and len(device_class.soc) != 1:
         raise InputError(f"class {name} runs rknn, whose models are for one SoC", "name it as soc")
     if device_class.plan_sm and runtime not in KINDS:
         raise InputError(f"class {name} wants plans, and {runtime} has none")
+    if device_class.version_compatible and (runtime != "tensorrt" or not device_class.plan_sm):
+        raise InputError(
+            f"class {name} wants version-compatible plans, which classic TensorRT alone makes",
+            "name tensorrt as its runtime and the GPU as plan_sm",
+        )

@@ -33,7 +33,7 @@ def prune(
     max_drop: Annotated[
         float, typer.Option(help="mAP50-95 that may be lost on the select split; 0.02 is 2 points.")
     ] = 0.02,
-    lr: Annotated[float, typer.Option(help="Learning rate of fine-tuning.")] = 1e-4,
+    lr: Annotated[float, typer.Option(help="Learning rate of fine-tuning.")] = 3e-4,
     batch: Annotated[int, typer.Option(help="Images a training step.")] = 16,
     cache: Annotated[
         Path | None, typer.Option(help="Folder for the steps; default: OUT with '.steps' added.")

@@ -54,7 +54,8 @@ def load(
 
     Args:
         runtime: ``onnxruntime`` or ``openvino``. For a runtime that only boards have, ONNX Runtime
-            carries out the QDQ graph operator by operator: right for accuracy, void for time.
+            carries out the ONNX operator by operator, FP16 by rounding: right for accuracy, void
+            for time.
         files: Of the engine.
         threads: It may use.
         literal: Without graph optimizations, to see how another kernel would round; OpenVINO has
@@ -73,7 +74,11 @@ def load(
             from kedge_builder.measure.simulated import SimulatedRknn
 
             return SimulatedRknn(path)
-        return OnnxRuntimeEngine(path, threads, literal=literal or not is_here(runtime))
+        if is_here(runtime):
+            return OnnxRuntimeEngine(path, threads, literal=literal)
+        from kedge_builder.quantize.half import as_computed
+
+        return OnnxRuntimeEngine(as_computed(path), threads, literal=True)
     except (ImportError, KedgeError):
         raise  # the command says which extra is missing, or what to mend
     # Boundary: each vendor raises its own types, which are not importable from one place.
@@ -136,7 +141,7 @@ def version(runtime: str) -> str:
 class OnnxRuntimeEngine:
     """ONNX Runtime on the CPU."""
 
-    def __init__(self, path: Path, threads: int, *, literal: bool = False) -> None:
+    def __init__(self, model: Path | bytes, threads: int, *, literal: bool = False) -> None:
         import onnxruntime as ort
 
         options = ort.SessionOptions()
@@ -146,7 +151,9 @@ class OnnxRuntimeEngine:
         if literal:
             options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
         self._session: Any = ort.InferenceSession(
-            str(path), options, providers=["CPUExecutionProvider"]
+            model if isinstance(model, bytes) else str(model),
+            options,
+            providers=["CPUExecutionProvider"],
         )
         self._input = self._session.get_inputs()[0].name
 

@@ -10,7 +10,7 @@ from typing import Any
 from kedge_shared.errors import InputError
 from kedge_shared.manifest import Head
 
-#: Both runtimes read it, and it has every operator of the three families.
+#: Both runtimes read it, and it has every operator of the three families. A class may bound it.
 OPSET = 17
 #: Version of what is done to a model before it is exported; part of cache keys.
 METHOD = 2
@@ -51,6 +51,11 @@ def fused(model: Any, head: Head) -> Any:
     return model.fuse(verbose=False).eval()
 
 
+def opset_of(newest: int | None) -> int:
+    """Returns the opset of an export whose reader takes none above ``newest``."""
+    return OPSET if newest is None else min(OPSET, newest)
+
+
 def check_size(model: Any, size: int) -> None:
     """Checks an input size against the strides.
 
@@ -65,13 +70,14 @@ def check_size(model: Any, size: int) -> None:
         )
 
 
-def to_onnx(model: Any, size: int, head: Head | None = None) -> bytes:
+def to_onnx(model: Any, size: int, head: Head | None = None, opset: int | None = None) -> bytes:
     """Exports a detector with its decode operators.
 
     Args:
         model: Ultralytics detection model, float32.
         size: Input pixels, square, a multiple of the model's largest stride.
         head: Which head; by default the first of :func:`heads_of`.
+        opset: The newest that may be used; :data:`OPSET` at the most.
 
     Returns:
         The ONNX file, the same bytes for the same model: ``images`` (1, 3, size, size) →
@@ -97,7 +103,7 @@ def to_onnx(model: Any, size: int, head: Head | None = None) -> bytes:
             model,
             (image,),
             buffer,
-            opset_version=OPSET,
+            opset_version=opset_of(opset),
             input_names=[INPUT],
             output_names=[OUTPUT],
             dynamo=False,

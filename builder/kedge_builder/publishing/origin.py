@@ -10,17 +10,12 @@ from tuf.api.metadata import Metadata, Root, Targets
 
 from kedge_builder.publishing.keys import KeySet
 from kedge_builder.publishing.rotation import delegated
-from kedge_shared import wire
+from kedge_shared import attachments, wire
 from kedge_shared.errors import InputError
 from kedge_shared.ids import sha256_hex
 from kedge_shared.manifest import MANIFEST_LIMIT_BYTES
 from kedge_shared.origin import Known, Origin, judge
-from kedge_shared.provenance import (
-    PROVENANCE_LIMIT_BYTES,
-    PROVENANCE_PREDICATE,
-    Slsa,
-    listed_in,
-)
+from kedge_shared.provenance import PROVENANCE_LIMIT_BYTES, PROVENANCE_PREDICATE, Slsa
 from kedge_shared.statement import STATEMENT_TYPE, Statement
 from kedge_shared.trust import model_role
 
@@ -107,7 +102,10 @@ def _signed(delegator: Root | Targets, state: Path, role: str) -> Metadata[Targe
 
 
 def _provenances(metadata: Metadata[Targets]) -> set[str]:
-    named = [listed_in(each.custom) for each in metadata.signed.targets.values()]
+    named = [
+        attachments.listed_in(each.custom, attachments.PROVENANCE)
+        for each in metadata.signed.targets.values()
+    ]
     return {each.sha256 for each in named if each is not None}
 
 

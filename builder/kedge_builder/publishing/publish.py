@@ -8,11 +8,14 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from kedge_builder.publishing.durable import write_synced
+from kedge_builder.publishing.excerpt import excerpt
 from kedge_builder.publishing.keyring import Keyring
 from kedge_builder.publishing.origin import PROVENANCE, SEALED, read_statement
 from kedge_builder.publishing.repository import TrustedState
 from kedge_builder.publishing.rotation import Standing, add_targets, delegated, next_of
 from kedge_shared import api, wire
+from kedge_shared.attachments import PROVENANCE as ORIGIN
+from kedge_shared.attachments import REPORT, custom_of
 from kedge_shared.client import Client
 from kedge_shared.errors import InputError
 from kedge_shared.ids import sha256_hex
@@ -24,7 +27,6 @@ from kedge_shared.policy import (
     policy_path,
     read_policy,
 )
-from kedge_shared.provenance import CUSTOM
 from kedge_shared.statement import IN_TOTO_TYPE
 from kedge_shared.trust import model_role
 
@@ -40,6 +42,7 @@ class Bundle:
         targets: TUF target path → bytes: manifests and the model policy.
         files: Hash → file, of everything that boards download.
         folders: TUF target path of a manifest → folder of its build.
+        reports: TUF target path of a manifest → the published part of its report, if it has one.
         model: Model.
         release: Release.
     """
@@ -47,6 +50,7 @@ class Bundle:
     targets: dict[str, bytes]
     files: dict[str, Path]
     folders: dict[str, Path]
+    reports: dict[str, bytes]
     model: str
     release: str
 
@@ -68,8 +72,11 @@ def gather(builds: Sequence[Path], policy_file: Path | None = None) -> Bundle:
         raise InputError("builds are of different releases", "publish one release at a time")
     targets: dict[str, bytes] = {}
     files: dict[str, Path] = {}
+    reports: dict[str, bytes] = {}
     for folder, manifest in manifests.items():
-        targets[manifest.target_path] = _manifest_bytes(folder)
+        body = targets[manifest.target_path] = _manifest_bytes(folder)
+        if report := excerpt(folder, manifest, sha256_hex(body)):
+            reports[manifest.target_path] = report
         files |= {ref.sha256: _checked(folder / ref.name, ref) for ref in manifest.files}
     policy_at = policy_file or folders[0].parent / "policy" / "policy.json"
     policy_bytes = wire.read_limited(policy_at, "model policy", POLICY_LIMIT_BYTES)
@@ -80,7 +87,7 @@ def gather(builds: Sequence[Path], policy_file: Path | None = None) -> Bundle:
     golden = policy_at.parent / "golden"
     files |= {frame.sha256: _checked(golden / frame.name, frame) for frame in policy.golden}
     places = {manifest.target_path: folder for folder, manifest in manifests.items()}
-    return Bundle(targets, files, places, model, release)
+    return Bundle(targets, files, places, reports, model, release)
 
 
 def publish(
@@ -109,7 +116,7 @@ def publish(
     sealed = seal_provenance(standing, bundle, ring)
     following = sign_release(standing, bundle, ring, sealed)
     files = dict(bundle.files)
-    for data in (*bundle.targets.values(), *sealed.values()):
+    for data in (*bundle.targets.values(), *bundle.reports.values(), *sealed.values()):
         digest = sha256_hex(data)
         files[digest] = scratch / digest
         files[digest].write_bytes(data)
@@ -136,9 +143,10 @@ def sign_release(
     """
     name = _role_of(standing, bundle.model)
     following = next_of(standing, name, datetime.now(timezone.utc))
+    beside = {ORIGIN: sealed or {}, REPORT: bundle.reports}
     custom = {
-        path: {CUSTOM: {"sha256": sha256_hex(data), "length": len(data)}}
-        for path, data in (sealed or {}).items()
+        path: custom_of({name: held[path] for name, held in beside.items() if path in held})
+        for path in bundle.folders
     }
     add_targets(following, bundle.targets, custom)
     ring.sign(following, name, standing.role(name))

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from kedge_builder.compilers.rknn import ALGORITHMS
+from kedge_builder.judge.ladder import Rung
 from kedge_builder.measure.engines import EngineFile
 from kedge_builder.measure.evaluate import Drop, drop_interval
 from kedge_builder.measure.surveys import Survey
@@ -51,9 +52,17 @@ def plans_for(device_class: DeviceClass) -> tuple[Plan, ...]:
         return (Plan(),)
     if device_class.form == "ncnn-float":
         return (Plan(precision="float"),)
+    if device_class.form == "float16":
+        return (Plan(precision="half"),)
     if device_class.form == "rknn-int8":
         return tuple(Plan(calibrator=each, bias_correction=False) for each in ALGORITHMS)
     return tuple(Plan(calibrator=each) for each in CALIBRATORS)
+
+
+def rungs_for(device_class: DeviceClass, allowed: Sequence[Rung]) -> tuple[Rung, ...]:
+    """Returns what may be tried when the plans of a class lose too much: of INT8, all of it."""
+    floats = device_class.form in {"float16", "ncnn-float"}
+    return tuple(each for each in allowed if each == "float" or not floats)
 
 
 def choose(candidates: Sequence[Candidate], *, seed: int) -> Choice:

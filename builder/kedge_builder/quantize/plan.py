@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from kedge_builder.quantize.ranges import Calibrator
+
+Precision = Literal["int8", "half", "float"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,20 +21,20 @@ class Plan:
         float_blocks: Blocks that stay float besides the float zone.
         refit: Whether the last convolutions, which stay float, are fitted to what the quantized
             layers give them.
-        precision: ``int8``, or ``float`` for the model as it is.
+        precision: ``int8``, ``half`` for FP16, or ``float`` for the model as it is.
     """
 
     calibrator: Calibrator | None = None
     bias_correction: bool = True
     float_blocks: tuple[str, ...] = ()
     refit: bool = False
-    precision: str = "int8"
+    precision: Precision = "int8"
 
     @property
     def name(self) -> str:
         """Word for tables."""
-        if self.precision == "float":
-            return "float"
+        if self.precision != "int8":
+            return "float16" if self.precision == "half" else "float"
         words: list[str] = [self.calibrator or "nncf"]
         if self.calibrator and self.bias_correction:
             words.append("bias-corrected")

@@ -14,7 +14,7 @@ from kedge_builder.data.datasets import Sample
 from kedge_builder.measure import engines
 from kedge_builder.measure.engines import EngineFile
 from kedge_builder.progress import Progress
-from kedge_builder.quantize import ncnn, openvino, qdq
+from kedge_builder.quantize import half, ncnn, openvino, qdq
 from kedge_builder.quantize.observe import Observations, observe
 from kedge_builder.quantize.plan import Plan
 from kedge_builder.quantize.refitting import refit_engine
@@ -93,6 +93,9 @@ class Quantizer:
         )
         openvino.save(quantized, out / "model.xml")
 
+    def _write_half(self, plan: Plan, out: Path) -> None:
+        (out / "model.onnx").write_bytes(half.marked(self.source.onnx))
+
     def _write_ncnn(self, plan: Plan, out: Path) -> None:
         with self._progress.stage(f"{self.device_class.name}: converting for ncnn"):
             ncnn.write(self.source.path, self.source.given.height, out / "model.param")
@@ -155,6 +158,7 @@ _WRITERS: Mapping[QuantizationForm, Callable[[Quantizer], Callable[[Plan, Path],
     "qdq-u8s8": lambda self: self._write_qdq,
     "qdq-s8s8": lambda self: self._write_qdq,
     "nncf-mixed": lambda self: self._write_openvino,
+    "float16": lambda self: self._write_half,
     "rknn-int8": lambda self: self._write_rknn,
     "ncnn-float": lambda self: self._write_ncnn,
 }

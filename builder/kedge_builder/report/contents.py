@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 _SHOWN_PIXELS = 320
 _INT8 = "outside of the float zone: INT8"
 _ALL_FLOAT = "the whole model stays float"
+_HALF = "in front of the decode: FP16"
+_DECODE = "decode: near 640 px FP16 has steps of half a pixel"
 _UNTOUCHED = "the runtime's quantizer has no INT8 form of it"
 
 
@@ -71,7 +73,7 @@ class Layer:
     Attributes:
         name: In the ONNX graph.
         operator: Its kind.
-        precision: ``float`` or ``int8``.
+        precision: ``float``, ``float16`` or ``int8``.
         reason: Why.
         block: That mixed precision switches it with; empty in the float zone.
     """
@@ -101,6 +103,9 @@ def layers_of(source: Source, candidate: Candidate, form: str, mixed: Mixed | No
         block = of_block.get(node.name, "")
         if plan.precision == "float":
             precision, reason = "float", _ALL_FLOAT
+        elif plan.precision == "half":
+            half = _is_half(node.name, source)
+            precision, reason = ("float16", _HALF) if half else ("float", _DECODE)
         elif node.name in source.zone.reasons:
             precision = "float"
             reason = source.zone.reasons[node.name] + _refit_reason(fitted.get(node.name))
@@ -112,6 +117,11 @@ def layers_of(source: Source, candidate: Candidate, form: str, mixed: Mixed | No
             precision, reason = "float", _UNTOUCHED
         rows.append(Layer(node.name, node.op_type, precision, reason, block))
     return rows
+
+
+def _is_half(node: str, source: Source) -> bool:
+    # The last convolutions belong to INT8's float zone and not to the decode.
+    return node not in source.zone.reasons or node in source.zone.edges
 
 
 def _quantizable(source: Source, form: str) -> set[str]:

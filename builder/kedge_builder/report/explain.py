@@ -204,6 +204,8 @@ def _sensitivity_of(report: Report, block: str, row: BlockRow | None) -> str:
         if not elsewhere:
             return "measured on the plain INT8 engine"
         return f"measured before the search took {elsewhere}"
+    if report.precision.form == "float16":
+        return "not measured: FP16 quantizes no block"
     if not block:
         return "not measured: the float zone is no block and is never quantized"
     if "mixed" in report.precision.rungs:

@@ -104,7 +104,7 @@ def _overview(found: Overview) -> Iterator[str]:
     yield from _float_blocks(found)
     yield from ("", "layers")
     for count in found.layers:
-        yield f"  {count.layers:>4} {count.precision:<5}  {count.reason}"
+        yield f"  {count.layers:>4} {count.precision:<7}  {count.reason}"
     of = f" of {found.calibration_pool}" if found.calibration_pool is not None else ""
     said = found.calibration_verdict or "not compared with the evaluation data"
     yield from ("", f"calibration: {found.calibration_images} images{of}: {said}")

@@ -11,12 +11,12 @@ from kedge_builder.publishing.origin import ENVELOPE_LIMIT_BYTES, known_of
 from kedge_builder.publishing.repository import TrustedState
 from kedge_builder.publishing.rotation import Standing
 from kedge_shared import signing
+from kedge_shared.attachments import PROVENANCE, listed_in
 from kedge_shared.attestation import Running, fetch_attestations, open_running
 from kedge_shared.client import Client
 from kedge_shared.errors import InputError, ServiceError, TrustError
 from kedge_shared.ids import sha256_hex
 from kedge_shared.origin import Known, Origin, judge
-from kedge_shared.provenance import listed_in
 from kedge_shared.statement import Statement
 
 
@@ -135,7 +135,7 @@ def _listed(standing: Standing, running: Running) -> str | None:
     for metadata in (standing.targets, *standing.models.values()):
         target = metadata.signed.targets.get(running.manifest_path)
         if target is not None and target.hashes.get("sha256") == running.manifest_sha256:
-            named = listed_in(target.custom)
+            named = listed_in(target.custom, PROVENANCE)
             return named.sha256 if named else ""
     return None
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from kedge_builder.compilers.on_board import on_device
 from kedge_builder.compilers.step import Plans
 from kedge_builder.data.datasets import Sample
 from kedge_builder.judge.acceptance import Decision, Figures
@@ -170,6 +171,7 @@ def make_manifest(
         shadow=terms,
         verdict=verdict,
         plans=plans.plans,
+        on_device=on_device(device_class, files),
     )
 
 

@@ -11,7 +11,7 @@ from kedge_shared.errors import InputError
 
 REPORT = "report.json"
 #: A YOLOv8x has 500 nodes and writes 150 kB; a search of a thousand points adds 500 kB.
-_LIMIT_BYTES = 16 * 1024 * 1024
+LIMIT_BYTES = 16 * 1024 * 1024
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,7 +105,7 @@ def read_report(build: Path) -> Report:
         InputError: No report is there, several are, or it cannot be read.
     """
     folder = _folder(build)
-    data = wire.read_limited(folder / REPORT, "report", _LIMIT_BYTES)
+    data = wire.read_limited(folder / REPORT, "report", LIMIT_BYTES)
     return wire.decode(data, Report, f"report {folder / REPORT}")
 
 

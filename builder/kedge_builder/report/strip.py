@@ -15,10 +15,13 @@ _WIDTH, _CELLS, _LABELS = 760, 46, 18
 _LABEL_ROOM = 62
 _KINDS = {
     "int8": "INT8",
+    "half": "FP16",
     "kept": "left float for accuracy",
     "zone": "float zone",
     "plain": "no INT8 form",
 }
+
+_LOWER = {"int8": "int8", "float16": "half"}
 
 
 def strip_svg(precision: Mapping[str, Any], *, id: str = "strip") -> Markup:
@@ -54,9 +57,9 @@ def strip_svg(precision: Mapping[str, Any], *, id: str = "strip") -> Markup:
 
 
 def kind_of(layer: Mapping[str, Any], float_blocks: Sequence[str]) -> str:
-    """Returns ``int8``, ``kept`` (float by choice), ``zone``, or ``plain``."""
-    if layer["precision"] == "int8":
-        return "int8"
+    """Returns ``int8``, ``half``, ``kept`` (float by choice), ``zone``, or ``plain``."""
+    if layer["precision"] in _LOWER:
+        return _LOWER[layer["precision"]]
     if not layer["block"]:
         return "zone"
     return "kept" if layer["block"] in float_blocks else "plain"

@@ -16,7 +16,7 @@ from kedge_builder.report.svg import Scale, render, ticks
 _WIDTH, _HEIGHT = 760, 400
 _LEFT, _RIGHT, _TOP, _BOTTOM = 56, 744, 34, 326
 _ROOM = 0.08
-_LEGEND = (("on", "INT8"), ("off", "with float parts"))
+_HALF = "float16"
 _TEXT_WIDTH = 6.6
 
 
@@ -34,6 +34,7 @@ def tradeoff_svg(contents: Mapping[str, Any], *, id: str = "tradeoff") -> Markup
     ends = [base - taken["drop_high"], base - taken["drop_low"]] if taken else []
     across = Scale.around([_mib(size), *(_mib(e["bytes"]) for e in rows)], _LEFT, _RIGHT, _ROOM, 0)
     up = Scale.around([base, *ends, *(e["select_map50_95"] for e in rows)], _BOTTOM, _TOP, _ROOM)
+    plain = "FP16" if contents["precision"]["form"] == _HALF else "INT8"
     named = [_named(across(_mib(size)), up(base), ring=False, text="float")]
     whiskers = []
     if taken:
@@ -51,7 +52,7 @@ def tradeoff_svg(contents: Mapping[str, Any], *, id: str = "tradeoff") -> Markup
         floors=[], front="", whiskers=whiskers, named=named,
         marks=_marks(rows, across, up),
         legend=[{"x": _LEFT + 4 + 170 * at, "kind": kind, "text": text}
-                for at, (kind, text) in enumerate(_LEGEND)],
+                for at, (kind, text) in enumerate((("on", plain), ("off", "with float parts")))],
     )  # fmt: skip
 
 
@@ -60,7 +61,7 @@ def _marks(rows: Sequence[Mapping[str, Any]], across: Scale, up: Scale) -> list[
         {
             "x": across(_mib(each["bytes"])),
             "y": up(each["select_map50_95"]),
-            "kind": "off" if "float" in each["name"] else "on",
+            "kind": "off" if "float" in each["name"] and each["name"] != _HALF else "on",
             "said": f"{each['name']}: {_mib(each['bytes']):.2f} MiB, "
             f"mAP50-95 {each['select_map50_95']:.4f}",
         }

@@ -11,6 +11,7 @@ from fastapi import Request
 
 from kedge_server.console.fleet.overview import Overview
 from kedge_server.console.kept import Kept
+from kedge_server.console.rollouts.listing import Placed
 from kedge_server.console.trust.identity import Identities
 from kedge_server.repository.publication import Offline
 from kedge_shared.api import RolloutInfo
@@ -24,6 +25,7 @@ class Figures:
     Attributes:
         fleet: By the scopes of who looks.
         rollouts: By rollout and where it stands.
+        placed: Boards of a rollout in a list, by rollout and where it stands, list and page.
         counts: Boards by scopes, selector and state.
         running: Who runs what, by the scopes of who looks.
         offline: Signed metadata, by the version of the timestamp.
@@ -33,6 +35,7 @@ class Figures:
 
     fleet: Kept[Overview] = field(default_factory=Kept)
     rollouts: Kept[RolloutInfo] = field(default_factory=Kept)
+    placed: Kept[tuple[list[Placed], str]] = field(default_factory=Kept)
     counts: Kept[int] = field(default_factory=Kept)
     running: Kept[Mapping[tuple[str, str, str], int]] = field(default_factory=Kept)
     offline: Kept[Offline] = field(default_factory=Kept)
@@ -44,6 +47,7 @@ class Figures:
         """Has all of it worked out anew: a person has just changed something."""
         self.fleet.forget()
         self.rollouts.forget()
+        self.placed.forget()
         self.counts.forget()
         self.running.forget()
         self.identities.forget()

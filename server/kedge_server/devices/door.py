@@ -6,6 +6,7 @@ Routing, dependencies and validation by FastAPI cost several times what the answ
 
 from __future__ import annotations
 
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
@@ -13,6 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from kedge_server.answers import SECURITY_HEADERS, problem_of
 from kedge_server.errors import TooLargeError
+from kedge_server.metrics.traffic import Traffic
 
 _JSON = (b"content-type", b"application/json")
 
@@ -71,21 +73,24 @@ class Answer:
 
 
 Handler = Callable[[Asked], Awaitable[Answer]]
+#: (method, path) → who answers.
+Handlers = dict[tuple[str, str], Handler]
 
 
 class Door:
     """The whole application: answers some requests, and hands all others on.
 
     Args:
-        app: What is behind it.
+        app: What is behind it, and counts its own.
         handlers: (method, path) → who answers.
+        traffic: Where those answers are counted.
 
     Attributes:
         app: What is behind it.
     """
 
-    def __init__(self, app: ASGIApp, handlers: dict[tuple[str, str], Handler]) -> None:
-        self.app, self._handlers = app, handlers
+    def __init__(self, app: ASGIApp, handlers: Handlers, traffic: Traffic) -> None:
+        self.app, self._handlers, self._traffic = app, handlers, traffic
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers one request, or hands it on."""
@@ -97,16 +102,25 @@ class Door:
         if handler is None:
             await self.app(scope, receive, send)
             return
+        began, answer = time.perf_counter(), None
         try:
             answer = await handler(Asked(dict(scope["headers"]), receive))
         except GoneError:
             return
         # Boundary: what is no bug becomes an answer; a bug goes on to the server's last resort.
         except Exception as error:  # noqa: BLE001
-            status, body, more = problem_of(error)
-            headers = [(name.lower().encode(), value.encode()) for name, value in more.items()]
-            answer = Answer(status, headers, body)
+            answer = _refusal(error)
+        finally:
+            status = answer.status if answer is not None else None
+            self._traffic.count(scope["path"], status, time.perf_counter() - began)
         await _send(send, answer)
+
+
+def _refusal(error: Exception) -> Answer:
+    """Returns the answer that an error is; one that is a bug is raised again."""
+    status, body, more = problem_of(error)
+    headers = [(name.lower().encode(), value.encode()) for name, value in more.items()]
+    return Answer(status, headers, body)
 
 
 async def _send(send: Send, answer: Answer) -> None:

@@ -21,7 +21,7 @@ from sqlmodel import Session
 from kedge_server import auth
 from kedge_server.attestations import service as attestations
 from kedge_server.database import now, transaction, upsert
-from kedge_server.devices import clones, enrolment, ledger
+from kedge_server.devices import clones, enrolment, ledger, trace
 from kedge_server.devices.assignments import lock_devices
 from kedge_server.devices.batches import Batches
 from kedge_server.devices.door import Answer, Asked
@@ -31,6 +31,7 @@ from kedge_server.errors import RequestError
 from kedge_server.replicas import changes
 from kedge_server.rollouts import reports as rollouts
 from kedge_server.telemetry import service as telemetry
+from kedge_server.telemetry.service import Measured
 from kedge_shared import signing, wire
 from kedge_shared.errors import InputError, TrustError
 from kedge_shared.protocol import REPORT_BATCH, REPORT_LIMIT_BYTES, REPORT_TYPE, Report
@@ -134,10 +135,11 @@ class _Desk:
 
 @dataclass(frozen=True)
 class _Page:
-    """What was taken of one start of a board, and the telemetry of it that is kept."""
+    """What was taken of one start of a board, and what is kept of its telemetry."""
 
     taken: Ledger = field(default_factory=Ledger)
     telemetry: int | None = None
+    trace: str = ""
 
 
 def take(session: Session, sent: Sequence[Sent], at: float) -> list[Taken | Exception]:
@@ -188,7 +190,7 @@ def _ledgers(session: Session, reports: Sequence[Report]) -> dict[tuple[str, str
         return {}
     query = select(_LEDGERS).where(tuple_(_LEDGERS.c.device, _LEDGERS.c.boot_id).in_(keys))
     return {
-        (each.device, each.boot_id): _Page(ledger.read(each.taken), each.telemetry)
+        (each.device, each.boot_id): _Page(ledger.read(each.taken), each.telemetry, each.trace)
         for each in session.execute(query)
     }
 
@@ -237,7 +239,9 @@ def _enter(desk: _Desk, report: Report, received: float) -> bool:
         if kept is not None:
             desk.outdated.append((*at, kept))
         kept = report.seq
-    desk.ledgers[at] = _Page(page.taken.with_(report.seq), kept)
+    times = report.window.latency_ms.quantiles(trace.SHARES) if report.window else []
+    line = trace.grown(page.trace, received, times)
+    desk.ledgers[at] = _Page(page.taken.with_(report.seq), kept, line)
     key = (report.device, report.boot_id, report.seq)
     desk.reports[key] = {
         "device": report.device, "boot_id": report.boot_id, "seq": report.seq, "received": received,
@@ -248,7 +252,7 @@ def _enter(desk: _Desk, report: Report, received: float) -> bool:
                 "phase": report.phase.value}  # fmt: skip
     if report.window is not None:
         figures["frames"] = min(figures["frames"] + report.window.frames, _LARGEST - 1)
-        figures["latency_p95_ms"] = report.window.latency_ms.quantile(0.95)
+        figures["latency_p95_ms"] = times[1] if times else None
     desk.fresh.append(report)
     return True
 
@@ -271,9 +275,9 @@ def _write(session: Session, desk: _Desk, received: float) -> None:
     pages = {(each.device, each.boot_id) for each in desk.fresh}
     upsert(session, _LEDGERS, [
         {"device": device, "boot_id": boot, "taken": ledger.write(page.taken),
-         "telemetry": page.telemetry, "received": received}
+         "telemetry": page.telemetry, "trace": page.trace, "received": received}
         for (device, boot), page in ((each, desk.ledgers[each]) for each in pages)
-    ], ("taken", "telemetry", "received"))  # fmt: skip
+    ], ("taken", "telemetry", "trace", "received"))  # fmt: skip
     stored = []
     for key in desk.outdated:
         # Of two windows in one batch the older one is not written at all.
@@ -292,9 +296,11 @@ def _write(session: Session, desk: _Desk, received: float) -> None:
         if each.attestation is not None:
             row = session.get_one(DeviceRow, each.device)
             attestations.take(session, row, each, received)
-        if each.window is not None:
-            kind = desk.devices[each.device].device_class
-            telemetry.take(session, kind, each.release, each.window, received)
+    windows = [
+        Measured(desk.devices[each.device].device_class, each.release, each.window)
+        for each in desk.fresh if each.window is not None
+    ]  # fmt: skip
+    telemetry.take(session, windows, received)
 
 
 def _look_twice(session: Session, repeated: Sequence[Report]) -> None:

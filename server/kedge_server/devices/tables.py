@@ -121,7 +121,8 @@ class AssignmentRow(SQLModel, table=True):
 class LedgerRow(SQLModel, table=True):
     """Which reports of one start of a board were taken, ``"0-288,290"``.
 
-    ``telemetry`` is the number of the newest window of telemetry, the only one that is kept.
+    ``telemetry`` is the number of the newest window of telemetry, the only one that is kept whole;
+    ``trace`` holds the frame times of the last ones (:mod:`kedge_server.devices.trace`).
     """
 
     __tablename__ = "report_ledger"
@@ -130,6 +131,7 @@ class LedgerRow(SQLModel, table=True):
     boot_id: str = Field(primary_key=True)
     taken: str
     telemetry: int | None = Field(default=None, sa_type=Long)
+    trace: str = Field(default="", sa_column_kwargs={"server_default": ""})
     received: float = Field(index=True)
 
 

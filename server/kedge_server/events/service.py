@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import delete, text
+from sqlalchemy import delete, insert, text
 from sqlmodel import Session, col, func, select
 
 from kedge_server.events.tables import EventRow
@@ -18,16 +20,50 @@ _LOCK = 0x6B656467
 _MOST_TEXT = 2000
 
 
+@dataclass(frozen=True)
+class Event:
+    """Something that happened.
+
+    Attributes:
+        kind: One of :mod:`kedge_server.events.kinds`.
+        subject: What it is about.
+        data: What is told of it.
+    """
+
+    kind: str
+    subject: str
+    data: dict[str, Any]
+
+
 def emit(session: Session, kind: str, subject: str, data: dict[str, Any], now: float) -> None:
     """Writes an event within the transaction of what it tells of, and queues it for webhooks."""
+    emit_all(session, [Event(kind, subject, data)], now)
+
+
+def emit_all(session: Session, events: Sequence[Event], now: float) -> None:
+    """Writes events in their order; a batch of reports has a hundred of them.
+
+    Args:
+        session: Of the transaction of what they tell of.
+        events: Them.
+        now: Unix seconds.
+    """
+    if not events:
+        return
+    session.flush()
     if session.get_bind().dialect.name == "postgresql":
         session.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
+    values = [{"at": now, "kind": each.kind, "subject": each.subject, "data": _stored(each.data)}
+              for each in events]  # fmt: skip
+    adding = insert(EventRow).returning(EventRow, sort_by_parameter_order=True)
+    rows = session.scalars(adding, values)
+    outbox.queue(session, [_info(row) for row in rows], now)
+
+
+def _stored(data: dict[str, Any]) -> str:
     short = {key: value[:_MOST_TEXT] if isinstance(value, str) else value
              for key, value in data.items()}  # fmt: skip
-    row = EventRow(at=now, kind=kind, subject=subject, data=wire.encode(short).decode())
-    session.add(row)
-    session.flush()
-    outbox.queue(session, _info(row), now)
+    return wire.encode(short).decode()
 
 
 def after(

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter
-from collections.abc import Iterable
-from typing import Any
 
 from fastapi import APIRouter
 from sqlmodel import Session, select
@@ -14,43 +11,32 @@ from kedge_server.accounts.principal import Reach
 from kedge_server.accounts.reach import rollouts_within
 from kedge_server.auth import MayRead
 from kedge_server.context import Services
-from kedge_server.database import transaction
+from kedge_server.database import now, transaction
 from kedge_server.devices import pending
-from kedge_server.devices.facts import facts_of_device
-from kedge_server.devices.tables import DeviceRow
-from kedge_server.fleet.summary import count
+from kedge_server.fleet.counting import apart, kinds
+from kedge_server.fleet.summary import classes, silent_after
 from kedge_server.operation.expiry import expiries
 from kedge_server.rollouts.tables import RolloutRow
 from kedge_shared.fleet import FleetInfo
 
 router = APIRouter(prefix="/api/v1/fleet", tags=["fleet"])
 
-#: Columns, not entities: this reads the whole fleet.
-_COLUMNS = (
-    DeviceRow.id, DeviceRow.device_class, DeviceRow.facts, DeviceRow.tags, DeviceRow.release,
-    DeviceRow.phase, DeviceRow.last_seen, DeviceRow.serves, DeviceRow.revoked,
-    DeviceRow.suspected_clone,
-)  # fmt: skip
-
 
 @router.get("", summary="How the fleet is")
 def fleet(services: Services, who: MayRead) -> FleetInfo:
     """Returns boards by class, phase and release, rollouts by state, and what runs out when."""
-    now = time.time()
+    quiet = silent_after(services.settings.poll_seconds)
     with transaction(services.engine) as session:
-        counted = count(_boards(session, who.reach), now)
+        at = now(session)
+        found = kinds(session, who.reach, quiet, at)
         return FleetInfo(
-            at=now, classes=counted.classes, revoked=counted.revoked, measuring=counted.measuring,
+            at=at, classes=classes(found), silent_seconds=quiet,
+            **apart(session, who.reach)._asdict(),
             pending=pending.count(session) if who.reach.whole else None,
             rollouts=_rollouts(session, who.reach),
             expires={role: each.timestamp() for role, each in expiries(session).items()},
             alarm=services.repository.alarm,
         )  # fmt: skip
-
-
-def _boards(session: Session, within: Reach) -> Iterable[Any]:
-    rows = session.execute(select(*_COLUMNS))  # type: ignore[call-overload]
-    return (each for each in rows if within.whole or within.includes(facts_of_device(each)))
 
 
 def _rollouts(session: Session, within: Reach) -> dict[str, int]:

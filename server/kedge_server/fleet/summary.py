@@ -1,80 +1,89 @@
-"""Counts a fleet. Pure."""
+"""The fleet in figures, from boards that were counted by what they have in common. Pure."""
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from collections.abc import Iterable
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from collections import Counter
+from collections.abc import Mapping
+from typing import NamedTuple
 
 from kedge_shared.fleet import ClassHealth
+from kedge_shared.phases import TERMINAL, Phase
 
-_LATELY_SECONDS, _DAY_SECONDS = 300, 86400
-
-
-class Board(Protocol):
-    """What is asked about a board."""
-
-    device_class: Any
-    phase: Any
-    release: Any
-    last_seen: Any
-    serves: Any
-    revoked: Any
-    suspected_clone: Any
+#: What "lately" and "today" are.
+LATELY_SECONDS, DAY_SECONDS = 300.0, 86400.0
+#: A board that has missed so many polls is silent; and nobody is silent before so many seconds.
+_MISSED, _LEAST_SECONDS = 5, 600.0
+#: Phases in which no update is on the way.
+AT_REST = tuple(sorted(each.value for each in (Phase.IDLE, *TERMINAL)))
 
 
-@dataclass
-class _Counts:
-    seen_5m: int = 0
-    seen_1d: int = 0
-    clones: int = 0
-    phases: Counter[str] = field(default_factory=Counter)
-    releases: Counter[str] = field(default_factory=Counter)
+def silent_after(poll_seconds: float) -> float:
+    """Returns after how many seconds without a word a board is silent."""
+    return max(_LEAST_SECONDS, _MISSED * poll_seconds)
 
 
-@dataclass(frozen=True)
-class Counted:
-    """A fleet in numbers.
+class Kind(NamedTuple):
+    """What boards that are counted together have in common.
 
     Attributes:
-        classes: By name.
-        revoked: Boards that are refused.
-        measuring: Boards that only measure.
+        device_class: Their class.
+        release: That they run; empty before the first.
+        assigned: That they were told to run; empty if nothing.
+        phase: Of their last deployment.
+        lately: They were heard of lately.
+        today: The same within a day.
+        silent: They have not been heard of for too long.
+        suspected: They seem to be two.
     """
 
-    classes: tuple[ClassHealth, ...]
-    revoked: int
-    measuring: int
+    device_class: str
+    release: str
+    assigned: str
+    phase: str
+    lately: bool
+    today: bool
+    silent: bool
+    suspected: bool
+
+    @property
+    def at_work(self) -> bool:
+        """An update is on the way to them."""
+        return self.phase not in AT_REST
+
+    @property
+    def behind(self) -> bool:
+        """They do not run what they were told to, and nothing is on the way."""
+        return not self.at_work and self.assigned not in {"", self.release}
 
 
-def count(boards: Iterable[Board], now: float) -> Counted:
-    """Counts boards by class; those that are refused or only measure are told apart."""
-    counts: defaultdict[str, _Counts] = defaultdict(_Counts)
-    revoked = measuring = 0
-    for each in boards:
-        if each.revoked is not None:
-            revoked += 1
-        elif not each.serves:
-            measuring += 1
-        else:
-            _add(counts[each.device_class], each, now)
-    classes = tuple(_health(name, counts[name]) for name in sorted(counts))
-    return Counted(classes, revoked, measuring)
+def classes(kinds: Mapping[Kind, int]) -> tuple[ClassHealth, ...]:
+    """Returns how the boards of each class are, by name.
+
+    Args:
+        kinds: What boards have in common → how many there are.
+    """
+    names = sorted({kind.device_class for kind in kinds})
+    return tuple(
+        _class(name, {kind: count for kind, count in kinds.items() if kind.device_class == name})
+        for name in names
+    )
 
 
-def _add(counts: _Counts, board: Board, now: float) -> None:
-    silent = float("inf") if board.last_seen is None else now - board.last_seen
-    counts.seen_5m += silent <= _LATELY_SECONDS
-    counts.seen_1d += silent <= _DAY_SECONDS
-    counts.clones += board.suspected_clone is not None
-    counts.phases[board.phase] += 1
-    counts.releases[board.release] += 1
+def _class(name: str, kinds: Mapping[Kind, int]) -> ClassHealth:
+    phases, releases, assigned = Counter[str](), Counter[str](), Counter[str]()
+    for kind, count in kinds.items():
+        phases[kind.phase] += count
+        releases[kind.release] += count
+        if kind.assigned:
+            assigned[kind.assigned] += count
 
+    def boards(which: str) -> int:
+        return sum(count for kind, count in kinds.items() if getattr(kind, which))
 
-def _health(name: str, counts: _Counts) -> ClassHealth:
     return ClassHealth(
-        device_class=name, devices=sum(counts.phases.values()), seen_5m=counts.seen_5m,
-        seen_1d=counts.seen_1d, phases=dict(counts.phases), releases=dict(counts.releases),
-        suspected_clones=counts.clones,
+        device_class=name, devices=sum(kinds.values()), seen_5m=boards("lately"),
+        seen_1d=boards("today"), phases=dict(phases.most_common()),
+        releases=dict(releases.most_common()), suspected_clones=boards("suspected"),
+        silent=boards("silent"), at_work=boards("at_work"), behind=boards("behind"),
+        assigned=dict(assigned.most_common()),
     )  # fmt: skip

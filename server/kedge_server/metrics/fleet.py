@@ -16,6 +16,7 @@ from sqlmodel import Session, col, select
 from kedge_server.context import Context
 from kedge_server.database import transaction
 from kedge_server.devices.tables import DeviceRow
+from kedge_server.fleet.counting import STANDING
 from kedge_server.operation.expiry import expiries
 from kedge_server.rollouts.tables import RolloutRow
 from kedge_server.settings import ServerSettings
@@ -82,9 +83,9 @@ def _rollouts(session: Session) -> Metric:
 
 def _devices(session: Session, now: float) -> Iterator[Metric]:
     rows = session.exec(
-        select(DeviceRow.device_class, DeviceRow.phase, func.count()).group_by(
-            DeviceRow.device_class, DeviceRow.phase
-        )
+        select(DeviceRow.device_class, DeviceRow.phase, func.count())
+        .where(*STANDING)
+        .group_by(DeviceRow.device_class, DeviceRow.phase)
     )
     found = GaugeMetricFamily(
         "kedge_devices", "Devices by class and phase.", labels=("device_class", "phase")
@@ -98,7 +99,7 @@ def _devices(session: Session, now: float) -> Iterator[Metric]:
     yield found
     seen = GaugeMetricFamily("kedge_devices_seen", "Devices that asked lately.", labels=("within",))
     for label, seconds in _SEEN.items():
-        query = select(func.count()).where(col(DeviceRow.last_seen) > now - seconds)
+        query = select(func.count()).where(*STANDING, col(DeviceRow.last_seen) >= now - seconds)
         seen.add_metric((label,), session.exec(query).one())
     yield seen
 

@@ -19,10 +19,10 @@ from kedge_server.releases.tables import BuildRow
 from kedge_server.repository.tables import MetadataRow
 from kedge_server.rollouts.tables import DeploymentRow, RolloutRow
 from kedge_shared import signing
+from kedge_shared.attachments import all_listed_in
 from kedge_shared.bench import BenchJob
 from kedge_shared.phases import TERMINAL
 from kedge_shared.protocol import Assignment
-from kedge_shared.provenance import listed_in
 from kedge_shared.trust import MODEL_ROLE_PREFIX
 
 _OPEN = ("running", "paused")
@@ -62,9 +62,8 @@ def _targets(session: Session) -> dict[str, tuple[str, int]]:
         if role == "targets" or role.startswith(MODEL_ROLE_PREFIX):
             for path, target in Metadata[Targets].from_bytes(body).signed.targets.items():
                 found[path] = (target.hashes.get("sha256", ""), target.length)
-                named = listed_in(target.custom)
-                if named is not None:
-                    found[f"provenance of {path}"] = (named.sha256, named.length)
+                for name, named in all_listed_in(target.custom).items():
+                    found[f"{name} of {path}"] = (named.sha256, named.length)
     return found
 
 
@@ -73,8 +72,7 @@ def _builds(session: Session) -> tuple[Build, ...]:
                BuildRow.manifest_length, BuildRow.manifest]  # fmt: skip
     # A database of an older server is backed up as it is.
     there = {each["name"] for each in inspect(session.connection()).get_columns("build")}
-    if "provenance" in there:
-        columns.append(BuildRow.provenance)
+    columns += [getattr(BuildRow, each) for each in ("provenance", "report") if each in there]
     return tuple(Build(*row) for row in session.execute(select(*map(col, columns))))
 
 

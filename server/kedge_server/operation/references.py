@@ -33,6 +33,7 @@ class Build:
         length: Bytes of its manifest.
         manifest: Its text.
         provenance: Hash of its signed provenance; empty if it has none.
+        report: Hash of the published part of its report; empty if it has none.
     """
 
     model: str
@@ -41,6 +42,7 @@ class Build:
     length: int
     manifest: bytes
     provenance: str = ""
+    report: str = ""
 
 
 @dataclass(frozen=True)
@@ -105,7 +107,8 @@ def kept(known: Known, read: Read) -> set[str]:
     could be asked for is taken away because this version does not know the document.
     """
     found = {*required(known, read), *known.engines, *known.assigned}
-    found |= {each.provenance for each in known.builds if each.provenance}
+    beside = {digest for each in known.builds for digest in (each.provenance, each.report)}
+    found |= beside - {""}
     fresh = set(found)
     while fresh:
         named: set[str] = set()

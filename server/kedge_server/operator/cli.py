@@ -7,11 +7,11 @@ from typing import Annotated
 
 import typer
 
-from kedge_server.operator import attestation_cli, show, show_attestations
-from kedge_server.operator.comparing import compare
+from kedge_server.operator import attestation_cli, show, show_attestations, show_releases
 from kedge_server.operator.device_cli import device
 from kedge_server.operator.options import connected, finite
 from kedge_server.operator.rollout_cli import rollout
+from kedge_server.releases.comparing import Side, compare
 from kedge_shared import api
 from kedge_shared.attestation import fetch_attestations
 from kedge_shared.options import Json, Server, TokenFile
@@ -27,7 +27,7 @@ device.command("verify")(attestation_cli.verify)
 def release_list(server: Server = "", token_file: TokenFile = None, as_json: Json = False) -> None:
     """List every release with its builds."""
     with connected(server, token_file) as client:
-        show.releases(client.releases(), as_json=as_json)
+        show_releases.releases(client.releases(), as_json=as_json)
 
 
 @release.command("show")
@@ -38,9 +38,11 @@ def release_show(
     token_file: TokenFile = None,
     as_json: Json = False,
 ) -> None:
-    """Show one release: a build per device class."""
+    """Show one release: a build per device class, and what its builder reported of it."""
     with connected(server, token_file) as client:
-        show.release(client.release(model, version), as_json=as_json)
+        found = client.release(model, version)
+        reports = {each.device_class: client.build_report(each) for each in found.builds}
+    show_releases.release(found, reports, as_json=as_json)
 
 
 @release.command("compare")
@@ -54,11 +56,12 @@ def release_compare(
 ) -> None:
     """Set two releases side by side: size, accuracy, latency, what they were made from."""
     with connected(server, token_file) as client:
-        manifests = [
-            {each.device_class: client.manifest(each) for each in client.release(model, one).builds}
+        sides = [
+            {each.device_class: Side(client.manifest(each), client.build_report(each))
+             for each in client.release(model, one).builds}
             for one in (before, after)
-        ]
-    show.comparison([*compare(*manifests)], (before, after), as_json=as_json)
+        ]  # fmt: skip
+    show_releases.comparison(compare(*sides), (before, after), as_json=as_json)
 
 
 @release.command("bundle")
@@ -85,7 +88,7 @@ def release_bundle(
         found = client.release(model, version)
         with transfer_progress("downloading") as progress:
             made = bundle.make(client, found, device_class or [], device_name or [], out, progress)
-    show.bundle(made, as_json=as_json)
+    show_releases.bundle(made, as_json=as_json)
 
 
 @device.command("list")

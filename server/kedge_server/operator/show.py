@@ -9,8 +9,6 @@ from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
 
-from kedge_server.operator.bundle import Made
-from kedge_server.operator.comparing import Difference
 from kedge_shared import api, wire
 from kedge_shared.errors import one_line
 
@@ -46,19 +44,6 @@ def say(line: str) -> None:
     print("".join(each if each.isprintable() else "\N{REPLACEMENT CHARACTER}" for each in line))
 
 
-def bundle(made: Made, *, as_json: bool) -> None:
-    """Shows what a bundle holds."""
-    if as_json:
-        print_json(made)
-        return
-    table = made.table
-    classes = ", ".join(each.device_class for each in table.builds)
-    _console.print(f"{made.path}: {table.model} {table.release} for {classes}, "
-                   f"{made.size_bytes / 1e6:.1f} MB")  # fmt: skip
-    _console.print(f"assignments: {', '.join(table.devices) or 'none'}")
-    _console.print(f"boards take it until {made.expires}")
-
-
 def print_table(
     title: str, columns: Sequence[str | Column], rows: Sequence[Sequence[str]], empty: str
 ) -> None:
@@ -83,66 +68,6 @@ def span(seconds: float) -> str:
         if seconds < most:
             return f"{seconds / size:.0f} {unit}"
     return f"{seconds / 86400:.0f} days"
-
-
-def releases(found: Sequence[api.ReleaseInfo], *, as_json: bool) -> None:
-    """Shows releases, newest first."""
-    if as_json:
-        return print_json(found)
-    rows = [
-        (each.model, each.release, str(each.release_counter),
-         "taken back by its owners" if each.taken_back else ", ".join(
-            build.device_class + (" (overridden)" if build.overrides else "")
-            for build in each.builds
-        ))
-        for each in found
-    ]  # fmt: skip
-    return print_table(
-        "Releases",
-        ("model", "release", "counter", "builds"),
-        rows,
-        "No release yet: build one with `kedge build`, then `kedge publish`.",
-    )
-
-
-def release(found: api.ReleaseInfo, *, as_json: bool) -> None:
-    """Shows one release."""
-    if as_json:
-        return print_json(found)
-    rows = [
-        (
-            each.device_class,
-            each.engine[:12],
-            f"{each.size_bytes / 2**20:.1f} MiB",
-            each.verdict,
-            ", ".join(each.overrides),
-        )
-        for each in found.builds
-    ]
-    columns = ("device class", "engine", "size", "verdict", "overrides")
-    return print_table(f"{found.model} {found.release}", columns, rows, "No build.")
-
-
-def comparison(found: Sequence[Difference], names: tuple[str, str], *, as_json: bool) -> None:
-    """Shows two releases side by side."""
-    if as_json:
-        return print_json(found)
-    rows = [
-        (each.device_class, each.what, _figure(each.what, each.before),
-         _figure(each.what, each.after),
-         each.note if each.change is None else f"{each.change:+.1%}")
-        for each in found
-    ]  # fmt: skip
-    columns = ("class", "what", *names, "change")
-    return print_table("Releases compared", columns, rows, "Neither has a build.")
-
-
-def _figure(what: str, value: float | str | None) -> str:
-    if value is None:
-        return "none"
-    if isinstance(value, str):
-        return value
-    return f"{value / 2**20:.2f} MiB" if what.endswith("_bytes") else f"{value:.4g}"
 
 
 def devices(found: Sequence[api.DeviceInfo], *, as_json: bool) -> None:

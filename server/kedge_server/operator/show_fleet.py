@@ -8,13 +8,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from kedge_server.operator.show import print_json, print_table, say, span, whole
 from kedge_server.operator.trust_view import RoleView
 from kedge_shared.fleet import ClassHealth, FleetInfo
-from kedge_shared.phases import BACK, Phase
+from kedge_shared.phases import BACK
 from kedge_shared.telemetry import TelemetryInfo
 
 #: A role that a person must sign anew: time to bring the keys out.
 _OFFLINE_SOON_SECONDS = 14 * 86400
 _BACK = tuple(sorted(each.value for each in BACK))
-_SETTLED = (Phase.IDLE.value, Phase.CONFIRMED.value, *_BACK)
 
 
 def needs(found: FleetInfo, now: float) -> list[str]:
@@ -42,8 +41,10 @@ def health(found: FleetInfo, *, as_json: bool) -> None:
     if as_json:
         return print_json(found)
     rows = [_class(each) for each in found.classes]
-    columns = (whole("class"), "boards", "5 min", "1 day", "at work", "back", "runs")
-    title = "Fleet: boards by class, heard of lately, at work on a release, back on the older one"
+    columns = (whole("class"), "boards", "1 day", "silent", "at work", "behind", "back", "runs")
+    quiet = span(found.silent_seconds)
+    title = (f"Fleet: boards by class, heard of within a day, silent for {quiet}, at work on a "
+             "release, behind their assignment, back on the older release")  # fmt: skip
     print_table(title, columns, rows, "No board yet: `kedge device token`.")
     for line in _lines(found, time.time()):
         say(line)
@@ -51,11 +52,10 @@ def health(found: FleetInfo, *, as_json: bool) -> None:
 
 
 def _class(found: ClassHealth) -> tuple[str, ...]:
-    busy = sum(count for phase, count in found.phases.items() if phase not in _SETTLED)
     back = sum(found.phases.get(each, 0) for each in _BACK)
     runs = {name or "nothing yet": count for name, count in found.releases.items()}
-    return (found.device_class, str(found.devices), str(found.seen_5m), str(found.seen_1d),
-            str(busy), str(back), _counts(runs))  # fmt: skip
+    numbers = (found.devices, found.seen_1d, found.silent, found.at_work, found.behind, back)
+    return (found.device_class, *map(str, numbers), _counts(runs))
 
 
 def _counts(counts: Mapping[str, int]) -> str:

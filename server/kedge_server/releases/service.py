@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Container, Mapping, Sequence
+from dataclasses import dataclass
 
 from sqlmodel import Session, col, select
 from tuf.api.metadata import TargetFile
@@ -14,11 +15,13 @@ from kedge_server.errors import ConflictError, NotFoundError, RequestError
 from kedge_server.events import kinds
 from kedge_server.events.service import emit
 from kedge_server.releases.tables import BuildRow, ReleaseRow
+from kedge_shared import attachments
 from kedge_shared.api import BuildInfo, ReleaseInfo
+from kedge_shared.build_report import read_build_report
 from kedge_shared.errors import InputError, TrustError
 from kedge_shared.manifest import MANIFEST_LIMIT_BYTES, Manifest, read_manifest
 from kedge_shared.policy import POLICY_LIMIT_BYTES, ModelPolicy, policy_path, read_policy
-from kedge_shared.provenance import PROVENANCE_LIMIT_BYTES, listed_in, peek_provenance
+from kedge_shared.provenance import peek_provenance
 from kedge_shared.statement import read_envelope
 
 
@@ -48,31 +51,53 @@ def index(
             raise RequestError(f"target {path} was not uploaded", "upload its bytes first")
     for path, digest in listed.items():
         if path.endswith("/manifest.json"):
-            origin = _provenance(store, path, digest, targets[path])
-            _index_build(session, store, listed, path, digest, who, origin)
+            beside = _beside(store, path, digest, targets[path])
+            _index_build(session, store, listed, path, digest, who, beside)
 
 
-def _provenance(store: Store, path: str, digest: str, target: TargetFile) -> str:
-    """Returns the hash of a build's signed provenance, empty if it has none.
+@dataclass(frozen=True)
+class _Beside:
+    """Hashes of what is listed beside a manifest; empty where it is not.
 
-    Whose signature counts is for those who read it; here it must be there and of this build.
+    Attributes:
+        provenance: Signed statement of its origin.
+        report: Published part of the builder's report.
+    """
+
+    provenance: str
+    report: str
+
+
+def _beside(store: Store, path: str, digest: str, target: TargetFile) -> _Beside:
+    """Returns what is listed beside a manifest: it must be here, and of this build.
+
+    Whose signature of the provenance counts is for those who read it.
     """
     try:
-        named = listed_in(target.custom)
-        if named is None:
-            return ""
-        if not store.has(named.sha256) or store.length(named.sha256) != named.length:
-            raise RequestError(f"provenance of {path} was not uploaded", "upload its bytes first")
-        body = store.read(named.sha256, PROVENANCE_LIMIT_BYTES)
-        peek_provenance(read_envelope(body, "provenance"), digest)
+        found = {
+            name: (named.sha256, _read(store, path, name, named))
+            for name, named in attachments.all_listed_in(target.custom).items()
+        }
+        origin, origin_body = found.get(attachments.PROVENANCE, ("", b""))
+        report, report_body = found.get(attachments.REPORT, ("", b""))
+        if origin:
+            peek_provenance(read_envelope(origin_body, "provenance"), digest)
+        if report:
+            read_build_report(report_body, digest)
     except (InputError, TrustError) as error:
         raise RequestError(f"{path}: {error}") from None
-    return named.sha256
+    return _Beside(origin, report)
+
+
+def _read(store: Store, path: str, name: str, named: attachments.Listed) -> bytes:
+    if not store.has(named.sha256) or store.length(named.sha256) != named.length:
+        raise RequestError(f"{name} of {path} was not uploaded", "upload its bytes first")
+    return store.read(named.sha256, attachments.LIMITS_BYTES[name])
 
 
 def _index_build(
     session: Session, store: Store, listed: Mapping[str, str], path: str, digest: str,
-    who: str, origin: str,
+    who: str, beside: _Beside,
 ) -> None:  # fmt: skip
     body = store.read(digest, MANIFEST_LIMIT_BYTES)
     try:
@@ -87,7 +112,8 @@ def _index_build(
     if known is not None:
         if known.manifest_sha256 != digest:
             raise ConflictError(f"{path} is published already", "give the release a new version")
-        known.provenance = origin or known.provenance
+        known.provenance = beside.provenance or known.provenance
+        known.report = beside.report or known.report
         return
     _check_complete(manifest, policy, store, path)
     release = session.get(ReleaseRow, key[:2])
@@ -103,7 +129,7 @@ def _index_build(
         BuildRow(
             model=manifest.model, release=manifest.release, device_class=manifest.device_class,
             manifest_path=path, manifest_sha256=digest, manifest_length=len(body), manifest=body,
-            provenance=origin,
+            provenance=beside.provenance, report=beside.report,
         )
     )  # fmt: skip
     accepted = ", ".join(each.budget for each in manifest.overrides)
@@ -185,5 +211,5 @@ def _build(row: BuildRow) -> BuildInfo:
         manifest_sha256=row.manifest_sha256, engine=manifest.engine_hash,
         size_bytes=sum(each.length for each in manifest.files), verdict=manifest.verdict,
         overrides=tuple(f"{each.budget}: {each.reason}" for each in manifest.overrides),
-        provenance=row.provenance,
+        provenance=row.provenance, report=row.report,
     )  # fmt: skip

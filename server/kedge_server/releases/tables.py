@@ -22,7 +22,7 @@ class BuildRow(SQLModel, table=True):
     """A build of a release for one device class.
 
     ``manifest`` is its text; ``provenance`` the hash of the signed statement of where it came from,
-    empty if there is none.
+    ``report`` that of the published part of the builder's report; empty if there is none.
     """
 
     __tablename__ = "build"
@@ -35,3 +35,4 @@ class BuildRow(SQLModel, table=True):
     manifest_length: int
     manifest: bytes
     provenance: str = Field(default="", sa_column_kwargs={"server_default": ""})
+    report: str = Field(default="", sa_column_kwargs={"server_default": ""})

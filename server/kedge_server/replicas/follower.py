@@ -48,16 +48,17 @@ class Follower:
         self._last = changes.newest(session)
         self._read_all(session)
 
-    def hurry(self) -> bool:
+    def hurry(self) -> None:
         """Hears of changes now, because somebody asks who may have come a moment ago.
 
-        Returns:
-            Whether it was looked: strangers must not make it look without end.
+        Strangers must not make it look without end: within a tenth of a second it only waits for
+        the look that may be under way.
         """
-        if time.monotonic() - self._looked < _HURRY_SECONDS:
-            return False
-        self.follow()
-        return True
+        if time.monotonic() - self._looked >= _HURRY_SECONDS:
+            self.follow()
+            return
+        with self._lock:
+            pass
 
     def follow(self) -> None:
         """Hears of what has changed since the last time."""

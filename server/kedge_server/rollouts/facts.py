@@ -111,13 +111,39 @@ def by_class(facts: Iterable[DeploymentFacts]) -> dict[str, list[DeploymentFacts
     return dict(sorted(found.items()))
 
 
-def standing(facts: DeploymentFacts, gate: GateSpec, now: float) -> Standing:
-    """Says what a deployment counts as; silence is not proof.
+@dataclass(frozen=True)
+class Silence:
+    """When a deployment that has not ended has failed by silence.
 
     A threshold gate counts the silence from the assignment, also of a board that never asked. A
     test must not take an absent board for a broken one: for it the silence begins when the board
     took the assignment up, and one that did not is neither.
+
+    Attributes:
+        from_assignment: It begins with the assignment, else when the board took that up.
+        before: Unix seconds: one that began earlier has lasted too long.
     """
+
+    from_assignment: bool
+    before: float
+
+    @classmethod
+    def of(cls, gate: GateSpec, now: float) -> Silence:
+        """Returns a gate's rule; databases are asked by the same (:mod:`.placing`)."""
+        return cls(gate.sequential is None, now - gate.silence_seconds)
+
+    def begun(self, facts: DeploymentFacts) -> float | None:
+        """Returns when a deployment's silence began, ``None`` if it did not."""
+        return facts.assigned if self.from_assignment else facts.took_up
+
+    def failed(self, facts: DeploymentFacts) -> bool:
+        """Says whether it has lasted too long, of a deployment that has not ended."""
+        since = self.begun(facts)
+        return since is not None and since < self.before
+
+
+def standing(facts: DeploymentFacts, gate: GateSpec, now: float) -> Standing:
+    """Says what a deployment counts as; silence is not proof."""
     if facts.phase is Phase.CONFIRMED:
         return Standing.HEALTHY
     if facts.phase in TERMINAL:
@@ -125,9 +151,7 @@ def standing(facts: DeploymentFacts, gate: GateSpec, now: float) -> Standing:
             facts.verdict.cause is None and facts.verdict.code in _BUILD_FAULTS
         )
         return Standing.FAILED if harmful else Standing.UNDECIDED
-    since = facts.assigned if gate.sequential is None else facts.took_up
-    silent = since is not None and now - since > gate.silence_seconds
-    return Standing.FAILED if silent else Standing.PENDING
+    return Standing.FAILED if Silence.of(gate, now).failed(facts) else Standing.PENDING
 
 
 def is_silent(facts: DeploymentFacts, gate: GateSpec, now: float) -> bool:
@@ -151,6 +175,6 @@ def count(facts: Iterable[DeploymentFacts], gate: GateSpec, now: float) -> Mappi
 def tell_failure(facts: DeploymentFacts, gate: GateSpec, now: float) -> str:
     """Returns how a device failed, for the sentence an operator reads."""
     if is_silent(facts, gate, now):
-        since = facts.assigned if gate.sequential is None else facts.took_up
+        since = Silence.of(gate, now).begun(facts)
         return f"{facts.device} has been silent for {now - (since or now):.0f} s"
     return f"{facts.device}: {facts.verdict.code}, {facts.verdict.reason}"

@@ -51,8 +51,8 @@ def _notes(stage: StageSpec, counts: Mapping[str, int]) -> list[str]:
     if test is not None:
         needed = clean_needed(test.good_share, test.bad_share, test.alpha, test.beta)
         notes += [
-            f"{name}: {count} boards cannot decide, {needed} clean ones can: "
-            f"{ {'hold': 'waits', 'ask': 'asks', 'widen': 'is widened'}[test.on_exhausted] }"
+            f"{name}: {count} board{'' if count == 1 else 's'} cannot decide, {needed} clean ones "
+            f"can: { {'hold': 'waits', 'ask': 'asks', 'widen': 'is widened'}[test.on_exhausted] }"
             for name, count in counts.items()
             if count < needed
         ]

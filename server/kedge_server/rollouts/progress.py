@@ -18,6 +18,7 @@ from kedge_server.rollouts.gates import judge
 from kedge_server.rollouts.knowledge import facts_of, spec_of, stages_of
 from kedge_server.rollouts.membership import OPEN_ROLLOUTS
 from kedge_server.rollouts.moves import move, move_stage
+from kedge_server.rollouts.pace import Pace
 from kedge_server.rollouts.stages import OPEN, RolloutEvent, StageEvent, step
 from kedge_server.rollouts.tables import DeploymentRow, RolloutRow, StageRow
 from kedge_shared import wire
@@ -26,12 +27,22 @@ from kedge_shared.rollouts import RolloutSpec
 SCHEDULER = "scheduler"
 
 
-def tick(session: Session, now: float) -> bool:
-    """Looks at every running rollout; says whether anything changed."""
+def tick(session: Session, now: float, pace: Pace | None = None) -> bool:
+    """Looks at every running rollout that is due; says whether anything changed.
+
+    Args:
+        session: Of the look.
+        now: Unix seconds.
+        pace: Says which are due; without it all are.
+    """
     query = select(RolloutRow).where(col(RolloutRow.state).in_(OPEN_ROLLOUTS))
-    changed = False
-    for rollout in session.exec(query).all():
-        changed = look(session, rollout, now) or changed
+    pace, changed = pace or Pace(), False
+    rollouts = session.exec(query).all()
+    pace.forget_others({each.id for each in rollouts})
+    for rollout in rollouts:
+        if pace.is_due(rollout.id):
+            with pace.looking(rollout.id):
+                changed = look(session, rollout, now) or changed
     return changed
 
 

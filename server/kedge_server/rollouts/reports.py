@@ -13,7 +13,7 @@ from sqlmodel import Session, col, select
 
 from kedge_server.devices.tables import DeviceRow
 from kedge_server.events import kinds
-from kedge_server.events.service import emit
+from kedge_server.events.service import Event, emit_all
 from kedge_server.rollouts import evidence, slots
 from kedge_server.rollouts.evidence import Evidence
 from kedge_server.rollouts.gates import judge
@@ -61,6 +61,7 @@ def take(session: Session, reports: Sequence[Report], now: float) -> None:
     rows = {each.id: each for each in _rows(session, names)}
     last = {name: _Heard(*(row._mapping[each] for each in _HEARD)) for name, row in rows.items()}
     changed: dict[str, _Heard] = {}
+    moved: list[tuple[Row[Any], Report]] = []
     for report in reports:
         row = rows.get(report.deployment)
         if row is None or row.device != report.device:
@@ -69,8 +70,9 @@ def take(session: Session, reports: Sequence[Report], now: float) -> None:
         if heard is None:
             continue
         if heard.phase != last[report.deployment].phase:
-            _tell(session, row, report, now)
+            moved.append((row, report))
         last[report.deployment] = changed[report.deployment] = heard
+    _tell(session, moved, now)
     if changed:
         values = [{"key": name, **vars(each)} for name, each in changed.items()]
         session.connection().execute(_UPDATE, values)
@@ -81,17 +83,19 @@ def take(session: Session, reports: Sequence[Report], now: float) -> None:
     measured(session, [each for each in reports if each.window is not None])
 
 
-def _tell(session: Session, row: Row[Any], report: Report, now: float) -> None:
-    """Frees a board's download slot once it needs none, and tells of an end that it came to."""
-    if report.phase in _FETCHED:
-        slots.release(session, report.device, now)
-    if report.phase not in kinds.DEVICE:
-        return
+def _tell(session: Session, moved: Sequence[tuple[Row[Any], Report]], now: float) -> None:
+    """Frees slots of boards that need none any more, and tells of ends that they came to."""
+    slots.release(session, {each.device for _, each in moved if each.phase in _FETCHED}, now)
+    ended = [(row, each) for row, each in moved if each.phase in kinds.DEVICE]
+    emit_all(session, [_event(row, each) for row, each in ended], now)
+
+
+def _event(row: Row[Any], report: Report) -> Event:
     said = report.verdict
     data = {"deployment": row.id, "rollout": row.rollout, "model": row.model,
             "release": row.release, "code": said.code, "cause": said.cause,
             "reason": said.reason}  # fmt: skip
-    emit(session, kinds.DEVICE[report.phase], report.device, data, now)
+    return Event(kinds.DEVICE[report.phase], report.device, data)
 
 
 def _hear(last: _Heard, report: Report, now: float) -> _Heard | None:

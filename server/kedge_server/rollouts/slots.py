@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from sqlalchemy import delete, update
@@ -88,11 +89,13 @@ def admit(session: Session, device: str, length: int, now: float) -> int:
     return wait
 
 
-def release(session: Session, device: str, now: float) -> None:
-    """Frees a board's slot: it has fetched everything, or given up."""
+def release(session: Session, devices: Collection[str], now: float) -> None:
+    """Frees boards' slots: they have fetched everything, or given up."""
+    if not devices:
+        return
     session.execute(
         update(DownloadRow)
-        .where(col(DownloadRow.device) == device, col(DownloadRow.until) > now)
+        .where(col(DownloadRow.device).in_(devices), col(DownloadRow.until) > now)
         .values(until=now)
         .execution_options(synchronize_session=False)
     )

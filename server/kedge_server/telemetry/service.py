@@ -19,7 +19,7 @@ from kedge_shared.protocol import Window
 from kedge_shared.telemetry import TelemetryInfo
 
 _WINDOWS: Table = WindowRow.__table__  # type: ignore[attr-defined]
-#: Windows of one transaction: other writers wait meanwhile.
+#: Rows of one transaction: other writers wait meanwhile.
 _BATCH = 2000
 #: Of a release's name (kedge_shared.ids).
 _LONGEST = 64
@@ -40,20 +40,39 @@ class Retention:
     days_seconds: float
 
 
-def take(session: Session, device_class: str, release: str, window: Window, now: float) -> None:
-    """Queues a window within the transaction of its report."""
-    session.execute(
-        insert(_WINDOWS).values(
-            at=now, device_class=device_class, release=release[:_LONGEST],
-            body=wire.encode(sums.of(window)).decode(),
-        )
-    )  # fmt: skip
+@dataclass(frozen=True)
+class Measured:
+    """A window as it comes from a board.
+
+    Attributes:
+        device_class: The board's.
+        release: That it ran.
+        window: What it measured.
+    """
+
+    device_class: str
+    release: str
+    window: Window
+
+
+def take(session: Session, windows: Sequence[Measured], now: float) -> None:
+    """Queues windows within the transaction of their reports, one row a class and release."""
+    parts: dict[tuple[str, str], list[Sums]] = defaultdict(list)
+    for each in windows:
+        parts[each.device_class, each.release[:_LONGEST]].append(sums.of(each.window))
+    rows = [
+        {"at": now, "device_class": device_class, "release": release,
+         "body": wire.encode(sums.total(held)).decode()}
+        for (device_class, release), held in parts.items()
+    ]  # fmt: skip
+    if rows:
+        session.connection().execute(insert(_WINDOWS), rows)
 
 
 def roll_up(session: Session) -> int:
-    """Adds queued windows to their hour and day; returns how many.
+    """Adds what is queued to its hour and day; returns how many rows that were.
 
-    Each is counted once, of however many schedulers: a window is taken out of the queue in the
+    Each is counted once, of however many schedulers: a row is taken out of the queue in the
     transaction that adds it, and only who took it out adds it.
     """
     oldest = select(WindowRow.id).order_by(col(WindowRow.id)).limit(_BATCH)

@@ -6,7 +6,7 @@ from sqlmodel import Field, SQLModel
 
 
 class WindowRow(SQLModel, table=True):
-    """A board's window, from its report until the next roll-up; nothing here names the board."""
+    """Windows of boards, from their reports until the next roll-up; nothing here names a board."""
 
     __tablename__ = "telemetry_window"
 

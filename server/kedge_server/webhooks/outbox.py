@@ -21,11 +21,13 @@ _MOST_PENDING = 10_000
 _LOG_SECONDS = 7 * 86400.0
 
 
-def queue(session: Session, event: EventInfo, now: float) -> None:
-    """Queues an event for every webhook that wants it."""
-    for hook in session.exec(select(WebhookRow).where(col(WebhookRow.enabled))):
-        if matches(event.kind, kinds_of(hook)):
-            queue_for(session, hook, event, now)
+def queue(session: Session, events: Sequence[EventInfo], now: float) -> None:
+    """Queues events for every webhook that wants them."""
+    for hook in session.exec(select(WebhookRow).where(col(WebhookRow.enabled))).all():
+        wanted = kinds_of(hook)
+        for each in events:
+            if matches(each.kind, wanted):
+                queue_for(session, hook, each, now)
 
 
 def queue_for(session: Session, hook: WebhookRow, event: EventInfo, now: float) -> DeliveryRow:

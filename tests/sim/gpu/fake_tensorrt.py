@@ -8,6 +8,7 @@ import ctypes
 import json
 import struct
 import types
+import weakref
 from enum import Enum
 
 
@@ -55,10 +56,12 @@ class Runtime:
     def __init__(self, logger):
         assert logger.started, "TensorRT's own constructor was not called"
         self._say = _Severe(self.module, logger)
+        self.loader = lambda: self
         # Off in TensorRT; here it must be turned off.
         self.engine_host_code_allowed = True
 
     def deserialize_cuda_engine(self, data):
+        assert self.loader() is not None, "the runtime that loaded it is gone"
         assert not getattr(self, "engine_host_code_allowed", False)
         whole = bytes(data)
         if whole[:4] != b"ftrt":
@@ -75,6 +78,21 @@ class Runtime:
             self._say.error("Requested amount of GPU memory could not be allocated: OutOfMemory")
             return None
         return self.module.ICudaEngine(self._say, told)
+
+
+class _LoadingRuntime(Runtime):
+    """From 8.6 on: it loads another release's lean runtime, by the name of its library."""
+
+    def load_runtime(self, path):
+        release = path.rpartition("libnvinfer_lean.so.")[2]
+        if not release or not release[0].isdigit():
+            self._say.error("cannot open shared object file")
+            return None
+        older = types.SimpleNamespace(**vars(self.module))
+        older.__version__ = release
+        found = type("Lean", (Runtime,), {"module": older})(self._say.logger)
+        found.loader = weakref.ref(self)
+        return found
 
 
 class _Engine:
@@ -228,7 +246,8 @@ def module(version, cudart):
     numbered = [int(each) for each in version.split(".")[:2]] < [8, 5]
     found.__version__, found.cudart = version, cudart
     found.ILogger, found.DataType, found.float32 = ILogger, DataType, DataType.float32
-    found.Runtime = type("Runtime", (Runtime,), {"module": found})
+    loads = [int(each) for each in version.split(".")[:2]] >= [8, 6]
+    found.Runtime = type("Runtime", (_LoadingRuntime if loads else Runtime,), {"module": found})
     found.ICudaEngine = _NumberedEngine if numbered else _NamedEngine
     found.IExecutionContext = _NumberedContext if numbered else _NamedContext
     if not numbered:
@@ -323,7 +342,23 @@ class _Config:
         assert not ignore_mismatch
         self.cache = cache
 
+
+class _PooledConfig(_Config):
+    """From 8.4 on."""
+
     def set_memory_pool_limit(self, pool, size):
+        self.space = size
+
+
+class _WorkspaceConfig(_Config):
+    """Before."""
+
+    @property
+    def max_workspace_size(self):
+        return self.space
+
+    @max_workspace_size.setter
+    def max_workspace_size(self, size):
         self.space = size
 
 
@@ -335,7 +370,7 @@ class _Builder:
         return _Network(flags)
 
     def create_builder_config(self):
-        return _Config()
+        return self.module.config()
 
     def build_serialized_network(self, network, config):
         bad = network.told.get("bad")
@@ -347,8 +382,12 @@ class _Builder:
         if bad == "crash":
             ctypes.string_at(0)
         floats = sorted(each.name for each in network.layers if each.precision is not None)
-        return plan_of(built={"flags": config.flags, "float": floats, "network": network.flags,
-                              "cache": (config.cache or b"").decode()})  # fmt: skip
+        return plan_of(
+            built={
+                "flags": config.flags, "float": floats, "network": network.flags,
+                "cache": (config.cache or b"").decode(), "space": config.space,
+            }
+        )  # fmt: skip
 
 
 class _Kinds(Enum):
@@ -381,7 +420,11 @@ def builds(found):
     """Adds what a builder needs to a module."""
     strong = int(found.__version__.split(".")[0]) >= 11
     found.float16 = DataType.float16
-    found.Builder, found.OnnxParser, found.MemoryPoolType = _Builder, _Parser, _Pools
+    found.Builder, found.OnnxParser = type("Builder", (_Builder,), {"module": found}), _Parser
+    if [int(each) for each in found.__version__.split(".")[:2]] < [8, 4]:
+        found.config = _WorkspaceConfig
+    else:
+        found.config, found.MemoryPoolType = _PooledConfig, _Pools
     found.NetworkDefinitionCreationFlag = _StrongKinds if strong else _Kinds
     found.BuilderFlag = _FewFlags if strong else _Flags
     return found

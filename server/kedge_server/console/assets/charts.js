@@ -56,26 +56,29 @@ function draw() {
   }
 }
 
-// data-trace holds {"unit", "at", "lines": [{"label", "value"}]}: a line grows from them while a page
-// is open.
+// data-trace holds {"unit", "at": [Unix seconds], "lines": [{"label", "values"}]}, the newest part of a
+// line: it begins with what the server knew when the page was opened, and grows while that is open.
 const traces = new Map();
 const TRACE_MOST = 600;
 
 function follow() {
   for (const where of document.querySelectorAll("[data-trace]")) {
-    const now = JSON.parse(where.dataset.trace);
-    const held = traces.get(where) ?? { at: [], lines: now.lines.map(() => []), plot: null };
+    const told = JSON.parse(where.dataset.trace);
+    const held = traces.get(where) ?? { at: [], lines: told.lines.map(() => []), plot: null };
     traces.set(where, held);
-    if (held.at.at(-1) === now.at && held.plot?.root.isConnected) continue;
-    if (held.at.at(-1) !== now.at) {
-      held.at.push(now.at);
-      now.lines.forEach((line, at) => held.lines[at].push(line.value));
+    const last = held.at.at(-1) ?? -Infinity;
+    const first = told.at.findIndex((at) => at > last);
+    if (first < 0 && held.plot?.root.isConnected) continue;
+    if (first >= 0) {
+      held.at.push(...told.at.slice(first));
+      told.lines.forEach((line, at) => held.lines[at].push(...line.values.slice(first)));
     }
-    for (const row of [held.at, ...held.lines]) if (row.length > TRACE_MOST) row.shift();
+    if (!held.at.length) continue;
+    for (const row of [held.at, ...held.lines]) row.splice(0, row.length - TRACE_MOST);
     held.plot?.destroy();
     where.replaceChildren();
-    const chart = { unit: now.unit, at: held.at, least: 300, height: 170,
-                    lines: now.lines.map((line, at) => ({ ...line, values: held.lines[at] })) };
+    const chart = { unit: told.unit, at: held.at, least: 300, height: 170,
+                    lines: told.lines.map((line, at) => ({ ...line, values: held.lines[at] })) };
     held.plot = new uPlot(options(chart, where.clientWidth), widened(chart), where);
   }
 }

@@ -14,8 +14,9 @@ from kedge_server.accounts.principal import Reach
 from kedge_server.devices.facts import COLUMNS, facts_of_device
 from kedge_server.devices.selectors import Both, Constraint, Selector, matches
 from kedge_server.devices.tables import DeviceRow
+from kedge_server.fleet import counting
 
-State = Literal["", "silent", "suspected", "revoked", "measuring"]
+State = Literal["", "silent", "work", "behind", "suspected", "revoked", "measuring"]
 SHOWN = 50
 #: Boards that are looked at for one page; then the next page goes on.
 _LOOKED = 30_000
@@ -64,7 +65,7 @@ def page(session: Session, wanted: Wanted, after: str) -> Found:
     """Returns boards in the order of their names."""
     query = (
         select(*_SHOWN_COLUMNS)  # type: ignore[call-overload]
-        .where(col(DeviceRow.id) > after, *conditions(wanted))
+        .where(col(DeviceRow.id) > after, *conditions(session, wanted))
         .order_by(col(DeviceRow.id))
         .limit(_LOOKED if not wanted.is_sorted_out else SHOWN + 1)
         .execution_options(yield_per=500)
@@ -83,14 +84,14 @@ def page(session: Session, wanted: Wanted, after: str) -> Found:
 def count(session: Session, wanted: Wanted) -> int:
     """Returns how many boards there are; looks at all that the database does not sort out."""
     if wanted.is_sorted_out:
-        query = select(func.count()).select_from(DeviceRow).where(*conditions(wanted))
+        query = select(func.count()).select_from(DeviceRow).where(*conditions(session, wanted))
         return int(session.execute(query).scalar_one())
     return sum(1 for _ in names(session, wanted))
 
 
 def names(session: Session, wanted: Wanted) -> Iterator[str]:
     """Yields the names of all of them."""
-    query = select(*COLUMNS).where(*conditions(wanted)).execution_options(yield_per=2000)  # type: ignore[call-overload]
+    query = select(*COLUMNS).where(*conditions(session, wanted)).execution_options(yield_per=2000)  # type: ignore[call-overload]
     takes = _matcher(wanted)
     return (row.id for row in session.execute(query) if takes(row))
 
@@ -125,9 +126,9 @@ def fields_of(selector: Selector | None) -> frozenset[str]:
     return frozenset(each for part in selector.parts for each in fields_of(part))
 
 
-def conditions(wanted: Wanted) -> list[ColumnElement[bool]]:
+def conditions(session: Session, wanted: Wanted) -> list[ColumnElement[bool]]:
     """Returns what every wanted board fulfils; more may fulfil it."""
-    found = [*_of_state(wanted)]
+    found = [*_of_state(session, wanted)]
     selector = wanted.selector
     parts = (
         selector.parts if isinstance(selector, Both) and selector.word == "and"
@@ -162,7 +163,7 @@ def _escaped(text: str) -> str:
     return text.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
 
 
-def _of_state(wanted: Wanted) -> list[ColumnElement[bool]]:
+def _of_state(session: Session, wanted: Wanted) -> list[ColumnElement[bool]]:
     revoked = col(DeviceRow.revoked)
     if wanted.state == "revoked":
         return [revoked.is_not(None)]
@@ -170,6 +171,10 @@ def _of_state(wanted: Wanted) -> list[ColumnElement[bool]]:
     if wanted.state == "silent":
         heard = func.coalesce(col(DeviceRow.last_seen), col(DeviceRow.enrolled))
         found += [heard < wanted.silent_since, col(DeviceRow.serves).is_(True)]
+    if wanted.state == "work":
+        found.append(counting.is_at_work())
+    if wanted.state == "behind":
+        found.append(counting.is_behind(session))
     if wanted.state == "suspected":
         found.append(col(DeviceRow.suspected_clone).is_not(None))
     if wanted.state == "measuring":

@@ -10,13 +10,16 @@ from typing import Any
 
 from sqlmodel import Session, col, select
 
-from kedge_server.devices.tables import ReportRow
+from kedge_server.devices import trace
+from kedge_server.devices.tables import LedgerRow, ReportRow
+from kedge_server.devices.trace import Point
 from kedge_server.rollouts.tables import DeploymentRow, RolloutRow
 from kedge_shared import wire
 from kedge_shared.protocol import CONFIDENCE_BINS, Report, Verdict, Window
 
 _UPDATES = 40
 _REPORTS = 300
+_STARTS = 4
 
 
 @dataclass(frozen=True)
@@ -124,11 +127,26 @@ def live_of(report: Report, window: Window, at: float) -> Live:
     )  # fmt: skip
 
 
-def trace(found: Live) -> str:
-    """Returns the figures that an open page draws a line of. Pure."""
-    lines = [{"label": "p50", "value": found.p50_ms}, {"label": "p95", "value": found.p95_ms},
-             {"label": "p99", "value": found.p99_ms}]  # fmt: skip
-    return json.dumps({"unit": "ms", "at": found.at, "lines": lines})
+def windows(session: Session, device: str) -> list[Point]:
+    """Returns the frame times of a board's last windows, of its last starts, oldest first."""
+    query = (
+        select(LedgerRow.trace)
+        .where(LedgerRow.device == device, LedgerRow.trace != "")
+        .order_by(col(LedgerRow.received).desc())
+        .limit(_STARTS)
+    )
+    return trace.read(session.exec(query))
+
+
+def drawn(found: Sequence[Point]) -> str:
+    """Returns the line that a page begins with and goes on with; empty for none. Pure."""
+    if not found:
+        return ""
+    lines = [
+        {"label": name, "values": [getattr(each, name) for each in found]}
+        for name in ("p50", "p95", "p99")
+    ]
+    return json.dumps({"unit": "ms", "at": [each.at for each in found], "lines": lines})
 
 
 def confidence(window: Window) -> list[tuple[str, int]]:

@@ -16,7 +16,6 @@ from kedge_server.console.devices import filters, finding, history, language
 from kedge_server.console.devices.finding import State, Wanted
 from kedge_server.console.devices.tables import SavedFilterRow
 from kedge_server.console.figures import figures
-from kedge_server.console.fleet.overview import silent_after
 from kedge_server.console.route import ConsoleRoute
 from kedge_server.context import Context, Services
 from kedge_server.database import now, transaction
@@ -24,6 +23,7 @@ from kedge_server.devices import desk, service
 from kedge_server.devices.facts import tags_of
 from kedge_server.devices.selectors import SelectorError, parse
 from kedge_server.errors import MalformedError
+from kedge_server.fleet.summary import silent_after
 from kedge_shared.fleet import TAG_KEY_PATTERN, TAG_VALUE_MOST, TagsChange
 from kedge_shared.rollouts import SELECTOR_MOST
 
@@ -35,7 +35,8 @@ _ATTESTATIONS = 10
 #: In the regular expressions of pydantic "$" is the very end.
 _TAG_KEY = TAG_KEY_PATTERN.replace(r"\Z", "$")
 STATES: dict[str, str] = {
-    "": "all that are let in", "silent": "silent", "suspected": "seem to be two",
+    "": "all that are let in", "silent": "silent", "work": "at work on an update",
+    "behind": "behind their assignment", "suspected": "seem to be two",
     "revoked": "revoked", "measuring": "only measure",
 }  # fmt: skip
 
@@ -142,7 +143,7 @@ def show(device: str, request: Request, services: Services, who: MayRead) -> Res
         values: dict[str, Any] = {
             "device": service.info(row), "enrolled": row.enrolled, "live": live,
             "updates": history.updates(session, device), "figures": history.figures,
-            "trace": history.trace(live) if live else "",
+            "trace": history.drawn(history.windows(session, device)),
             "confidence": history.confidence(live.window) if live else [],
             "attested": attestations.of_device(session, device, _ATTESTATIONS),
             "silent": (row.last_seen or row.enrolled)

@@ -2,22 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping
+from collections.abc import Container
 from dataclasses import dataclass
 
 from kedge_server.console import words
+from kedge_server.releases.figures import FIGURES, LATENCY, figures_of
 from kedge_server.releases.tables import BuildRow
 from kedge_shared.manifest import Manifest, read_manifest
 
-ACCURACY, LATENCY, SIZE = "map50_95", "latency_p95_ms", "size_mb"
-#: Figure → its title, its unit, and whether more of it is better.
-FIGURES: Mapping[str, tuple[str, str, bool]] = {
-    ACCURACY: ("mAP 50–95", "", True),
-    "map50": ("mAP 50", "", True),
-    "latency_p50_ms": ("Frame time, median", "ms", False),
-    LATENCY: ("Frame time, p95", "ms", False),
-    SIZE: ("Download", "MB", False),
-}
 _FLOAT_BLOCKS = "float_blocks"
 
 
@@ -30,6 +22,7 @@ class Build:
         manifest: As signed.
         manifest_sha256: Of its bytes.
         provenance: Hash of the statement of where it came from; empty without one.
+        report: Hash of the published part of the builder's report; empty without one.
         listed: It is among the signed targets now.
     """
 
@@ -38,6 +31,7 @@ class Build:
     manifest_sha256: str
     provenance: str
     listed: bool
+    report: str = ""
 
     @property
     def key(self) -> tuple[str, str, str]:
@@ -51,15 +45,9 @@ class Build:
         return f"/tuf/targets/{folder}/{self.manifest_sha256}.{name}"
 
     @property
-    def size(self) -> int:
-        """Bytes of all its files."""
-        return sum(each.length for each in self.manifest.files)
-
-    @property
     def figures(self) -> dict[str, float]:
         """What was measured, and the size, by name."""
-        found = {each.what: each.value for each in self.manifest.measured}
-        return {**found, SIZE: self.size / 1e6}
+        return figures_of(self.manifest)
 
     @property
     def machines(self) -> tuple[str, ...]:
@@ -84,7 +72,7 @@ def build_of(row: BuildRow, listed: Container[str]) -> Build:
     """Returns a stored build."""
     manifest = read_manifest(row.manifest)
     return Build(row.device_class, manifest, row.manifest_sha256, row.provenance,
-                 row.manifest_path in listed)  # fmt: skip
+                 row.manifest_path in listed, row.report)  # fmt: skip
 
 
 def names_in(text: str) -> tuple[str, ...]:
@@ -93,16 +81,11 @@ def names_in(text: str) -> tuple[str, ...]:
     return () if names == ("none",) else names
 
 
-def title(figure: str) -> str:
-    """Returns what a figure is called."""
-    return FIGURES[figure][0] if figure in FIGURES else figure.replace("_", " ")
-
-
 def written(figure: str, value: float | None) -> str:
     """Returns a figure with its unit."""
     if value is None:
         return "–"
-    unit = FIGURES[figure][1] if figure in FIGURES else ""
+    unit = FIGURES[figure].unit if figure in FIGURES else ""
     digits = 3 if not unit else 2 if abs(value) < 10 else 1
     return f"{words.number(value, digits)} {unit}".rstrip()
 

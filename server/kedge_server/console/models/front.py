@@ -4,34 +4,58 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from kedge_server.console.models.builds import ACCURACY, LATENCY, Build
+from kedge_server.console.models.builds import Build
+from kedge_server.releases.figures import ACCURACY, LATENCY
 
 WIDE, HIGH = 640.0, 330.0
 _LEFT, _RIGHT, _TOP, _BOTTOM = 62.0, 24.0, 34.0, 46.0
 _TICKS = 5
+#: So few can all be named.
+_FEW = 8
+
+
+@dataclass(frozen=True)
+class Dot:
+    """Something that was measured.
+
+    Attributes:
+        name: What it is.
+        across: Milliseconds.
+        up: mAP 50–95.
+        solid: It can be had; a hollow one was taken back, or is over a budget.
+        ring: It is the one that was chosen.
+        label: Stands beside it; empty for none.
+        below: The label stands under it: clear of the line through the best ones.
+        said: What else there is to say of it.
+    """
+
+    name: str
+    across: float
+    up: float
+    solid: bool = True
+    ring: bool = False
+    label: str = ""
+    below: bool = False
+    said: str = ""
 
 
 @dataclass(frozen=True)
 class Point:
-    """A build in the drawing.
+    """A dot in the drawing.
 
     Attributes:
-        release: Its release.
-        latency: p95, milliseconds.
-        accuracy: mAP 50–95.
-        best: No other is both as fast and as accurate.
-        listed: Its owners have not taken it back.
+        dot: It.
+        best: No other that can be had is both as fast and as accurate.
+        label: Stands beside it; empty for none.
         x: Where it is drawn.
         y: The same.
     """
 
-    release: str
-    latency: float
-    accuracy: float
+    dot: Dot
     best: bool
-    listed: bool
+    label: str
     x: float
     y: float
 
@@ -49,6 +73,10 @@ class Front:
     """The drawing.
 
     Attributes:
+        id: Unique in the page.
+        title: What it shows.
+        across_title: Of the axis.
+        up_title: The same.
         points: In the order of frame time.
         line: Path through the best ones: what can be had at which frame time.
         across: Ticks of frame time.
@@ -56,11 +84,15 @@ class Front:
         unmeasured: Builds without both figures.
     """
 
-    points: tuple[Point, ...]
-    line: str
-    across: tuple[Tick, ...]
-    up: tuple[Tick, ...]
-    unmeasured: int
+    id: str = "front"
+    title: str = ""
+    across_title: str = ""
+    up_title: str = ""
+    points: tuple[Point, ...] = ()
+    line: str = ""
+    across: tuple[Tick, ...] = ()
+    up: tuple[Tick, ...] = ()
+    unmeasured: int = 0
 
     left = _LEFT
     right = WIDE - _RIGHT
@@ -70,31 +102,56 @@ class Front:
     high = HIGH
 
 
-def draw(builds: Iterable[Build]) -> Front:
+def draw(builds: Iterable[Build], device_class: str) -> Front:
     """Lays the builds of one class out."""
-    all_of_them = list(builds)
-    known = [
-        (each.figures[LATENCY], each.figures[ACCURACY], each)
-        for each in all_of_them
+    every = list(builds)
+    dots = [
+        Dot(each.manifest.release, each.figures[LATENCY], each.figures[ACCURACY],
+            solid=each.listed, said="" if each.listed else "taken back")
+        for each in every
         if LATENCY in each.figures and ACCURACY in each.figures
-    ]
-    known.sort(key=lambda each: (each[0], -each[1]))
-    if not known:
-        return Front((), "", (), (), len(all_of_them))
-    across = ticks([each[0] for each in known])
-    up = ticks([each[1] for each in known])
+    ]  # fmt: skip
+    return lay_out(
+        dots, "builds", title=f"Accuracy against frame time for {device_class}",
+        across_title="frame time p95, ms →", up_title="↑ mAP 50–95",
+        unmeasured=len(every) - len(dots), name_best=True,
+    )  # fmt: skip
+
+
+def lay_out(
+    dots: Sequence[Dot], name: str, *, title: str, across_title: str, up_title: str,
+    unmeasured: int = 0, name_best: bool = False,
+) -> Front:  # fmt: skip
+    """Lays dots out.
+
+    Args:
+        dots: In any order.
+        name: Unique in the page.
+        title: What it shows.
+        across_title: Of the axis.
+        up_title: The same.
+        unmeasured: Of which there is no dot.
+        name_best: Write the names of the best ones, and of all where there are few.
+    """
+    titles = Front(name, title, across_title, up_title, unmeasured=unmeasured)
+    if not dots:
+        return titles
+    ordered = sorted(dots, key=lambda each: (each.across, -each.up))
+    across, up = ticks([each.across for each in dots]), ticks([each.up for each in dots])
     points, most = [], -math.inf
-    for latency, accuracy, build in known:
+    for each in ordered:
+        best = each.solid and each.up > most
+        named = name_best and (best or len(dots) <= _FEW)
+        label = each.name if named else each.label
         points.append(
-            Point(build.manifest.release, latency, accuracy, accuracy > most, build.listed,
-                  _place(latency, across, Front.left, Front.right),
-                  _place(accuracy, up, Front.bottom, Front.top))
+            Point(each, best, label, _place(each.across, across, Front.left, Front.right),
+                  _place(each.up, up, Front.bottom, Front.top))
         )  # fmt: skip
-        most = max(most, accuracy)
-    return Front(
-        tuple(points), _stairs([each for each in points if each.best]),
-        _ticks_at(across, Front.left, Front.right), _ticks_at(up, Front.bottom, Front.top),
-        len(all_of_them) - len(known),
+        most = max(most, each.up) if best else most
+    return replace(
+        titles, points=tuple(points), line=_stairs([each for each in points if each.best]),
+        across=_ticks_at(across, Front.left, Front.right),
+        up=_ticks_at(up, Front.bottom, Front.top),
     )  # fmt: skip
 
 
@@ -105,6 +162,8 @@ def ticks(values: Sequence[float]) -> list[float]:
     step = 10 ** math.floor(math.log10(span / _TICKS))
     step *= next(each for each in (1, 2, 5, 10) if span / (step * each) <= _TICKS)
     first, last = math.floor(low / step - 0.2), math.ceil(high / step + 0.2)
+    if low >= 0:
+        first = max(first, 0)  # nothing that is measured here is negative
     return [step * each for each in range(first, last + 1)]
 
 

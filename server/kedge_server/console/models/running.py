@@ -15,10 +15,11 @@ from kedge_server.context import Context
 from kedge_server.database import transaction
 from kedge_server.devices.facts import COLUMNS, facts_of_device
 from kedge_server.devices.tables import DeviceRow
+from kedge_server.fleet.counting import STANDING
 
 #: (device class, release, hash of the engine) → boards.
 Running = Mapping[tuple[str, str, str], int]
-_STANDING = (col(DeviceRow.revoked).is_(None), col(DeviceRow.serves), col(DeviceRow.engine) != "")
+_RUNNING = (*STANDING, col(DeviceRow.engine) != "")
 
 
 def running(request: Request, services: Context, who: Principal) -> Figure[Running]:
@@ -35,10 +36,10 @@ def count(session: Session, within: Reach) -> Running:
     """Returns how many boards run what."""
     kind = (col(DeviceRow.device_class), col(DeviceRow.release), col(DeviceRow.engine))
     if within.whole:
-        rows = session.execute(select(*kind, func.count()).where(*_STANDING).group_by(*kind))
+        rows = session.execute(select(*kind, func.count()).where(*_RUNNING).group_by(*kind))
         return {(row[0], row[1], row[2]): row[3] for row in rows}
     found: Counter[tuple[str, str, str]] = Counter()
-    for row in session.execute(select(*COLUMNS, DeviceRow.engine).where(*_STANDING)):  # type: ignore[call-overload]
+    for row in session.execute(select(*COLUMNS, DeviceRow.engine).where(*_RUNNING)):  # type: ignore[call-overload]
         if within.includes(facts_of_device(row)):
             found[row.device_class, row.release, row.engine] += 1
     return found

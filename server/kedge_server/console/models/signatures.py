@@ -10,9 +10,10 @@ from tuf.api.metadata import Metadata, Root, TargetFile, Targets
 from kedge_server.artifacts.store import Store
 from kedge_server.console.models.builds import Build
 from kedge_server.repository.publication import Offline
+from kedge_shared.attachments import PROVENANCE, listed_in
 from kedge_shared.errors import KedgeError
 from kedge_shared.origin import Known, Origin, judge
-from kedge_shared.provenance import PROVENANCE_LIMIT_BYTES, listed_in
+from kedge_shared.provenance import PROVENANCE_LIMIT_BYTES
 from kedge_shared.trust import model_role
 
 #: Base64 makes three bytes four; signatures come on top.
@@ -76,7 +77,7 @@ def known_of(offline: Offline, model: str, target: TargetFile | None) -> Known:
     role = model_role(model)
     if role in offline.delegated:
         keys |= _keys(offline.targets.signed, role)
-    named = listed_in(target.custom) if target is not None else None
+    named = listed_in(target.custom, PROVENANCE) if target is not None else None
     return Known(keys, frozenset({named.sha256} if named else ()))
 
 

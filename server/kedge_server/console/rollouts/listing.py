@@ -11,21 +11,13 @@ from sqlmodel import Session, col, select
 
 from kedge_server.accounts import reach
 from kedge_server.accounts.principal import Reach
-from kedge_server.rollouts import knowledge
+from kedge_server.rollouts import knowledge, placing
 from kedge_server.rollouts.facts import is_silent
 from kedge_server.rollouts.tables import DecisionRow, DeploymentRow, RolloutRow, StageRow
 from kedge_shared import wire
-from kedge_shared.phases import BACK, TERMINAL, Phase
 from kedge_shared.protocol import Verdict
 
 SHOWN = 50
-#: Of deployments: name of the filter → phases; empty is every phase.
-PHASES = {
-    "trouble": tuple(each.value for each in Phase if each in BACK),
-    "work": tuple(each.value for each in Phase if each not in TERMINAL),
-    "healthy": (Phase.CONFIRMED.value,),
-    "all": (),
-}
 
 
 @dataclass(frozen=True)
@@ -107,21 +99,18 @@ class Placed:
 
 
 def deployments(
-    session: Session, rollout: RolloutRow, which: str, after: str, now: float
+    session: Session, rollout: RolloutRow, which: placing.Place, after: str, now: float
 ) -> tuple[list[Placed], str]:
     """Returns a rollout's deployments in the order of their ids, and the last id if more follow."""
+    spec, at = knowledge.spec_of(rollout), rollout.finished or now
     query = (
         select(DeploymentRow)
         .where(DeploymentRow.rollout == rollout.id, col(DeploymentRow.id) > after)
-        .where(col(DeploymentRow.retried_by).is_(None))
+        .where(col(DeploymentRow.retried_by).is_(None), placing.within(which, spec, at))
         .order_by(col(DeploymentRow.id))
         .limit(SHOWN + 1)
     )
-    phases = PHASES[which]
-    if phases:
-        query = query.where(col(DeploymentRow.phase).in_(phases))
-    rows, spec = list(session.exec(query)), knowledge.spec_of(rollout)
-    at = rollout.finished or now
+    rows = list(session.exec(query))
     found = [
         Placed(
             device=row.device, stage=row.stage, phase=row.phase, verdict=knowledge.verdict_of(row),

@@ -14,11 +14,13 @@ from kedge_server.console import render
 from kedge_server.console.figures import figures
 from kedge_server.console.rollouts import listing
 from kedge_server.console.rollouts.board import Stored, cards
+from kedge_server.console.rollouts.listing import Placed
 from kedge_server.console.route import ConsoleRoute
 from kedge_server.context import Context, Services
 from kedge_server.database import now, transaction
 from kedge_server.rollouts import knowledge, service
 from kedge_server.rollouts.decision import Finding
+from kedge_server.rollouts.placing import Place
 from kedge_server.rollouts.stages import TRANSITIONS, RolloutEvent
 from kedge_server.rollouts.tables import RolloutRow
 from kedge_shared import wire
@@ -27,7 +29,6 @@ from kedge_shared.api import RolloutInfo
 router = APIRouter(prefix="/rollouts", route_class=ConsoleRoute)
 
 State = Literal["", "proposed", "running", "paused", "completed", "halted", "stopped"]
-Which = Literal["trouble", "work", "healthy", "all"]
 STATES = ("", "proposed", "running", "paused", "completed", "halted", "stopped")
 
 
@@ -47,7 +48,7 @@ def show_all(
 
 @router.get("/{rollout}")
 def show(
-    rollout: str, request: Request, services: Services, who: MayRead, which: Which = "trouble",
+    rollout: str, request: Request, services: Services, who: MayRead, which: Place = "trouble",
     after: Annotated[str, Query(max_length=64)] = "",
 ) -> Response:  # fmt: skip
     """Shows a rollout: its stages, what their gates say, what can be done."""
@@ -55,7 +56,7 @@ def show(
         row = service.find(session, rollout)
         info = _info(request, services, row)
         at = now(session)
-        placed, following = listing.deployments(session, row, which, after, at)
+        placed, following = _placed(request, services, row, which, after)
         values: dict[str, Any] = {
             "rollout": info, "row": row, "spec": knowledge.spec_of(row), "at": at,
             "cards": cards(info, knowledge.spec_of(row), _stored(session, row)),
@@ -81,6 +82,19 @@ def _info(request: Request, services: Context, row: RolloutRow) -> RolloutInfo:
             return service.info(session, row, now(session))
 
     return figures(request).rollouts.get((row.id, row.state, row.reason), work).value
+
+
+def _placed(
+    request: Request, services: Context, row: RolloutRow, which: Place, after: str
+) -> tuple[list[Placed], str]:
+    """Returns boards of a rollout; whether one is in trouble takes a look at every one."""
+
+    def work() -> tuple[list[Placed], str]:
+        with transaction(services.engine) as session:
+            return listing.deployments(session, row, which, after, now(session))
+
+    key = (row.id, row.state, row.reason, which, after)
+    return figures(request).placed.get(key, work).value
 
 
 def _stored(session: Session, row: RolloutRow) -> dict[int, Stored]:
