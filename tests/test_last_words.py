@@ -23,31 +23,30 @@ def test_of_a_heap_that_was_harmed():
 """
 
 
+def run(folder: Path, tests: str, *more: str) -> subprocess.CompletedProcess[str]:
+    """Runs tests in a process of their own, without the plugins of ours that take seconds."""
+    (folder / "conftest.py").write_text(_CONFTEST)
+    (folder / "test_it.py").write_text(tests)
+    env = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+    env |= {"PYTHONPATH": str(Path(__file__).parents[1]), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+    return subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *more, "test_it.py"],
+        cwd=folder, env=env, capture_output=True, text=True, check=False, timeout=200,
+    )  # fmt: skip
+
+
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the line is glibc's")
-@pytest.mark.parametrize("more", [(), ("-n", "1")])
+@pytest.mark.parametrize("more", [(), ("-p", "xdist.plugin", "-n", "1", "--max-worker-restart=0")])
 def test_what_glibc_says_at_the_end_of_a_process_is_shown(
     tmp_path: Path, more: tuple[str, ...]
 ) -> None:
-    (tmp_path / "conftest.py").write_text(_CONFTEST)
-    (tmp_path / "test_dies.py").write_text(_TESTS)
-    root = str(Path(__file__).parents[1])
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *more, "test_dies.py"],
-        cwd=tmp_path, env={**os.environ, "PYTHONPATH": root}, capture_output=True, text=True,
-        check=False, timeout=60,
-    )  # fmt: skip
+    done = run(tmp_path, _TESTS, *more)
     assert done.returncode != 0
     assert "it had said last: free(): invalid pointer" in done.stdout + done.stderr
     assert "test_of_a_heap_that_was_harmed" in done.stdout + done.stderr
 
 
 def test_a_process_that_ends_well_says_nothing(tmp_path: Path) -> None:
-    (tmp_path / "conftest.py").write_text(_CONFTEST)
-    (tmp_path / "test_lives.py").write_text("def test_it(): print('well')\n")
-    root = str(Path(__file__).parents[1])
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_lives.py"],
-        cwd=tmp_path, env={**os.environ, "PYTHONPATH": root}, capture_output=True, text=True,
-        check=True, timeout=60,
-    )  # fmt: skip
+    done = run(tmp_path, "def test_it(): print('well')\n")
+    assert done.returncode == 0
     assert "ended before its tests" not in done.stdout + done.stderr
