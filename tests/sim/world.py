@@ -172,10 +172,12 @@ def _look_at_routes_once() -> None:
     if kind is None:
         return  # a FastAPI that does it otherwise
     made: Callable[..., Any] = kind.from_api_route
-    known: dict[tuple[int, str], Any] = {}
+    known: dict[tuple[int, str, bool], Any] = {}
 
     def shared(*, original_route: Any, include_context: Any) -> Any:
-        key = id(original_route), include_context.path_for(original_route)
+        # A page's router is looked at within its page too, where nobody hides it from the schema.
+        path, shown = include_context.path_for(original_route), include_context.include_in_schema
+        key = id(original_route), path, shown
         if key not in known:
             known[key] = made(original_route=original_route, include_context=include_context)
         return known[key]
