@@ -121,7 +121,7 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def wait_for_server(url: str, processes: Processes, seconds: float = 30.0) -> None:
+def wait_for_server(url: str, processes: Processes, seconds: float = 120.0) -> None:
     """Waits until the server answers.
 
     Raises:
