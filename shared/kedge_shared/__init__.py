@@ -12,8 +12,4 @@ __version__ = "0.1.0"
 # openvino_telemetry. All three look once, when they are imported, so it is said here, before all.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 os.environ.setdefault("NNCF_CI", "1")
-_MODULES = cast("dict[str, Any]", sys.modules)
-_MODULES.setdefault("openvino_telemetry", None)
-# Where rich and click are, httpx imports its own command line with them: five megabytes that would
-# stay resident on every board, for a program that nobody calls.
-_MODULES.setdefault("httpx._main", None)
+cast("dict[str, Any]", sys.modules).setdefault("openvino_telemetry", None)
