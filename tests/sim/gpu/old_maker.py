@@ -7,6 +7,7 @@ import sys
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))  # noqa: PTH100, PTH120
 
 import cudart
+import fake_builder
 import fake_tensorrt
 
 if __name__ == "__main__":
@@ -14,7 +15,7 @@ if __name__ == "__main__":
     spec = importlib.util.spec_from_file_location("plan_maker", file)
     maker = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(maker)
-    sys.modules["tensorrt"] = fake_tensorrt.builds(
+    sys.modules["tensorrt"] = fake_builder.builds(
         fake_tensorrt.module(version, cudart.FakeCudart())
     )
     sys.argv[1:] = ["tensorrt"]
