@@ -273,8 +273,10 @@ class World:
         level = self.levels.get(files[0].path.name.split()[0], 10)
         return Survey(accuracy([level] * 8), (10 - level) / 100)
 
-    def export(self, _: Workshop, size: int, trained: object = None) -> Source:
-        assert size == self.source.given.height
+    def export(
+        self, _: Workshop, size: int, trained: object = None, *, opset: int | None = None
+    ) -> Source:
+        assert (size, opset) == (self.source.given.height, None)
         return self.source if trained is None else self.adapted
 
 
@@ -291,7 +293,7 @@ def climb(shop: Workshop, source: Source, monkeypatch: pytest.MonkeyPatch) -> Cl
         monkeypatch.setattr(evaluate, "_RESAMPLES", 20)
         monkeypatch.setattr(Quantizer, "make", lambda *a: world.make(*a))  # noqa: PLW0108 - becomes a method
         monkeypatch.setattr(Surveyor, "survey", lambda *a: world.survey(*a))  # noqa: PLW0108 - becomes a method
-        monkeypatch.setattr(Workshop, "source", lambda *a: world.export(*a))  # noqa: PLW0108 - becomes a method
+        monkeypatch.setattr(Workshop, "source", lambda *a, **k: world.export(*a, **k))  # noqa: PLW0108 - becomes a method
         monkeypatch.setattr(Chooser, "_added_ms", lambda *_: 1.0)
         monkeypatch.setattr(qat, "adapt", lambda trained, *_: replace(trained, sha256="qat"))
         asked = replace(shop, options=replace(shop.options, rungs=rungs))

@@ -186,7 +186,7 @@ def test_a_step_that_lost_too_much_is_trained_on_while_that_helps(run: Runner) -
     result = run(workshop, macs=0.8, max_drop=0.02)
     assert [each.map50_95 for each in result.steps] == [0.9, 0.885, 0.885]
     assert [each.rounds for each in result.steps] == [1, 3, 1]
-    assert workshop.rates == pytest.approx([1e-4, 3e-4, 3e-4, 1e-4])
+    assert workshop.rates == pytest.approx([3e-4, 6e-4, 6e-4, 3e-4])
     assert not result.stopped
     assert not list(result.best.parent.glob("*trained*"))
     again = Patient()

@@ -64,7 +64,8 @@ def under_other_bytes(build: Path, out: Path, release: str) -> Path:
         manifest = read_manifest(path.read_bytes())
         files = tuple(longer(path.parent, each) for each in manifest.files)
         changed = replace(manifest, release=release, release_counter=12, files=files)
-        (path.parent / "provenance.json").unlink()  # it is of the build that was copied
+        for each in ("provenance.json", "report.json"):  # they are of the build that was copied
+            (path.parent / each).unlink()
         path.write_bytes(wire.encode_pretty(changed))
     return out
 

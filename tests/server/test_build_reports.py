@@ -19,6 +19,7 @@ from kedge_builder.publishing.excerpt import excerpt
 from kedge_builder.publishing.rotation import next_of
 from kedge_server.cli import app as server_app
 from kedge_server.operation.collect import collect
+from kedge_server.operator import show
 from kedge_server.releases.comparing import Side, compare
 from kedge_shared import signing, wire
 from kedge_shared.attachments import LIMITS_BYTES, REPORT
@@ -149,7 +150,7 @@ def test_command_line_and_console_compare_by_the_same_rule(
     fleet: World, ada: httpx.Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("KEDGE_TOKEN", TOKEN)
-    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setattr(show._console, "_width", 200)
     asked = ["release", "compare", "shapes", "1.1", "1.2", "--server", fleet.url]
     (pair,) = json.loads(CliRunner().invoke(build_app(), [*asked, "--json"]).output)
     page = ada.get("/models/shapes/compare", params={"one": "1.1", "other": "1.2"}).text
@@ -165,7 +166,7 @@ def test_command_line_and_console_compare_by_the_same_rule(
 
 def test_the_command_shows_it(fleet: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KEDGE_TOKEN", TOKEN)
-    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setattr(show._console, "_width", 200)
     asked = ["release", "show", "shapes", "1.1", "--server", fleet.url]
     found = json.loads(CliRunner().invoke(build_app(), [*asked, "--json"]).output)
     assert found["builds"][0]["device_class"] == CLASS
