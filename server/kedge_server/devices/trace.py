@@ -1,7 +1,7 @@
 """The frame time of a board's last windows, as they stand with its start: short text. Pure.
 
 Windows themselves are summed over boards and not kept (:mod:`kedge_server.devices.intake`); of each
-board so much stays that its page shows two hours of a line when it is opened.
+board so much stays that its page shows an hour of a line when it is opened.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-#: Windows of one start: two hours at an agent's usual five minutes; 600 bytes at the most.
-MOST = 24
+#: Windows of one start: an hour at an agent's usual five minutes; 320 bytes at the most.
+MOST = 12
 SHARES = (0.5, 0.95, 0.99)
 
 
@@ -42,7 +42,7 @@ def grown(text: str, at: float, figures: Sequence[float]) -> str:
     """
     if not figures:
         return text
-    row = f"{at:.0f} {' '.join(f'{each:.4g}' for each in figures)}"
+    row = f"{at:.0f} {' '.join(f'{each:.3g}' for each in figures)}"
     before, _, last = text.rpartition(";")
     if last.startswith(f"{at:.0f} "):
         text = before
