@@ -114,9 +114,10 @@ def seen(context: Context) -> None:
     """Writes when devices were last seen; what cannot be written is kept for the next time."""
     found = context.index.take_seen()
     batches = -(-len(found) // _SEEN_AT_ONCE)
-    pause = _SEEN_SHARE * context.settings.seen_seconds / max(1, batches - 1)
+    pause = _SEEN_SHARE * context.settings.seen_seconds / max(1, batches)
     left = iter(found.items())
-    while some := dict(itertools.islice(left, _SEEN_AT_ONCE)):
+    for at in range(batches):
+        some = dict(itertools.islice(left, _SEEN_AT_ONCE))
         try:
             with transaction(context.engine) as session:
                 write_seen(session, some)
@@ -125,7 +126,7 @@ def seen(context: Context) -> None:
             context.index.put_back_seen({**some, **dict(left)})
             _log.exception("when devices were last seen could not be written")
             return
-        if batches > 1:
+        if at + 1 < batches:
             context.stopping.wait(pause)
 
 

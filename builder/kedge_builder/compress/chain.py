@@ -33,8 +33,8 @@ class PruneOptions:
             loses more is thrown away and ends the chain.
         seed: Of every draw.
         lr: Learning rate of fine-tuning. DeepPCB at 48 % of its MACs stood at 0.657 after steps of
-            six epochs at 1e-4; 18 epochs at 3e-4 more made 0.694 of it. A step that gets worse
-            keeps the weights it had.
+            six epochs at 1e-4; 18 more at 3e-4, at 288 px, made 0.694 of it at 320 px. A step that
+            gets worse keeps the weights it had.
         batch: Images a training step.
     """
 
