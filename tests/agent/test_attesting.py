@@ -32,7 +32,6 @@ def test_a_board_attests_its_confirmations_and_what_it_went_back_to(
 ) -> None:
     board.telemetry_seconds = 0.2
     board.install()
-    board.patience = 5
     board.runner.after = DISAGREE
     follow(running, board)
     newest, first = fetch_attestations(running.operator, "cam-1")

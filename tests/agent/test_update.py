@@ -176,7 +176,6 @@ def test_harm_in_probation_rolls_back(
     if isinstance(after, dict):
         after = msgspec.structs.replace(board.runner.after, **after)
     board.runner.after = after  # type: ignore[assignment]
-    board.patience = 5
     if code == "latency" and said is None:
         ten = replace(samples.manifest().budgets, latency_p95_ms=10.0)
         monkeypatch.setattr(world, "write_build", partial(world.write_build, budgets=ten))
@@ -228,6 +227,7 @@ def test_too_little_evidence_keeps_the_old_engine(running: World, board: SimBoar
     board.install()
     thin = msgspec.structs.replace(board.runner.after, tracks=3, proof=Proof(safe=0.2, sighted=0.9))
     board.runner.before = board.runner.after = thin
+    board.patience = 1.5
     state = follow(running, board)
     row = told(running)
     assert (row.phase, row.verdict.code, row.verdict.cause) == (

@@ -72,7 +72,7 @@ class SimBoard:
     runner: SimRunner = field(default_factory=SimRunner)
     preflight: PreflightResult = GOOD
     preflights: list[PreflightJob] = field(default_factory=list)
-    patience: float = 1.5
+    patience: float = 40.0
     watched_seconds: float = 0.1
     maintenance: WindowSettings | None = None
     disk_budget_mb: float | None = None
