@@ -4,11 +4,13 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
+import httpx
 import pytest
 
 from kedge_agent.tuf_client import ImageRepository
 from kedge_builder.publishing.keyring import Keyring
 from tests.server.fleet_keys import Enrol
+from tests.server.people import browser
 from tests.sim.postgres import Postgres, missing, postgres
 from tests.sim.world import World, world
 
@@ -51,3 +53,10 @@ def enrol(running: World, tmp_path: Path) -> Iterator[Enrol]:
             return found
 
         yield make
+
+
+@pytest.fixture(scope="module")
+def ada(fleet: World) -> Iterator[httpx.Client]:
+    """The admin's browser, over the fleet of a module whose people are those of ``people.py``."""
+    with browser(fleet, "ada") as client:
+        yield client

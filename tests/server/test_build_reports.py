@@ -5,23 +5,20 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 import httpx
 import msgspec
 import pytest
-from tuf.api.metadata import Metadata, Targets
 from typer.testing import CliRunner
 
 from kedge_builder.publishing.excerpt import excerpt
-from kedge_builder.publishing.rotation import next_of
 from kedge_server.cli import app as server_app
 from kedge_server.operation.collect import collect
 from kedge_server.operator import show
 from kedge_server.releases.comparing import Side, compare
-from kedge_shared import signing, wire
+from kedge_shared import wire
 from kedge_shared.attachments import LIMITS_BYTES, REPORT
 from kedge_shared.build_report import (
     LAYERS_MOST,
@@ -34,7 +31,8 @@ from kedge_shared.cli import build_app
 from kedge_shared.errors import InputError, TrustError
 from kedge_shared.ids import sha256_hex
 from kedge_shared.manifest import read_manifest
-from tests.server.people import browser, staffed
+from tests.server.offering import offer
+from tests.server.people import staffed
 from tests.shared import samples
 from tests.sim.world import TOKEN, World, write_build
 
@@ -48,12 +46,6 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         found.publish("1.1", 11, report={"search": samples.searched(30)})
         found.publish("1.2", 12, report=lost(0.005, HOSTILE))
         yield found
-
-
-@pytest.fixture(scope="module")
-def ada(fleet: World) -> Iterator[httpx.Client]:
-    with browser(fleet, "ada") as client:
-        yield client
 
 
 def lost(estimate: float, text: str) -> dict[str, Any]:
@@ -233,22 +225,11 @@ def test_the_server_takes_no_targets_whose_report_is_hostile(running: World, har
         path = running.home / "hostile"
         path.write_bytes(data)
         running.operator.upload(path, sha256_hex(data), lambda _: None)
-    answer = offer(running, {"sha256": sha256_hex(data), "length": len(data)})
+    answer = offer(running, CLASS, {"report": {"sha256": sha256_hex(data), "length": len(data)}})
     assert answer.status_code == 400, answer.text
     assert "report" in answer.json()["error"]
     assert not running.operator.release("shapes", "1.0").builds[0].report
     assert wire.decode(wire.encode(samples.build_report()), BuildReport, "sample")
-
-
-def offer(world: World, said: dict[str, Any]) -> httpx.Response:
-    standing = world.publisher("fresh").standing()
-    following: Metadata[Targets] = next_of(standing, "targets", datetime.now(timezone.utc))
-    path = f"models/shapes/1.0/{CLASS}/manifest.json"
-    following.signed.targets[path].unrecognized_fields["custom"] = {"report": said}
-    following.sign(signing.load_private_key(world.trust.offline / "targets.key"))
-    return world.operator.http.post(
-        "/api/v1/repository/metadata", json={"targets": following.to_bytes().decode()}
-    )
 
 
 def test_a_long_report_is_cut_and_says_so(tmp_path: Path) -> None:

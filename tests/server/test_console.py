@@ -119,6 +119,10 @@ def test_errors_are_pages_that_say_what_to_do(fleet: World) -> None:
             answer = client.get(path)
             assert (answer.status_code, said in answer.text) == (status, True), path
             assert "To the fleet" in answer.text
+            # What is not there is looked for in the list that it would be in.
+            behind = re.match(r"/\w+(?=/)", path)
+            wanted = [f'href="{behind[0]}"'] if behind and status == 404 else []
+            assert re.findall(r'class="button" (href="/\w+")', answer.text) == wanted
         part = client.get("/devices/nobody", headers={"HX-Request": "true"})
         assert 'role="alert"' in part.text
         assert "<html" not in part.text
@@ -151,6 +155,15 @@ def test_what_a_page_loads_is_small_and_kept_for_good(fleet: World) -> None:
         older = "/console/assets/0123456789abcdef/console.css"
         assert client.get(older).headers["cache-control"] == "no-cache"
         assert client.get("/console/assets/0123456789abcdef/route.py").status_code == 404
+
+
+def test_a_selector_that_cannot_be_read_is_told_once(fleet: World) -> None:
+    with browser(fleet, "otto") as client:
+        page = client.get("/devices", params={"q": "site==a"}).text
+        assert page.count("no such field") == 1
+        assert "No board matches" not in page
+        assert "/console/devices/count" not in page
+        assert "Tag many" in client.get("/devices", params={"q": "tag.site==a"}).text
 
 
 def test_every_vendored_file_is_named_with_its_licence() -> None:

@@ -23,12 +23,6 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         yield found
 
 
-@pytest.fixture(scope="module")
-def ada(fleet: World) -> Iterator[httpx.Client]:
-    with browser(fleet, "ada") as client:
-        yield client
-
-
 def test_a_token_is_shown_once_and_revoked(fleet: World, ada: httpx.Client) -> None:
     with browser(fleet, "otto") as client:
         asked = {"name": "ci", "roles": ["operator"], "days": "7", "scope": "tag.site==a"}

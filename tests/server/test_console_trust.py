@@ -49,12 +49,6 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         yield found
 
 
-@pytest.fixture(scope="module")
-def ada(fleet: World) -> Iterator[httpx.Client]:
-    with browser(fleet, "ada") as client:
-        yield client
-
-
 def test_each_sees_the_pages_that_are_theirs(fleet: World, ada: httpx.Client) -> None:
     may = {
         "/models": "vera otto anna ada", "/models/shapes": "vera otto anna ada",

@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from kedge_server import scheduler
 from kedge_server.accounts.principal import Reach
+from kedge_server.console import kept
 from kedge_server.console.fleet.overview import Overview, look
 from kedge_server.console.rollouts import listing
 from kedge_server.database import transaction
@@ -169,3 +170,26 @@ def test_rollouts_are_counted_and_listed_within_ones_scope(
         "pat": (["1.0"], {"all": "1", "running": "1", "completed": "0"}, True, False),
         "ada": (["1.2"], {"all": "3", "running": "3", "completed": "0"}, True, True),
     }
+
+
+def test_a_stage_that_moved_is_shown_at_once(
+    running: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However costly the counts were, and so however long they are kept."""
+    monkeypatch.setattr(kept, "_SHARE", 1e-9)
+    board = running.enrol("cam-1")
+    running.publish("1.0", 10)
+    stage = StageSpec(percent=100, approval=True, gate=GateSpec(soak_seconds=0))
+    asked = RolloutSpec(model="shapes", release="1.0", stages=(stage,))
+    rollout = running.operator.create_rollout(asked).id
+    for name, role in (("vera", "viewer"), ("anna", "approver")):
+        running.operator.add_user(UserRequest(name=name, roles=(role,), password=PASSWORD))  # type: ignore[arg-type]
+    with browser(running, "vera") as vera, browser(running, "anna") as anna:
+        assert "waits for a person" not in vera.get(f"/rollouts/{rollout}").text
+        board.live()
+        running.tick()
+        seen, asked_for = (who.get(f"/rollouts/{rollout}").text for who in (vera, anna))
+    assert "Stage 1 waits for a person: 1 of 1 devices healthy, 0 failed" in seen
+    assert f"<code>kedge rollout approve {rollout}</code>" in seen
+    assert "Approve it, or abort." in asked_for
+    assert '<li class="sheet stage asking">' in seen

@@ -7,11 +7,9 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 from securesystemslib.dsse import Envelope
 from securesystemslib.signer import Key
-from tuf.api.metadata import Metadata, Targets
 from typer.testing import CliRunner
 
 from kedge_builder.publishing import origin
@@ -25,6 +23,7 @@ from kedge_shared.errors import InputError, TrustError
 from kedge_shared.ids import sha256_hex
 from kedge_shared.origin import Known
 from kedge_shared.statement import IN_TOTO_TYPE
+from tests.server.offering import offer
 from tests.server.test_attestations import honest, send
 from tests.sim.world import TOKEN, World, write_build
 
@@ -140,18 +139,7 @@ def test_the_server_takes_no_targets_whose_provenance_does_not_hold(
         running.operator.upload(path, sha256_hex(body), lambda _: None)
     elif how == "malformed":
         said = {"sha256": "x", "length": -1}
-    assert offer(running, said).status_code == 400
-
-
-def offer(world: World, said: Any) -> httpx.Response:
-    standing = world.publisher("fresh").standing()
-    following: Metadata[Targets] = next_of(standing, "targets", datetime.now(timezone.utc))
-    path = f"models/shapes/1.0/{CLASS}/manifest.json"
-    following.signed.targets[path].unrecognized_fields["custom"] = {"provenance": said}
-    following.sign(signing.load_private_key(world.trust.offline / "targets.key"))
-    return world.operator.http.post(
-        "/api/v1/repository/metadata", json={"targets": following.to_bytes().decode()}
-    )
+    assert offer(running, CLASS, {"provenance": said}).status_code == 400
 
 
 def test_custom_of_other_tools_is_left_alone(running: World) -> None:

@@ -99,6 +99,12 @@ PAGES: tuple[Page, ...] = (
 )
 
 
+def near(path: str) -> Page | None:
+    """Returns the page that a path is behind; ``None`` if it is none, or the fleet's."""
+    behind = (each for each in PAGES if each.path != "/" and path.startswith(f"{each.path}/"))
+    return next(behind, None)
+
+
 def shown_to(permissions: Collection[Permission]) -> tuple[Page, ...]:
     """Returns the pages that somebody may look at."""
     return tuple(each for each in PAGES if each.permission in permissions)

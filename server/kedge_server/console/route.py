@@ -14,7 +14,7 @@ from starlette.types import Message
 
 from kedge_server.answers import DATABASE_ERRORS, problem_of
 from kedge_server.bodies import ASKED_LIMIT_BYTES, read_bytes
-from kedge_server.console import render
+from kedge_server.console import pages, render
 from kedge_shared import wire
 from kedge_shared.api import Problem
 from kedge_shared.errors import KedgeError
@@ -65,7 +65,8 @@ def error_page(request: Request, error: Exception) -> Response:
     if status == 401 and wants_page(request):
         return Response(status_code=303, headers={"Location": _login(request, back=True)})
     template = "problem.html" if render.is_part(request) else "error.html"
-    return render.part(template, status, status=status, problem=problem)
+    near = pages.near(request.url.path) if status == 404 else None
+    return render.part(template, status, status=status, problem=problem, near=near)
 
 
 def _told(error: Exception) -> tuple[int, Problem]:

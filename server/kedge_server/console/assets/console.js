@@ -83,7 +83,11 @@ function listen() {
   stream = new EventSource(`/api/v1/events?${query}`);
   for (const kind of mine) stream.addEventListener(kind, heard);
   stream.addEventListener("gap", () => liveParts().forEach((each) => refresh(each)));
-  stream.onopen = () => say("live");
+  stream.onopen = () => {
+    say("live");
+    // What came after the page was made and before one listened was not heard.
+    liveParts().forEach((each) => refresh(each));
+  };
   stream.onerror = () => say("connection lost, trying again");
 }
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request, Response
-from sqlmodel import Session
 
 from kedge_server.accounts.principal import Principal, Reach
 from kedge_server.accounts.roles import Permission
@@ -25,7 +24,7 @@ from kedge_server.rollouts import knowledge, service
 from kedge_server.rollouts.decision import Finding
 from kedge_server.rollouts.placing import Place
 from kedge_server.rollouts.stages import TRANSITIONS, RolloutEvent
-from kedge_server.rollouts.tables import RolloutRow
+from kedge_server.rollouts.tables import RolloutRow, StageRow
 from kedge_shared import wire
 from kedge_shared.api import RolloutInfo
 
@@ -69,12 +68,13 @@ def show(
     """Shows a rollout: its stages, what their gates say, what can be done."""
     with transaction(services.engine) as session:
         row = service.find(session, rollout)
-        info = _info(request, services, row)
-        at = now(session)
-        placed, following = _placed(request, services, row, which, after)
+        stages, at = knowledge.stages_of(session, row.id), now(session)
+        stands = _stands(row, stages)
+        info = _info(request, services, row, stands)
+        placed, following = _placed(request, services, row, stands, which, after)
         values: dict[str, Any] = {
             "rollout": info, "row": row, "spec": knowledge.spec_of(row), "at": at,
-            "cards": cards(info, knowledge.spec_of(row), _stored(session, row)),
+            "cards": cards(info, knowledge.spec_of(row), _stored(stages)),
             "decisions": listing.decisions(session, row.id), "placed": placed,
             "following": following, "which": which, "after": after, "actions": possible(info, who),
         }  # fmt: skip
@@ -89,36 +89,45 @@ def left_out(rollout: str, services: Services, _: MayRead) -> Response:
     return render.part("rollouts/reasons.html", reasons=found)
 
 
-def _info(request: Request, services: Context, row: RolloutRow) -> RolloutInfo:
+#: What is kept of a rollout is so of it as it stands.
+Stands = tuple[object, ...]
+
+
+def _stands(row: RolloutRow, stages: Sequence[StageRow]) -> Stands:
+    """Returns where a rollout stands: whoever hears that a gate has moved it sees it so."""
+    moved = ((each.state, each.verdict, each.approved_by) for each in stages)
+    return (row.id, row.state, row.reason, *moved)
+
+
+def _info(request: Request, services: Context, row: RolloutRow, stands: Stands) -> RolloutInfo:
     """Returns what is known of a rollout; of one that is over for long, as it was counted then."""
 
     def work() -> RolloutInfo:
         with transaction(services.engine) as session:
             return service.info(session, row, now(session))
 
-    return figures(request).rollouts.get((row.id, row.state, row.reason), work).value
+    return figures(request).rollouts.get(stands, work).value
 
 
 def _placed(
-    request: Request, services: Context, row: RolloutRow, which: Place, after: str
-) -> tuple[list[Placed], str]:
+    request: Request, services: Context, row: RolloutRow, stands: Stands, which: Place, after: str
+) -> tuple[list[Placed], str]:  # fmt: skip
     """Returns boards of a rollout; whether one is in trouble takes a look at every one."""
 
     def work() -> tuple[list[Placed], str]:
         with transaction(services.engine) as session:
             return listing.deployments(session, row, which, after, now(session))
 
-    key = (row.id, row.state, row.reason, which, after)
-    return figures(request).placed.get(key, work).value
+    return figures(request).placed.get((*stands, which, after), work).value
 
 
-def _stored(session: Session, row: RolloutRow) -> dict[int, Stored]:
+def _stored(stages: Sequence[StageRow]) -> dict[int, Stored]:
     return {
         each.index: Stored(
             each.started, each.finished, each.approved_by,
             wire.decode(each.findings.encode(), tuple[Finding, ...], "stored findings"),
         )
-        for each in knowledge.stages_of(session, row.id)
+        for each in stages
     }  # fmt: skip
 
 
