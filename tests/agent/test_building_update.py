@@ -125,7 +125,7 @@ def test_a_window_that_closes_ends_the_build_and_the_next_one_begins_it_anew(
     state = board.run(lambda s: s.deployment is not None and "anew" in s.deployment.verdict.reason)
     with pytest.raises(ProcessLookupError):
         os.kill(int(number.read_text()), 0)
-    state = board.run_for(0.6)  # polls meanwhile, and the reason stays
+    state = board.rest()  # polls meanwhile, and the reason stays
     assert state.deployment is not None
     assert state.deployment.phase is Phase.VERIFYING
     (told,) = running.operator.rollout_deployments(rollout)
