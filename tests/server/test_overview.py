@@ -189,7 +189,9 @@ def test_a_stage_that_moved_is_shown_at_once(
         board.live()
         running.tick()
         seen, asked_for = (who.get(f"/rollouts/{rollout}").text for who in (vera, anna))
+        listed = vera.get("/rollouts").text
     assert "Stage 1 waits for a person: 1 of 1 devices healthy, 0 failed" in seen
     assert f"<code>kedge rollout approve {rollout}</code>" in seen
     assert "Approve it, or abort." in asked_for
     assert '<li class="sheet stage asking">' in seen
+    assert "stage 1 waits for a person: 1 of 1 devices healthy, 0 failed" in listed
