@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 from collections.abc import Callable
 from functools import cache
@@ -19,6 +20,25 @@ pytest_configure = last_words.pytest_configure
 # needs. Pruning took six times the processor's time. Read when torch is imported, here and below.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+#: Free memory with which the folders of tests are kept there, bytes; they take a tenth of it.
+_ROOM = 8 * 2**30
+
+
+def _keep_folders_in_memory() -> None:
+    """Boards and servers sync what they write, hundreds of times a test: half of it was waiting.
+
+    What a disk keeps when the power goes is tested on simulated disks, wherever they lie.
+    """
+    memory = Path("/dev/shm")
+    if not memory.is_dir() or os.statvfs(memory).f_flag & os.ST_NOEXEC:
+        return  # as in containers: tests put programs into their folders
+    free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if min(free, shutil.disk_usage(memory).free) > _ROOM:
+        os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(memory))
+
+
+_keep_folders_in_memory()
 
 # A shell starts what it puts into the background with Ctrl-C ignored, and children inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)

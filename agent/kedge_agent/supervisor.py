@@ -182,12 +182,14 @@ async def _beat() -> None:
         await asyncio.sleep(every)
 
 
-async def _watch(updater: Child, desk: Path, every: float = _LOOK_SECONDS) -> None:
+async def _watch(
+    updater: Child, desk: Path, every: float = _LOOK_SECONDS, patience: float = _LOOK_SECONDS
+) -> None:
     """Starts an updater anew that lives and does nothing; a dead one is seen by :class:`Child`."""
     silent = 0
     while True:
         await asyncio.sleep(every)
-        silent = silent + 1 if await _is_stuck(desk, every) else 0
+        silent = silent + 1 if await _is_stuck(desk, patience) else 0
         if silent == _SILENCES:
             print("agent: updater does not answer, starting again", file=sys.stderr)
             updater.kill()

@@ -11,8 +11,8 @@ from kedge_agent.admission import Room, choose_rung
 from kedge_agent.cgroups import memory_left_mb
 from kedge_agent.errors import EngineError
 from kedge_agent.hotswap import HotEngine
-from tests.agent.test_pipeline import wait_for
 from tests.sim.engine import FRAME, SimDetector, slot_of
+from tests.waiting import wait_for
 
 
 @pytest.mark.parametrize(

@@ -76,7 +76,7 @@ def test_a_board_without_network_installs_and_tells_later(
     assert isinstance(answer, Accepted)
     assert serves(board) == "1.1"
     assert len(board.preflights) == preflights + 1, "tried like one from the server"
-    board.run_for(1.0)
+    board.rest()
     told = running.operator.device_deployments("cam-1")
     assert next(each for each in told if each.release == "1.1").phase is Phase.CONFIRMED
     assert serves(board) == "1.1"
@@ -102,7 +102,7 @@ def test_without_an_assignment_only_where_the_board_allows_it(
     assert serves(board) == "1.0"
     assert isinstance(offline(board, bare, bundles=IMAGE_ONLY), Accepted)
     assert serves(board) == "1.1"
-    board.run_for(1.0)
+    board.rest()
     assert serves(board) == "1.1", "the server's old assignment does not take it back"
 
 

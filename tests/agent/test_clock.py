@@ -59,7 +59,7 @@ def test_a_jump_of_ten_years_harms_nothing_and_leaves_no_trace(
     board.clock = lambda: time.time() + years * YEARS
     if years > 0:
         before = board.state
-        state = board.run_for(1.0)
+        state = board.rest()
         assert (state.active, state.counter) == (before.active, before.counter)
         assert board.runner.active is not None
         assert board.runner.active.release == "1.0"
@@ -82,7 +82,7 @@ def test_what_is_past_for_certain_stays_past_on_a_clock_that_fell_back(
     board.clock = lambda: 0.0
     running.publish("1.1", 11)
     running.roll_out("1.1")
-    state = board.run_for(1.0)
+    state = board.rest()
     assert state.active is not None
     assert state.active.release == "1.0"
     assert "is not to be trusted" in capsys.readouterr().err

@@ -27,6 +27,7 @@ from tests.shared import samples
 from tests.sim.board import SimBoard, settled
 from tests.sim.engine import slot_of
 from tests.sim.world import World
+from tests.waiting import PATIENCE
 
 REF = ManifestRef(path="models/m/1/c/manifest.json", sha256="a" * 64, length=10)
 OLD, NEW = slot_of("old"), slot_of("new")
@@ -125,7 +126,7 @@ def test_a_confirmed_engine_is_taken_back_by_hand(
     assert running.operator.rollouts()[0].state == "completed"
     assert isinstance(board.command(GoBack("sees ghosts"), offline=offline), Accepted)
     assert serves(board) == "1.0"
-    board.run_for(1.0)
+    board.rest()
     assert serves(board) == "1.0", "the assignment that stands does not bring it again"
     told = running.operator.device_deployments("cam-1")
     row = next(each for each in told if each.release == "1.1")
@@ -139,11 +140,11 @@ def test_a_probation_is_ended_by_hand(running: World, board: SimBoard) -> None:
     board.install()
     running.publish("1.1", 11)
     running.roll_out("1.1")
-    board.patience, board.watched_seconds = 60, 50
+    board.patience, board.watched_seconds = 900, 800
     board.run(lambda s: s.deployment is not None and s.deployment.phase is Phase.PROBATION)
     started = time.monotonic()
     assert isinstance(board.command(GoBack("too hot")), Accepted)
-    assert time.monotonic() - started < 20, "nobody waits for the end of the probation"
+    assert time.monotonic() - started < PATIENCE, "nobody waits for the end of the probation"
     assert serves(board) == "1.0"
     assert board.state.quarantine
 
@@ -172,7 +173,7 @@ def test_a_stick_does_not_interrupt_an_update_near_the_loop(
     board.install()
     running.publish("1.1", 11)
     running.roll_out("1.1")
-    board.patience, board.watched_seconds = 60, 50
+    board.patience, board.watched_seconds = 900, 800
     board.run(lambda s: s.deployment is not None and s.deployment.phase is Phase.PROBATION)
     answer = board.command(InstallBundle("/none"))
     assert isinstance(answer, Declined)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -33,9 +32,9 @@ from kedge_agent.pipeline import Loop
 from kedge_agent.sources.feed import Feeds
 from kedge_agent.telemetry import Telemetry
 from kedge_shared import wire
-from tests.agent.test_pipeline import wait_for
 from tests.shared import samples
 from tests.sim.store import put
+from tests.waiting import PATIENCE, wait_for
 
 MB = 2**20
 PICTURE = np.zeros((160, 160, 3), np.uint8)
@@ -129,7 +128,7 @@ class Bench:
         self.halt.set()
         self._thread.join()
         self.loop.stop()
-        self.loop.join(5)
+        self.loop.join(PATIENCE)
         self.control._stop_shadow()
         self.hot.close()
 
@@ -195,10 +194,7 @@ def test_without_room_the_old_one_goes_first_and_the_gap_is_counted(bench: Bench
     assert (bench.serves(), bench.runtime.most, answer.state.deferred) == ("1.1", 1, True)
     assert bench.hot.gap_ms > 0
     # The report tells of it as the sinks saw it: from the old engine's last answer on.
-    until = time.monotonic() + 10
-    while not bench.control.state().swap_gap_ms and time.monotonic() < until:
-        time.sleep(0.01)
-    assert bench.control.state().swap_gap_ms > 0
+    wait_for(lambda: bench.control.state().swap_gap_ms > 0)
     assert bench.loop.shadow is None, "there is nothing to shadow with"
     wait_for(lambda: (bench.control.state().evidence or Evidence()).frames > 3)
     alone = bench.control.state().evidence

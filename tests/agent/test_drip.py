@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from kedge_shared.errors import ServiceError
 from kedge_shared.ids import sha256_hex
 from kedge_shared.pace import LEAST_RATE, LeastRate, Pace
 from kedge_shared.tuf_fetcher import HttpxFetcher
+from tests.waiting import PATIENCE, wait_for
 
 BODY = bytes(range(250)) * 4
 HEAD = f"HTTP/1.1 200 OK\r\nContent-Length: {len(BODY)}\r\n\r\n".encode()
@@ -75,10 +75,10 @@ def drip(monkeypatch: pytest.MonkeyPatch) -> Iterator[Drip]:
     loop, enough = asyncio.new_event_loop(), asyncio.Event()
     thread = threading.Thread(target=loop.run_until_complete, args=[found.serve(listening, enough)])
     thread.start()
-    listening.wait(5)
+    assert listening.wait(PATIENCE)
     yield found
     loop.call_soon_threadsafe(enough.set)
-    thread.join(5)
+    thread.join(PATIENCE)
     loop.close()
 
 
@@ -86,10 +86,9 @@ def fetch(drip: Drip, home: Path, patience: Patience) -> BlobStore:
     store = BlobStore(home / "blobs")
 
     async def work() -> None:
-        async with httpx.AsyncClient(base_url=drip.url) as http:
+        async with httpx.AsyncClient(base_url=drip.url, timeout=PATIENCE) as http:
             loader = Downloader(http, store, home / "partial", lambda _: None, patience)
-            # Twenty seconds would be the whole of one such body.
-            await asyncio.wait_for(loader.fetch(sha256_hex(BODY), len(BODY)), 15)
+            await asyncio.wait_for(loader.fetch(sha256_hex(BODY), len(BODY)), PATIENCE)
 
     asyncio.run(work())
     return store
@@ -98,20 +97,20 @@ def fetch(drip: Drip, home: Path, patience: Patience) -> BlobStore:
 def test_a_dripping_download_is_given_up(drip: Drip, tmp_path: Path) -> None:
     with pytest.raises(ServiceError, match="broke off"):
         fetch(drip, tmp_path, Patience(body=LEAST))
-    assert drip.answers == 6
+    wait_for(lambda: drip.answers == 6)
 
 
 def test_dripping_headers_of_a_download_are_given_up(drip: Drip, tmp_path: Path) -> None:
     drip.at_once = 5
     with pytest.raises(ServiceError, match="broke off"):
         fetch(drip, tmp_path, Patience(headers_seconds=0.2))
-    assert drip.answers == 6
+    wait_for(lambda: drip.answers == 6)
 
 
 def test_a_slow_server_that_brings_enough_is_waited_for(drip: Drip, tmp_path: Path) -> None:
     drip.piece = 20
-    least = LeastRate(bytes_per_second=20, window_seconds=0.2)
-    store = fetch(drip, tmp_path, Patience(headers_seconds=5, body=least))
+    least = LeastRate(bytes_per_second=0.5, window_seconds=0.2)  # also if it stalls
+    store = fetch(drip, tmp_path, Patience(headers_seconds=PATIENCE, body=least))
     assert store.has(sha256_hex(BODY))
     assert drip.answers == 1
 
@@ -122,7 +121,7 @@ def test_a_dripping_answer_is_given_up(drip: Drip, at_once: int) -> None:
 
     async def work() -> None:
         async with ServerClient(drip.url, answer_seconds=0.3) as server:
-            await asyncio.wait_for(server.poll("", 0), 10)
+            await asyncio.wait_for(server.poll("", 0), PATIENCE)
 
     with pytest.raises(ServiceError, match="does not answer"):
         asyncio.run(work())
@@ -131,10 +130,8 @@ def test_a_dripping_answer_is_given_up(drip: Drip, at_once: int) -> None:
 def test_dripping_metadata_is_given_up(drip: Drip) -> None:
     with httpx.Client() as http:
         fetcher = HttpxFetcher(http, LEAST)
-        started = time.monotonic()
         with pytest.raises(DownloadError, match="ReadTimeout"):
             list(fetcher.fetch(f"{drip.url}/tuf/metadata/timestamp.json"))
-        assert time.monotonic() - started < 10, "the whole of it takes twenty"
 
 
 def test_dripping_headers_of_metadata_are_given_up(drip: Drip) -> None:
@@ -144,7 +141,7 @@ def test_dripping_headers_of_metadata_are_given_up(drip: Drip) -> None:
         for answers in (1, 2):  # the second time over a new line
             with pytest.raises(DownloadError):
                 list(fetcher.fetch(f"{drip.url}/tuf/metadata/timestamp.json"))
-            assert drip.answers == answers
+            wait_for(lambda n=answers: drip.answers == n)  # type: ignore[misc]
 
 
 def test_the_rate_is_held_in_every_window_anew() -> None:

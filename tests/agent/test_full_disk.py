@@ -91,10 +91,10 @@ def test_a_start_on_a_full_disk_is_refused_and_said(
     board.install()
     fill(small)
     with pytest.raises(StorageError, match="cannot be opened"):
-        board.run_for(0.1)
+        board.rest(1)
     assert read_slots(small).active == board.state.active
     (small / "ballast").unlink()
-    assert board.run_for(0.5).active == board.state.active
+    assert board.rest().active == board.state.active
 
 
 def test_a_disk_that_others_fill_while_it_downloads(

@@ -38,7 +38,7 @@ def test_a_closed_window_holds_the_swap_and_nothing_is_lost(
     state = board.run(waiting_for_window)
     assert state.deployment is not None
     assert state.deployment.phase is phase
-    board.run_for(0.6)
+    board.rest()
     assert (board.runner.asked, len(board.preflights)) == (asked, tried)
     row = told(running)
     assert (row.phase, row.verdict.reason) == (phase, "the maintenance window names no day")
@@ -112,7 +112,7 @@ def test_what_broke_off_leaves_the_disk_with_the_next_confirmation(
 def test_the_active_engine_is_never_room_for_another(running: World, board: SimBoard) -> None:
     board.install()
     follow(running, board)
-    state = board.run_for(0.1)
+    state = board.rest(1)
     assert state.active is not None
     assert state.previous is not None
     before = {each.name for each in (board.folder / "state" / "blobs").iterdir()}
@@ -141,7 +141,7 @@ def test_a_rollouts_window_travels_signed_and_holds_its_boards(
     state = board.run(waiting_for_window)
     assert state.deployment is not None
     assert state.deployment.window == shut
-    board.run_for(0.6)
+    board.rest()
     assert serves(board) == "1.0"
     running.operator.change_rollout(first.id, "halt")
     running.operator.create_rollout(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 
 import pytest
 from hypothesis import settings
@@ -19,6 +18,7 @@ from hypothesis.stateful import (
 from kedge_agent.errors import EngineError
 from kedge_agent.hotswap import HotEngine
 from tests.sim.engine import FRAME, SimDetector, slot_of
+from tests.waiting import PATIENCE, wait_for
 
 
 class Swapping(RuleBasedStateMachine):
@@ -138,13 +138,6 @@ class Swapping(RuleBasedStateMachine):
         assert all(each.closed == 1 for each in self.made), "each is freed once"
 
 
-def wait_for(condition: object, seconds: float = 5.0) -> None:
-    until = time.monotonic() + seconds
-    while not condition():  # type: ignore[operator]
-        assert time.monotonic() < until, "it did not happen"
-        time.sleep(0.002)
-
-
 def test_any_order_of_changes() -> None:
     run_state_machine_as_test(
         Swapping, settings=settings(max_examples=60, stateful_step_count=30, deadline=None)
@@ -167,7 +160,7 @@ def test_a_loop_that_runs_through_fifty_swaps_loses_nothing() -> None:
     for each in made[1:]:
         hot.load(lambda each=each: each)
         hot.swap()
-        assert hot.wait_answered(5)
+        assert hot.wait_answered(PATIENCE)
     halt.set()
     thread.join()
     hot.close()
@@ -193,7 +186,7 @@ def test_a_shadow_on_the_old_engine_and_its_freeing_do_not_meet() -> None:
 
     thread = threading.Thread(target=shadow)
     thread.start()
-    started.wait(5)
+    assert started.wait(PATIENCE)
     hot.drop("previous")
     thread.join()
     wait_for(lambda: old.closed == 1)
@@ -231,12 +224,12 @@ def test_threads_that_an_engine_makes_while_loading_are_not_left_nice() -> None:
     def work() -> None:
         pool.append(threading.get_native_id())
         ready.set()
-        halt.wait(5)
+        halt.wait(PATIENCE)
 
     def make() -> SimDetector:
         assert os.getpriority(os.PRIO_PROCESS, threading.get_native_id()) == 19
         threading.Thread(target=work, daemon=True).start()
-        ready.wait(5)
+        assert ready.wait(PATIENCE)
         return SimDetector("pooled")
 
     hot = HotEngine()

@@ -158,7 +158,7 @@ def test_a_download_goes_on_at_the_start_before_any_poll(
         raise ServiceError("polls are not answered")
 
     monkeypatch.setattr(ServerClient, "poll", poll)
-    state = board.run(seconds=20)
+    state = board.run()
     assert state.active is not None
     assert state.active.release == "1.1"
 

@@ -19,12 +19,13 @@ from kedge_shared.protocol import BoardReadings
 from tests.agent.test_settings import settings_of
 from tests.sim.board import SimBoard
 from tests.sim.world import World
+from tests.waiting import PATIENCE
 
 TIMES = (0.4, 1.0, 1.01, 5.0, 8.0, 8.1, 900.0, 5000.0)
 
 
 def scrape(port: int) -> dict[str, float]:
-    answer = httpx.get(f"http://127.0.0.1:{port}/metrics", timeout=5)
+    answer = httpx.get(f"http://127.0.0.1:{port}/metrics", timeout=PATIENCE)
     return {
         f"{each.name}{sorted(each.labels.items()) or ''}": each.value
         for family in text_string_to_metric_families(answer.text)

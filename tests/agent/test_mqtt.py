@@ -28,10 +28,11 @@ from kedge_agent.sinks.queued import Queued
 from kedge_agent.specs import BrokerSpec, SinkSpec, sinks_of
 from kedge_shared.errors import InputError, KedgeError, ServiceError
 from tests.agent.test_settings import settings_of
-from tests.agent.test_sinks import result, wait_for
+from tests.agent.test_sinks import result
 from tests.sim.broker import SimBroker
 from tests.sim.camera import Clock
 from tests.sim.ports import steady_port
+from tests.waiting import PATIENCE, wait_for
 
 
 @pytest.fixture(autouse=True)
@@ -99,14 +100,14 @@ def test_a_connection_that_broke_unheard_does_not_end_the_sink(
     wait_for(lambda: broker.bodies(DETECTIONS))
     heard, sink._client.on_disconnect = threading.Event(), lambda *_: heard.set()
     broker.kill()
-    assert heard.wait(10)
+    assert heard.wait(PATIENCE)
     if qos == 0:
         with pytest.raises(ServiceError, match=f"broker 127.0.0.1:{broker.port}: connection lost"):
             sink.put(result(1))
     else:
         sink.put(result(1))
     broker.start()
-    wait_for(lambda: broker.bodies(STATUS).count(b'{"state":"online"}') == 2, 20)
+    wait_for(lambda: broker.bodies(STATUS).count(b'{"state":"online"}') == 2)
     sink.put(result(2))
     wanted = [0, 2] if qos == 0 else [0, 1, 2]
     wait_for(lambda: sorted({json.loads(each)["seq"] for each in broker.bodies(DETECTIONS)})
@@ -150,10 +151,10 @@ def test_a_broker_that_is_away_costs_results_and_comes_back(
     began = time.monotonic()
     for seq in range(1, 1001):
         sink.put(result(seq))
-    assert time.monotonic() - began < 5, "who leaves a result waits for nobody"
+    assert time.monotonic() - began < PATIENCE, "who leaves a result waits for nobody"
     before = len(broker.bodies(DETECTIONS))
     broker.start()
-    wait_for(lambda: len(broker.bodies(DETECTIONS)) > before, 20)
+    wait_for(lambda: len(broker.bodies(DETECTIONS)) > before)
     wait_for(lambda: json.loads(broker.bodies(DETECTIONS)[-1])["seq"] == 1000)
     sink.close()
     state = sink.state()
@@ -172,7 +173,7 @@ def test_what_was_not_acknowledged_is_sent_again(
     wait_for(lambda: len(broker.bodies(DETECTIONS)) == 5)
     broker.acknowledges = True
     broker.cut()
-    wait_for(lambda: len(broker.bodies(DETECTIONS)) >= 10, 20)
+    wait_for(lambda: len(broker.bodies(DETECTIONS)) >= 10)
     again = [each for each in broker.messages if each.topic == DETECTIONS and each.again]
     assert [json.loads(each.body)["seq"] for each in again] == list(range(5))
     sink.close()
@@ -301,17 +302,17 @@ def test_mosquitto_takes_it_dies_and_comes_back(tmp_path: Path) -> None:
 
     feeding = threading.Thread(target=camera)
     feeding.start()
-    wait_for(lambda: sum(topic == DETECTIONS for topic, _ in got) > 5, 20)
+    wait_for(lambda: sum(topic == DETECTIONS for topic, _ in got) > 5)
     broker.kill()
     broker.wait()
-    wait_for(lambda: sink.state().errors > 0, 20)
+    wait_for(lambda: sink.state().errors > 0)
     before = len(got)
     broker = start()
-    wait_for(lambda: sum(topic == DETECTIONS for topic, _ in got[before:]) > 5, 60)
+    wait_for(lambda: sum(topic == DETECTIONS for topic, _ in got[before:]) > 5)
     halt.set()
     feeding.join()
     sink.close()
-    wait_for(lambda: (STATUS, b'{"state":"stopped"}') in got, 20)
+    wait_for(lambda: (STATUS, b'{"state":"stopped"}') in got)
     listener.loop_stop()
     broker.terminate()
     broker.wait()

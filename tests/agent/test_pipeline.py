@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -20,13 +19,7 @@ from kedge_agent.sinks.queued import Queued
 from kedge_agent.telemetry import Telemetry
 from tests.sim.camera import PICTURE
 from tests.sim.engine import SimDetector
-
-
-def wait_for(condition: Callable[[], object], seconds: float = 10.0) -> None:
-    until = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < until, "it did not happen"
-        time.sleep(0.002)
+from tests.waiting import PATIENCE, wait_for
 
 
 @contextmanager
@@ -37,7 +30,7 @@ def running(engine: Any, *names: str) -> Iterator[tuple[Loop, LatestFrames, list
     loop.start()
     yield loop, slots, got
     loop.stop()
-    loop.join(5)
+    loop.join(PATIENCE)
     sink.close()
 
 

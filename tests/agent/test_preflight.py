@@ -23,6 +23,7 @@ from kedge_shared.ids import sha256_hex
 from kedge_shared.manifest import read_manifest
 from tests.sim.onnx_engine import endless_onnx, greedy_onnx
 from tests.sim.store import put, put_build
+from tests.waiting import PATIENCE
 
 CLASSES = ["x86-onnxruntime", "x86-openvino"]
 
@@ -126,7 +127,7 @@ def test_an_engine_that_hangs_is_ended(store: BlobStore, built: dict[str, Any]) 
     result = examine(
         store, with_engine(store, slot, endless_onnx(built_size(store, slot))), seconds=8
     )
-    assert 8 <= time.monotonic() - started < 30
+    assert 8 <= time.monotonic() - started < 8 + PATIENCE
     assert (result.ok, result.short) == (False, False)
     assert "hangs" in result.error
 

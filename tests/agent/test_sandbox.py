@@ -29,6 +29,7 @@ from kedge_shared.errors import StorageError, TrustError
 from tests.sim.camera import PICTURE
 from tests.sim.engine import SimDetector
 from tests.sim.store import put
+from tests.waiting import PATIENCE, wait_for
 
 linux_with_landlock = pytest.mark.skipif(
     landlock.version() < 4, reason="this kernel has no Landlock, or one that knows no network"
@@ -114,7 +115,7 @@ def test_a_crash(home: Path) -> None:
 def test_an_endless_loop_is_ended_by_whoever_waits(home: Path) -> None:
     started = time.monotonic()
     assert child(home, "loop", seconds=2).status is None
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < PATIENCE
 
 
 def test_an_endless_loop_that_nobody_waits_for_ends_by_itself(home: Path) -> None:
@@ -141,9 +142,7 @@ def test_a_memory_bomb_ends_while_the_loop_answers_every_frame(home: Path) -> No
     left = child(home, "bomb", seconds=200, memory_mb=100)
     halt.set()
     feeding.join()
-    deadline = time.monotonic() + 5
-    while len(got) < given - slots.dropped and time.monotonic() < deadline:
-        time.sleep(0.01)
+    wait_for(lambda: len(got) >= given - slots.dropped)
     loop.stop()
     sink.close()
     assert b"MemoryError" in left.errors

@@ -16,6 +16,7 @@ from kedge_agent.hotswap import HotEngine
 from kedge_agent.local_protocol import Evidence, Slot, SlotName
 from kedge_agent.shadow import Shadow
 from tests.shared import samples
+from tests.waiting import PATIENCE
 
 #: A car crosses the picture in so many frames; the next one follows.
 _CROSSING = 20
@@ -63,7 +64,7 @@ def shown(
     """Lets a loop run until there is enough evidence."""
     shadow = Shadow(hot, run, samples.manifest(), share)
     shadow.start()
-    until, number = time.monotonic() + 20, 0
+    until, number = time.monotonic() + PATIENCE, 0
     try:
         while not enough(shadow.evidence(0)) and time.monotonic() < until:
             answer = hot.infer(frame(number))
@@ -130,6 +131,6 @@ def test_the_share_bounds_how_often_it_looks(hot: HotEngine) -> None:
     slow = Slow("1.1", bool)
     load(hot, Watching("1.0", bool), slow)
     began = time.monotonic()
-    shown(hot, "candidate", lambda _: time.monotonic() - began > 2, share=0.1)
+    shown(hot, "candidate", lambda _: time.monotonic() - began > 2 and slow.looks, share=0.1)
     took = time.monotonic() - began
     assert 1 <= slow.looks <= 0.1 * took / 0.02 + 2

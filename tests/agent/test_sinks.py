@@ -7,7 +7,7 @@ import json
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,19 +26,13 @@ from kedge_agent.specs import SinkSpec, sinks_of
 from kedge_shared.errors import InputError, StorageError
 from tests.sim.camera import Clock
 from tests.sim.engine import slot_of
+from tests.waiting import PATIENCE, wait_for
 
 
 def result(seq: int = 0, source: str = "main") -> Result:
     rows = np.array([[8, 8, 40, 40, 0.9, 1]], np.float32)
     found = Detections(rows, ("circle", "square"), 1.5, finite=True)
     return Result(source, seq, 12.5, np.zeros((64, 64, 3), np.uint8), found, slot_of("1.0"))
-
-
-def wait_for(condition: Callable[[], object], seconds: float = 20) -> None:
-    until = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < until, "it did not happen"
-        time.sleep(0.002)
 
 
 class Blocked:
@@ -50,7 +44,7 @@ class Blocked:
 
     def put(self, result: Result) -> None:
         self.entered.set()
-        assert self.may.wait(20)
+        assert self.may.wait(PATIENCE)
         self.taken.append(result)
 
     def close(self) -> None: ...
@@ -64,7 +58,7 @@ def test_a_sink_that_blocks_costs_its_own_oldest_results_only() -> None:
         Queued("quick", lambda: quick, 100, wants_image=False),
     ]
     sinks[0].put(result(0))
-    assert slow.entered.wait(10)
+    assert slow.entered.wait(PATIENCE)
     sinks[1].put(result(0))
     for seq in range(1, 50):
         for each in sinks:
@@ -188,7 +182,7 @@ def web() -> Iterator[Http]:
 
 
 def get(web: Http, path: str, **headers: str) -> tuple[int, bytes]:
-    connection = http.client.HTTPConnection("127.0.0.1", web.port, timeout=10)
+    connection = http.client.HTTPConnection("127.0.0.1", web.port, timeout=PATIENCE)
     connection.request("GET", path, headers=headers)
     answer = connection.getresponse()
     body = answer.read()
@@ -210,7 +204,7 @@ def test_latest_detections_and_picture_of_each_source(web: Http) -> None:
 
 
 def test_each_result_is_an_event(web: Http) -> None:
-    with socket.create_connection(("127.0.0.1", web.port), timeout=10) as client:
+    with socket.create_connection(("127.0.0.1", web.port), timeout=PATIENCE) as client:
         client.sendall(b"GET /events HTTP/1.1\r\nHost: localhost\r\n\r\n")
         wait_for(lambda: web._streams)
         for seq in range(3):
@@ -234,7 +228,7 @@ def test_clients_that_do_not_read_hold_up_nobody(web: Http) -> None:
     started = time.monotonic()
     for seq in range(500):
         web.put(result(seq))
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < PATIENCE
     assert len(web._streams) == 16, "no more threads than that"
     for each in clients:
         each.close()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,17 +24,11 @@ from kedge_agent.specs import SourceSpec, called, sources_of
 from kedge_shared.errors import InputError
 from tests.sim.camera import PICTURE, Clock, SimCapture, SimSource
 from tests.sim.rtsp import rtsp_camera
+from tests.waiting import PATIENCE, wait_for
 
 BUDGET = RestartBudget(
     restarts=3, window_seconds=100, first_seconds=1, longest_seconds=4, rest_seconds=50
 )
-
-
-def wait_for(condition: Callable[[], object], seconds: float = 10.0) -> None:
-    until = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < until, "it did not happen"
-        time.sleep(0.002)
 
 
 @pytest.mark.parametrize(
@@ -190,7 +184,7 @@ def test_a_stuck_source_costs_the_others_nothing() -> None:
 
     feeds = Feeds([
         Feed("bad", lambda: SimSource([], hang), slots, 0.2, BUDGET),
-        Feed("good", lambda: Iterated(endless, fps=200), slots, 5, BUDGET),
+        Feed("good", lambda: Iterated(endless, fps=200), slots, PATIENCE, BUDGET),
     ])  # fmt: skip
     feeds.start()
     feeds.opens.set()
@@ -199,7 +193,7 @@ def test_a_stuck_source_costs_the_others_nothing() -> None:
     feeds.stop()
     hang.set()
     go.set()
-    feeds.join(5)
+    feeds.join(PATIENCE)
     assert not feeds.is_alive()
 
 
@@ -214,7 +208,7 @@ def test_no_source_is_opened_before_frames_are_wanted() -> None:
     feeds.start()
     assert not opened.wait(0.2)
     feeds.opens.set()
-    assert opened.wait(5)
+    assert opened.wait(PATIENCE)
     feeds.stop()
 
 
@@ -310,7 +304,7 @@ def test_a_stream_nobody_serves_fails_in_time() -> None:
         started = time.monotonic()
         with pytest.raises(SourceError, match="127.0.0.1") as caught:
             next(source.images())
-    assert time.monotonic() - started < 15, "it accepts and says nothing: opening has a timeout"
+    assert time.monotonic() - started < 25, "it accepts and says nothing: opening has a timeout"
     assert "secret" not in str(caught.value)
 
 
@@ -351,13 +345,13 @@ def test_a_stream_is_read_and_opened_again_when_it_breaks_off_or_falls_silent() 
             state = feeds.state()[0]
             return state.phase == "live" and slots.take(0) is not None
 
-        wait_for(live, 20)
+        wait_for(live)
         camera.cut()
-        wait_for(lambda: feeds.state()[0].reopened == 1 and live(), 20)
-        camera.silent = True
-        wait_for(lambda: feeds.state()[0].reopened == 2, 20)
+        wait_for(lambda: feeds.state()[0].reopened >= 1 and live())
+        before, camera.silent = feeds.state()[0].reopened, True
+        wait_for(lambda: feeds.state()[0].reopened > before)
         camera.silent = False
-        wait_for(live, 20)
+        wait_for(live)
         assert camera.sessions >= 3
         frame = None
         while frame is None:

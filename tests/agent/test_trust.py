@@ -112,7 +112,7 @@ def test_forged_assignments_are_not_followed(
 ) -> None:  # fmt: skip
     before = board.state
     offer(running, sealed(running, replace(waiting, **changes), **how))
-    board.run_for(1.0)
+    board.rest()
     assert board.state.deployment == before.deployment
     assert board.state.counter == before.counter
     assert as_it_was(board)
@@ -131,7 +131,7 @@ def test_a_replayed_assignment_takes_nobody_back(running: World, board: SimBoard
     running.roll_out("1.1")
     board.run(lambda s: s.active is not None and s.active.release == "1.1" and settled(s))
     offer(running, old)
-    board.run_for(1.0)
+    board.rest()
     assert board.state.active is not None
     assert board.state.active.release == "1.1"
 
@@ -149,7 +149,7 @@ def test_junk_instead_of_an_assignment(
     running: World, board: SimBoard, waiting: Assignment, broken: dict[str, Any]
 ) -> None:
     offer(running, broken)
-    board.run_for(0.7)
+    board.rest()
     assert as_it_was(board)
 
 
@@ -269,7 +269,7 @@ def test_frozen_metadata_brings_nothing_new(
             session, running.context.repository._newest(session, "snapshot")
         )
     before = board.state
-    board.run_for(1.0)
+    board.rest()
     assert board.state.deployment == before.deployment, "the assignment is not even taken up"
     assert as_it_was(board)
 
@@ -303,6 +303,6 @@ def test_another_fleets_server_is_not_listened_to(
         forged = replace(genuine(running)[0], counter=2**40, deployment="de-evil")
         offer(running, signing.seal(forged, ASSIGNMENT_TYPE, other.context.director._signer))
         before = board.state
-        board.run_for(1.0)
+        board.rest()
     assert board.state.counter == before.counter
     assert as_it_was(board)

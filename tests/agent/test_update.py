@@ -275,7 +275,7 @@ def test_an_update_goes_on_and_ends_while_the_server_is_away(
     assert serves(board) == "1.1"
     assert told(running).phase is not Phase.CONFIRMED
     monkeypatch.setattr(httpx.AsyncClient, "send", real)
-    board.run_for(1.0)
+    board.rest()
     assert told(running).phase is Phase.CONFIRMED, "the report waited in the outbox"
 
 
@@ -332,7 +332,7 @@ def test_an_update_that_takes_the_updater_down_each_time_is_given_up(
     assert state.deployment.phase is Phase.REFUSED
     assert "interrupted" in state.deployment.verdict.reason
     assert len(board.preflights) == count
-    board.run_for(0.5)
+    board.rest()
     assert told(running).verdict == Verdict(
         code="crash", reason=state.deployment.verdict.reason, cause="environment",
         stopped_in=Phase.PREFLIGHT,

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from kedge_agent import supervisor, watchdog
+from tests.waiting import PATIENCE
 
 UNIT = Path(__file__).parents[2] / "agent" / "kedge-agent.service"
 
@@ -21,7 +22,7 @@ def test_a_message_arrives(tmp_path: Path, abstract: bool) -> None:
     name = f"@kedge-test-{os.getpid()}" if abstract else str(tmp_path / "notify")
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind("\0" + name[1:] if abstract else name)
-        manager.settimeout(5)
+        manager.settimeout(PATIENCE)
         assert watchdog.notify("READY=1", {"NOTIFY_SOCKET": name})
         assert manager.recv(100) == b"READY=1"
 
@@ -50,7 +51,7 @@ def test_the_supervisor_goes_on_telling(tmp_path: Path, monkeypatch: pytest.Monk
     name = str(tmp_path / "notify")
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(name)
-        manager.settimeout(5)
+        manager.settimeout(PATIENCE)
         monkeypatch.setattr(watchdog.notify, "__defaults__", ({"NOTIFY_SOCKET": name},))
         told = {"WATCHDOG_USEC": "20000"}
         monkeypatch.setattr(watchdog.interval_seconds, "__defaults__", (told,))

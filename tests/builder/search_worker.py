@@ -18,6 +18,7 @@ from kedge_builder.search.pareto import Limits
 from kedge_builder.search.space import FLOAT, Point, Space
 from kedge_builder.search.study import Explored, Inputs, Measure, SearchOptions, explore
 from kedge_shared.device_classes import Budgets, find_class
+from tests.waiting import wait_for
 
 BUDGETS = Budgets(latency_p95_ms=60.0, accuracy_drop=0.02)
 SPACE = Space((0, 1, 2), (640, 512), ("int8", "int8+mixed-1", FLOAT), Point(0, 640, FLOAT))
@@ -62,10 +63,16 @@ def inputs(space: Space = SPACE) -> Inputs:
 
 
 def search(
-    cache: Path, measure: Measure, *, space: Space = SPACE, trials: int = 18, seed: int = 0
+    cache: Path,
+    measure: Measure,
+    *,
+    space: Space = SPACE,
+    trials: int = 18,
+    seed: int = 0,
+    stale_seconds: int = 2,
 ) -> Explored:
     options = SearchOptions(
-        cache=cache, trials=trials, seed=seed, heartbeat_seconds=1, stale_seconds=2
+        cache=cache, trials=trials, seed=seed, heartbeat_seconds=1, stale_seconds=stale_seconds
     )
     limits = Limits(BUDGETS, space.baseline)
     return explore(inputs(space), limits, measure, options, Progress(quiet=True))
@@ -88,6 +95,16 @@ def logging_measure(log: Path, seconds: float, hang_after: int = 1000) -> Measur
     return measure
 
 
+def gather(log: Path, workers: int) -> None:
+    """Waits until so many are here: the first one would do it all while the others start."""
+    with log.open("a") as file:
+        file.write(f"here - {os.getpid()}\n")
+    wait_for(lambda: log.read_text().count("here") >= workers)
+
+
 if __name__ == "__main__":
-    measure = logging_measure(Path(sys.argv[2]), float(sys.argv[3]), int(sys.argv[4]))
-    search(Path(sys.argv[1]), measure)
+    log = Path(sys.argv[2])
+    measure = logging_measure(log, float(sys.argv[3]), int(sys.argv[4]))
+    gather(log, int(sys.argv[5]))
+    # Who lives is not taken for dead because the machine stalls.
+    search(Path(sys.argv[1]), measure, stale_seconds=300)

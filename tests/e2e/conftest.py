@@ -23,6 +23,7 @@ from kedge_shared.ids import sha256_hex
 from kedge_shared.manifest import FileRef, read_manifest
 from kedge_shared.servers import read_token
 from tests.conftest import SIZE, Builder
+from tests.waiting import PATIENCE
 
 #: Fast, so that evidence comes soon.
 FPS = 25.0
@@ -140,11 +141,11 @@ class RealFleet:
             "sink": {"kind": "jsonl", "path": "frames.jsonl"},
             "poll_seconds": 0.5, "telemetry_seconds": 2, "preflight_rounds": 12,
             "shadow": {"seconds": 2, "share": 0.9},
-            "probation": {"seconds": 2, "max_seconds": 40, "min_frames": 20},
+            "probation": {"seconds": 2, "max_seconds": 600, "min_frames": 20},
         }  # fmt: skip
         (folder / "agent.yaml").write_text(yaml.safe_dump(body))
         self.start_agent(name, token)
-        wait_until(lambda: any(each.id == name for each in self.client.devices()), 30)
+        wait_until(lambda: any(each.id == name for each in self.client.devices()))
 
     def start_agent(self, name: str, token: str = "") -> None:
         config = self.home / "boards" / name / "agent.yaml"
@@ -159,12 +160,12 @@ class RealFleet:
         )  # fmt: skip
 
     def roll_out(self, release: str, *percents: float) -> str:
-        gate = api.GateSpec(soak_seconds=0.5, silence_seconds=90)
+        gate = api.GateSpec(soak_seconds=0.5, silence_seconds=900)
         stages = tuple(api.StageSpec(percent=each, gate=gate) for each in percents or (100,))
         spec = api.RolloutSpec(model="shapes", release=release, stages=stages)
         return self.client.create_rollout(spec).id
 
-    def finished(self, rollout: str, seconds: float = 90) -> api.RolloutInfo:
+    def finished(self, rollout: str, seconds: float = 240) -> api.RolloutInfo:
         wait_until(lambda: self.client.rollout(rollout).state in {"completed", "halted"}, seconds)
         return self.client.rollout(rollout)
 
@@ -179,7 +180,7 @@ class RealFleet:
         return self.processes.tail(name, 40)
 
 
-def wait_until(condition: Callable[[], bool], seconds: float) -> None:
+def wait_until(condition: Callable[[], bool], seconds: float = PATIENCE) -> None:
     until = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < until, f"it did not happen within {seconds} s"

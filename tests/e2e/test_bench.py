@@ -24,6 +24,7 @@ from kedge_shared.manifest import InputSpec, OutputSpec
 from kedge_shared.servers import read_token
 from kedge_shared.signing import load_private_key
 from tests.conftest import FIXTURE, SIZE
+from tests.waiting import PATIENCE
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +74,7 @@ def test_a_board_of_the_class_measures(tmp_path: Path, float_model: Path) -> Non
                     OutputSpec(head="yolo-v8", classes=("circle", "square", "triangle", "star")),
                     [], Progress(quiet=True), seconds=1.0,
                 )  # fmt: skip
-                said, log = worker.communicate(timeout=20)
+                said, log = worker.communicate(timeout=PATIENCE)
             finally:
                 worker.kill()
                 worker.wait()

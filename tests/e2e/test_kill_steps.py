@@ -24,6 +24,7 @@ from kedge_shared.phases import TERMINAL, Phase
 from tests.sim.life import Life, Saved, live
 from tests.sim.traffic import Traffic
 from tests.sim.world import World, world
+from tests.waiting import PATIENCE
 
 #: Commits of the journal and renames of an update, at the least.
 STEPS = 25
@@ -54,11 +55,11 @@ class Steps:
         rests = False
         with ours, suppress(EOFError):
             while not rests:
-                assert ours.poll(30), "the board does nothing any more"
+                assert ours.poll(PATIENCE), "the board does nothing any more"
                 said = msgspec.json.decode(ours.recv_bytes(), type=Saved)
                 rests = said.what == "steps" and self._rests()
             process.kill()
-        process.join(20)
+        process.join(PATIENCE)
         assert process.exitcode == -signal.SIGKILL
         return not rests
 

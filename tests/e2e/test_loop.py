@@ -7,6 +7,8 @@ import json
 import subprocess
 from pathlib import Path
 
+import pytest
+
 from demo.processes import KEDGE
 from kedge_shared.ids import sha256_hex
 from kedge_shared.phases import Phase
@@ -19,12 +21,14 @@ def runs_on(fleet: RealFleet, release: str) -> None:
     """Every loop serves ``release`` and goes on doing so."""
     for name in BOARDS:
         before = len(fleet.frames(name))
-        wait_until(lambda name=name, n=before: len(fleet.frames(name)) > n + 12, 20)
+        wait_until(lambda name=name, n=before: len(fleet.frames(name)) > n + 12)
         assert fleet.frames(name)[-1].release == release
         status = fleet.status(name)
         assert (status.running, status.release) == (True, release)
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_the_whole_loop(fleet: RealFleet, releases: dict[str, Path], video: Path) -> None:
     for name, device_class in BOARDS.items():
         fleet.start_board(name, device_class, video)

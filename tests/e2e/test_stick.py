@@ -23,18 +23,18 @@ def kedge(fleet: RealFleet, *arguments: str) -> tuple[int, str]:
     code = "from kedge_shared.cli import main; main()"
     done = subprocess.run(
         [sys.executable, "-c", code, "agent", *arguments, "--config", str(config)],
-        capture_output=True, text=True, timeout=200, check=False,
+        capture_output=True, text=True, timeout=400, check=False,
     )  # fmt: skip
     return done.returncode, done.stdout + done.stderr
 
 
 def stop(fleet: RealFleet, name: str) -> None:
     os.kill(fleet.processes.pid(name), signal.SIGTERM)
-    wait_until(lambda: not fleet.processes.alive(name), 30)
+    wait_until(lambda: not fleet.processes.alive(name))
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 def test_a_stick_and_back(fleet: RealFleet, releases: dict[str, Path], video: Path) -> None:
     fleet.start_board(NAME, "x86-onnxruntime", video)
     fleet.publish(releases["1.0"])
@@ -53,7 +53,7 @@ def test_a_stick_and_back(fleet: RealFleet, releases: dict[str, Path], video: Pa
     config.write_text(config.read_text() + "\nbundles: {without_assignment: true}\n")
     stop(fleet, NAME)
     fleet.start_agent(NAME)
-    wait_until(lambda: fleet.status(NAME).running, 60)
+    wait_until(lambda: fleet.status(NAME).running)
 
     status, said = kedge(fleet, "install", str(stick), "--json")
     assert status == 0, said

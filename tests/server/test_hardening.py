@@ -24,6 +24,7 @@ from kedge_shared import api
 from kedge_shared.client import check_url
 from kedge_shared.errors import InputError, KedgeError, one_line
 from tests.sim.world import TOKEN, World
+from tests.waiting import PATIENCE
 
 ESCAPE = "\x1b]0;owned\x07\x1b[2J\r\nFAKE LINE\u202e [red]bold[/red]"
 OUTSIDE = [
@@ -46,7 +47,7 @@ def test_no_path_leads_out_of_what_is_served(running: World, path: str) -> None:
 
 def raw(world: World, head: str) -> bytes:
     parts = urlsplit(world.url)
-    with socket.create_connection((parts.hostname, parts.port or 80), timeout=10) as line:
+    with socket.create_connection((parts.hostname, parts.port or 80), timeout=PATIENCE) as line:
         line.sendall(f"{head}Host: x\r\nConnection: close\r\n\r\n".encode())
         found = b""
         while chunk := line.recv(65536):

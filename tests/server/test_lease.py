@@ -20,6 +20,7 @@ from kedge_server.replicas.tables import LeaseRow
 from kedge_shared.errors import InputError, StorageError
 from tests.server.both import database  # noqa: F401
 from tests.sim.world import World
+from tests.waiting import PATIENCE
 
 
 @pytest.fixture
@@ -95,7 +96,7 @@ def test_nobody_takes_over_in_the_midst_of_what_the_holder_does(engine: Engine) 
         thread.start()
         time.sleep(0.5)
         done = time.monotonic()
-    thread.join(10)
+    thread.join(PATIENCE)
     assert taken[0] > done
 
 
@@ -141,11 +142,11 @@ def test_writers_of_changes_wait_for_one_another(engine: Engine) -> None:
             for last in session.info.pop("at_commit"):
                 last(session)
             told.set()
-            slow.wait(10)
+            slow.wait(PATIENCE)
 
     thread = threading.Thread(target=first)
     thread.start()
-    assert told.wait(10)
+    assert told.wait(PATIENCE)
 
     def second() -> None:
         with transaction(engine) as session:
@@ -157,8 +158,8 @@ def test_writers_of_changes_wait_for_one_another(engine: Engine) -> None:
     with transaction(engine) as session:
         assert changes.since(session, 0).known == (), "the fast one must not be seen alone"
     slow.set()
-    thread.join(10)
-    other.join(10)
+    thread.join(PATIENCE)
+    other.join(PATIENCE)
     with transaction(engine) as session:
         known = changes.since(session, 0).known
     assert known == (("device", "slow"), ("device", "fast"))

@@ -25,6 +25,7 @@ from kedge_shared.phases import Phase
 from kedge_shared.protocol import Window
 from tests.server.both import database  # noqa: F401
 from tests.sim.world import World, world
+from tests.waiting import PATIENCE, wait_for
 
 
 @given(st.floats(0, 2e9), st.floats(0.2, 86400), st.text(min_size=1))
@@ -99,7 +100,7 @@ def test_what_comes_meanwhile_is_one_batch_and_each_gets_its_own() -> None:
 
     def work(asked: Sequence[int]) -> Sequence[int | Exception]:
         sizes.append(len(asked))
-        hold.wait(5)
+        hold.wait(PATIENCE)
         if 13 in asked and 99 in asked:
             raise RuntimeError("all of it")
         return [ValueError(str(each)) if each == 13 else 2 * each for each in asked]
@@ -200,11 +201,7 @@ def test_a_download_without_a_slot_is_told_when_to_come_back(tmp_path: Path) -> 
 
 def until_free(found: World) -> None:
     """The slot is given back when the last byte was sent, a moment after it has come."""
-    for _ in range(100):
-        if not found.context.slots.taken:
-            return
-        time.sleep(0.05)
-    raise AssertionError("the slot is not given back")
+    wait_for(lambda: not found.context.slots.taken)
 
 
 def held(found: World) -> str:

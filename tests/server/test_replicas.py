@@ -38,6 +38,7 @@ from kedge_shared.protocol import Window
 from tests.sim.device import SimDevice
 from tests.sim.postgres import Postgres, missing, postgres
 from tests.sim.world import TOKEN, World
+from tests.waiting import PATIENCE
 
 FAKETIME = Path("/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1")
 DEVICES, REPLICAS = 12, 3
@@ -76,7 +77,7 @@ class Replica:
     def end(self, how: signal.Signals) -> None:
         if self.process is not None:
             self.process.send_signal(how)
-            self.process.wait(20)
+            self.process.wait(PATIENCE)
             assert self.process.stdout is not None
             self.process.stdout.close()
             self.process = None
@@ -155,7 +156,7 @@ class Board:
 
     def send(self, envelopes: list[dict[str, Any]]) -> int:
         """Sends reports over a line of their own; returns how many were new."""
-        with httpx.Client(headers=self.device.http.headers, timeout=30) as http:
+        with httpx.Client(headers=self.device.http.headers, timeout=PATIENCE) as http:
             answer = self.ask(http, lambda: http.post("/api/v1/device/reports", json=envelopes))
         taken = answer.json()
         assert taken["accepted"] + taken["duplicates"] == len(envelopes)
@@ -196,7 +197,7 @@ def test_killed_restarted_and_skewed_servers_lose_and_double_nothing(
         state = ended(operator, rollout, made, failures)
         over.set()
         for thread in threads:
-            thread.join(60)
+            thread.join(PATIENCE)
         assert not failures, failures
         assert state == "completed"
     check(url, rollout, boards, statuses)

@@ -54,7 +54,7 @@ def test_no_secret_is_in_any_log_url_or_table_of_a_whole_run(
     caplog.set_level(logging.DEBUG)
     board.telemetry_seconds = 0.2
     board.install()
-    board.run_for(0.5)
+    board.rest()
     out, err = capfd.readouterr()
     written = {
         "logs": caplog.text, "output": out + err,

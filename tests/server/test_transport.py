@@ -22,6 +22,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from kedge_builder.publishing import keys
 from kedge_server.transport import PlainHttpRefusal, is_local
 from kedge_shared.errors import InputError
+from tests.waiting import PATIENCE
 
 
 @pytest.mark.parametrize(
@@ -123,13 +124,13 @@ def test_a_server_that_others_reach_speaks_tls_or_refuses(tmp_path: Path, tls: b
         assert tls or "plain HTTP beyond this machine" in answer.json()["error"]
     finally:
         server.terminate()
-        server.wait(20)
+        server.wait(PATIENCE)
 
 
 def reached(url: str, verify: Any) -> httpx.Response:
     for _ in range(600):
         try:
-            return httpx.get(f"{url}/healthz", verify=verify, timeout=10)
+            return httpx.get(f"{url}/healthz", verify=verify, timeout=PATIENCE)
         except httpx.TransportError:
             time.sleep(0.2)
     raise RuntimeError("the test's server does not start")

@@ -20,7 +20,7 @@ from kedge_agent.local_protocol import PreflightJob, PreflightResult, Ratio
 from kedge_agent.local_server import serve
 from kedge_agent.metrics import MetricsSettings
 from kedge_agent.network.window import WindowSettings
-from kedge_agent.patience import ProbationSettings, ShadowSettings
+from kedge_agent.patience import BuildingSettings, ProbationSettings, ShadowSettings
 from kedge_agent.server_client import ServerClient
 from kedge_agent.settings import AgentSettings, BundleSettings
 from kedge_agent.specs import SourceSpec
@@ -32,6 +32,7 @@ from kedge_shared.protocol import Report
 from tests.shared import samples
 from tests.sim.runner import SimRunner
 from tests.sim.world import World
+from tests.waiting import PATIENCE
 
 GOOD = PreflightResult(
     ok=True, fidelity=1.0, label_score=0.95, active_label_score=0.95, agreement=1.0,
@@ -57,6 +58,7 @@ class SimBoard:
         patience: Seconds of probation at the most; a busy machine needs some to see any frame.
         watched_seconds: Of probation at the least.
         maintenance: Window, if any.
+        building: Patience with plans that are built here.
         disk_budget_mb: Budget, if any.
         telemetry_seconds: Between windows.
         metrics: Prometheus endpoint, if any.
@@ -72,9 +74,10 @@ class SimBoard:
     runner: SimRunner = field(default_factory=SimRunner)
     preflight: PreflightResult = GOOD
     preflights: list[PreflightJob] = field(default_factory=list)
-    patience: float = 40.0
+    patience: float = PATIENCE
     watched_seconds: float = 0.1
     maintenance: WindowSettings | None = None
+    building: BuildingSettings = field(default_factory=BuildingSettings)
     disk_budget_mb: float | None = None
     telemetry_seconds: float = 300.0
     metrics: MetricsSettings | None = None
@@ -107,6 +110,7 @@ class SimBoard:
             enrolment_token_file=self.folder / "token",
             poll_seconds=0.2,
             maintenance=self.maintenance,
+            building=self.building,
             disk_budget_mb=self.disk_budget_mb,
             disk_reserve_mb=0,
             telemetry_seconds=self.telemetry_seconds,
@@ -118,16 +122,15 @@ class SimBoard:
             ),
         )
 
-    def run(self, until: Condition = settled, seconds: float = 60.0) -> State:
+    def run(self, until: Condition = settled, seconds: float = PATIENCE) -> State:
         """Runs the updater until its state is as wanted; it ends as by SIGTERM."""
         return asyncio.run(self._run(until, seconds))
 
-    def run_for(self, seconds: float) -> State:
-        """Runs the updater for a while."""
-        until = time.monotonic() + seconds
-        return self.run(lambda _: time.monotonic() > until, seconds + 5)
+    def rest(self, times: int = 3) -> State:
+        """Runs the updater until it has rested so often: so many turns are done."""
+        return self.run(lambda _: self._rests >= times)
 
-    def command(self, command: Any, *, offline: bool = False, seconds: float = 60.0) -> Any:
+    def command(self, command: Any, *, offline: bool = False, seconds: float = PATIENCE) -> Any:
         """Has a person at the board ask for something, and runs until that has ended.
 
         Args:
@@ -146,7 +149,7 @@ class SimBoard:
             # The report about it is on its way, and so is what comes after a confirmation.
             await asyncio.sleep(0.1)
             if settled(updater.state):
-                await asyncio.wait({asyncio.ensure_future(self._resting.wait())}, timeout=10)
+                await asyncio.wait({asyncio.ensure_future(self._resting.wait())}, timeout=PATIENCE)
         return self.state
 
     async def _command(self, command: Any, offline: bool, seconds: float) -> Any:
@@ -194,9 +197,10 @@ class SimBoard:
     def _mark_rests(self, updater: Updater) -> None:
         """Notes while the updater rests: then everything is done that there was to do."""
         resting, rest = asyncio.Event(), updater._rest
-        self._resting = resting
+        self._resting, self._rests = resting, 0
 
         async def marked(seconds: float) -> None:
+            self._rests += 1
             resting.set()
             await rest(seconds)
             resting.clear()
@@ -242,7 +246,7 @@ def _away(_: httpx.Request) -> httpx.Response:
 
 async def _ended(task: asyncio.Future[None]) -> None:
     """Ends the updater, asking again as people do: a library below may lose one cancellation."""
-    for _ in range(10):
+    for _ in range(60):
         task.cancel()
         done, _pending = await asyncio.wait({task}, timeout=1)
         if done:

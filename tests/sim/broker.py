@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tests.sim.ports import steady_port
+from tests.waiting import PATIENCE
 
 _CONNECT, _CONNACK, _PUBLISH, _PUBACK, _PING, _PONG, _DISCONNECT = 1, 2, 3, 4, 12, 13, 14
 
@@ -63,7 +64,7 @@ class SimBroker:
         """Is gone at once, with all its connections."""
         self._listening.shutdown(socket.SHUT_RDWR)
         self._listening.close()
-        self._thread.join(5)
+        self._thread.join(PATIENCE)
         self.cut()
 
     def cut(self) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from kedge_agent.sources.base import Images
+from tests.waiting import PATIENCE
 
 PICTURE = np.zeros((16, 16, 3), dtype=np.uint8)
 
@@ -45,7 +46,7 @@ class SimSource:
                     raise each
                 yield each
             if self.hangs is not None:
-                self.hangs.wait(20)
+                self.hangs.wait(PATIENCE)
                 yield PICTURE
         finally:
             self.closed.set()

@@ -22,6 +22,7 @@ from kedge_shared.protocol import (
     Verdict,
 )
 from tests.shared import samples
+from tests.waiting import PATIENCE
 
 HARM = Verdict(code="accuracy", reason="worse", cause="harm", stopped_in=Phase.PREFLIGHT)
 
@@ -37,7 +38,7 @@ class SimDevice:
     def __init__(self, url: str, name: str, device_class: str, root: Path, **facts: Any) -> None:
         self.name, self.device_class, self.root = name, device_class, root
         self.signer = signing.generate()
-        self.http = httpx.Client(base_url=url, timeout=10)
+        self.http = httpx.Client(base_url=url, timeout=PATIENCE)
         self.tags: dict[str, str] = facts.pop("tags", {})
         self.facts = facts.pop("facts", samples.facts())
         self.serves: bool = facts.pop("serves", True)

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import fastapi.routing
 import uvicorn
@@ -26,7 +27,7 @@ from kedge_server import scheduler
 from kedge_server.app import create_app, open_context
 from kedge_server.console.pages import PAGES
 from kedge_server.context import Context
-from kedge_server.database import connect, upgrade
+from kedge_server.database import connect, now, upgrade
 from kedge_server.settings import ServerSettings
 from kedge_shared import api, wire
 from kedge_shared.device_classes import Budgets
@@ -36,6 +37,7 @@ from kedge_shared.operator_client import OperatorClient
 from kedge_shared.policy import ModelPolicy
 from tests.shared import samples
 from tests.sim.device import SimDevice
+from tests.waiting import PATIENCE
 
 TOKEN = "operator-token-for-tests"
 CLASSES = ("x86-onnxruntime", "x86-openvino")
@@ -154,10 +156,15 @@ class World:
             api.RolloutSpec(model="shapes", release=release, stages=stages)
         )
 
-    def tick(self) -> None:
-        """What the scheduler does when its time comes; looks are due whatever they cost here."""
+    def tick(self, later: float = 0.0) -> None:
+        """What the scheduler does when its time comes; looks are due whatever they cost here.
+
+        Args:
+            later: Seconds from now at which it comes, with nobody heard of in between.
+        """
         self.context.pace.forget_others(set())
-        scheduler.tick(self.context)
+        with mock.patch("kedge_server.scheduler.now", lambda session: now(session) + later):
+            scheduler.tick(self.context)
 
 
 def _look_at_routes_once() -> None:
@@ -226,7 +233,7 @@ def serve(
         yield context, url
     finally:
         server.should_exit = True
-        thread.join(timeout=10)
+        thread.join(timeout=PATIENCE)
         listening.close()
 
 
