@@ -169,17 +169,9 @@ def test_a_job_that_fails_is_not_told_as_done(
     )
     monkeypatch.setattr(scheduler.progress, "open_rollouts", lambda _: 1 / 0)
     with world(tmp_path, tick_seconds=0.1) as running:
-        wait_for(running, failed)
+        wait_for(lambda: read(running).get(failed))
         held = read(running).get(done)
-        wait_for(running, failed, above=read(running)[failed] + 2)
+        enough = read(running)[failed] + 2
+        wait_for(lambda: read(running)[failed] > enough)
         assert read(running).get(done) == held
         assert httpx.get(f"{running.url}/healthz").status_code == 200
-
-
-def wait_for(running: World, key: Any, above: float = 0) -> None:
-    for _ in range(200):
-        found = read(running).get(key, 0)
-        if found > above:
-            return
-        time.sleep(0.05)
-    raise AssertionError(f"{key} stays")

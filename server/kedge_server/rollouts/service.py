@@ -259,10 +259,7 @@ def _deployment(session: Session, row: DeploymentRow, now: float) -> DeploymentI
     rollout = find(session, row.rollout)
     gate = knowledge.spec_of(rollout).stages[row.stage].gate
     facts = knowledge.facts_from(row)
-    over = rollout.finished is not None and rollout.finished < now
-    silent = (
-        is_silent(facts, gate, rollout.finished or now) if over else is_silent(facts, gate, now)
-    )
+    silent = is_silent(facts, gate, rollout.finished or now)
     return DeploymentInfo(
         id=row.id, rollout=row.rollout, device=row.device, stage=row.stage, release=row.release,
         phase=Phase(row.phase), verdict=facts.verdict, silent=silent, assigned=facts.assigned,
