@@ -77,7 +77,7 @@ def roll_out(fleet: Fleet, percents: tuple[float, ...] = PERCENTS) -> Rolled:
             _prove(context.engine, rollout, now + 60)
             now += 121
             with took() as look, transaction(context.engine) as session:
-                progress.tick(session, now)
+                progress.look(session, rollout, now)
             with transaction(context.engine) as session:
                 state = service.find(session, rollout).state
                 fresh = len(_idle(session, rollout))

@@ -2,6 +2,10 @@
 
 Of several servers over one database one leads, and it alone looks at gates and renews metadata;
 each hears of what others changed, and writes whom it has seen.
+
+What a job raises is the scheduler's (APScheduler) to catch: it logs it, counts it as an error for
+``/metrics``, and calls the job again at its next turn. A job that caught it itself would be counted
+as done.
 """
 
 from __future__ import annotations
@@ -38,6 +42,10 @@ _SEEN_AT_ONCE, _SEEN_SHARE = 500, 0.5
 _DAY = 86400
 
 
+class TickError(Exception):
+    """Some rollouts could not be looked at."""
+
+
 def start(context: Context) -> BackgroundScheduler:
     """Starts the scheduler; :func:`stop` ends it."""
     settings = context.settings
@@ -53,7 +61,11 @@ def start(context: Context) -> BackgroundScheduler:
             job, "interval", args=[context], seconds=seconds, max_instances=1, coalesce=True,
             misfire_grace_time=None,
         )  # fmt: skip
-    lead(context)
+    try:
+        lead(context)
+    # Boundary: the server starts all the same, and tries again at the job's next turn.
+    except Exception:  # noqa: BLE001
+        _log.exception("the lease could not be taken")
     scheduler.start()
     return scheduler
 
@@ -62,13 +74,13 @@ def stop(context: Context, scheduler: BackgroundScheduler) -> None:
     """Ends the scheduler, writes whom the server has seen and lets another one lead."""
     context.stopping.set()
     scheduler.shutdown(wait=True)
-    seen(context)
     try:
+        seen(context)
         with transaction(context.engine) as session:
             context.lease.give_up(session)
     # Boundary: the server ends, whatever the database says; the lease runs out by itself.
     except Exception:  # noqa: BLE001
-        _log.warning("the lease could not be given up")
+        _log.warning("whom it has seen could not be written, nor the lease given up")
 
 
 def lead(context: Context) -> None:
@@ -78,36 +90,50 @@ def lead(context: Context) -> None:
             fresh = context.lease.take(session)
             if fresh:
                 context.repository.take_up(session)
-    # Boundary: the scheduler must come back at the next turn whatever happened in this one.
-    except Exception:  # noqa: BLE001
+    except BaseException:
         context.lease.lose()
-        _log.exception("the lease could not be taken")
-        return
+        raise
     if fresh:
         _log.warning("%s leads", context.lease.holder)
 
 
 def tick(context: Context) -> None:
-    """Looks at every gate, if this server leads."""
-    try:
-        with transaction(context.engine) as session:
-            if not context.lease.holds(session):
-                return
-            changed = progress.tick(session, now(session), context.pace)
-        if changed:
-            context.follower.follow()
-    # Boundary: as in lead.
-    except Exception:  # noqa: BLE001
-        _log.exception("tick failed")
+    """Looks at every rollout that is due, if this server leads.
+
+    Each in a transaction of its own: one that cannot be judged keeps no other from its gate.
+
+    Raises:
+        TickError: Some could not be looked at; the others were.
+    """
+    with transaction(context.engine) as session:
+        if not context.lease.holds(session):
+            return
+        names = progress.open_rollouts(session)
+    context.pace.forget_others(set(names))
+    changed, wrong = False, []
+    for name in filter(context.pace.is_due, names):
+        try:
+            changed = _look(context, name) or changed
+        # Boundary: between rollouts; told below.
+        except Exception as error:  # noqa: BLE001
+            wrong.append(f"{name}: {error}")
+            _log.exception("rollout %s could not be looked at", name)
+    if changed:
+        context.follower.follow()
+    if wrong:
+        raise TickError(f"{len(wrong)} of {len(names)} rollouts, {wrong[0]}")
+
+
+def _look(context: Context, rollout: str) -> bool:
+    """Looks at a rollout; says whether anything changed."""
+    with context.pace.looking(rollout), transaction(context.engine) as session:
+        # Asked anew: another server may have taken the lease over during the look before.
+        return context.lease.holds(session) and progress.look(session, rollout, now(session))
 
 
 def follow(context: Context) -> None:
     """Hears of what other servers changed."""
-    try:
-        context.follower.follow()
-    # Boundary: as in lead.
-    except Exception:  # noqa: BLE001
-        _log.exception("what other servers changed could not be read")
+    context.follower.follow()
 
 
 def seen(context: Context) -> None:
@@ -121,28 +147,22 @@ def seen(context: Context) -> None:
         try:
             with transaction(context.engine) as session:
                 write_seen(session, some)
-        # Boundary: as in lead.
-        except Exception:  # noqa: BLE001
+        except BaseException:
             context.index.put_back_seen({**some, **dict(left)})
-            _log.exception("when devices were last seen could not be written")
-            return
+            raise
         if at + 1 < batches:
             context.stopping.wait(pause)
 
 
 def prune(context: Context) -> None:
     """Removes what nobody asks for any more, if this server leads."""
-    try:
-        with transaction(context.engine) as session:
-            if context.lease.holds(session):
-                changes.forget_old(session)
-                at = now(session)
-                intake.prune(session, at - context.settings.report_days * _DAY)
-                forget_nonces(session, at)
-                forget_old(session, at)
-    # Boundary: as in lead.
-    except Exception:  # noqa: BLE001
-        _log.exception("what is old could not be removed")
+    with transaction(context.engine) as session:
+        if context.lease.holds(session):
+            changes.forget_old(session)
+            at = now(session)
+            intake.prune(session, at - context.settings.report_days * _DAY)
+            forget_nonces(session, at)
+            forget_old(session, at)
 
 
 def renew(context: Context) -> None:
@@ -152,11 +172,9 @@ def renew(context: Context) -> None:
             if not context.lease.holds(session):
                 return
             context.repository.renew(session, datetime.now(timezone.utc))
-    # Boundary: as in lead.
-    except Exception as error:  # noqa: BLE001
-        _log.exception("metadata could not be renewed: devices will refuse it when it expires")
+    except Exception as error:
         _alarm(context, f"metadata could not be renewed: {error}")
-        return
+        raise
     _alarm(context, "")
 
 

@@ -7,8 +7,11 @@ reads what a newer server writes.
 
 from __future__ import annotations
 
+import difflib
+import re
 import threading
 from collections.abc import Iterator
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -30,6 +33,10 @@ def _decode_other(kind: type, value: Any) -> Any:
         return Path(value)
     raise ValueError(f"expected {kind.__name__}")
 
+
+#: YAML reads 1.0 as a number and 22:00 as minutes of the day.
+_READ_AS_NUMBER = re.compile("Expected `str`, got `(int|float|bool)`")
+_UNQUOTED = "write it in quotes"
 
 _decoders: dict[Any, msgspec.json.Decoder[Any]] = {}
 _making = threading.Lock()
@@ -87,25 +94,30 @@ def decode_yaml(data: bytes, kind: type[T], what: str) -> T:
         read = msgspec.yaml.decode(data, type=kind, dec_hook=_decode_other)
         raw = msgspec.yaml.decode(data)
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
-        raise InputError(f"{what} cannot be read: {error}") from None
-    unknown = next(_unknown(raw, msgspec.json.decode(encode(read)), ""), None)
+        mend = _UNQUOTED if _READ_AS_NUMBER.match(str(error)) else ""
+        raise InputError(f"{what} cannot be read: {error}", mend) from None
+    unknown = next(_unknown(raw, msgspec.json.decode(encode(read)), read, ""), None)
     if unknown is not None:
         raise InputError(f"{what}: there is no field {unknown}")
     return read
 
 
-def _unknown(given: Any, read: Any, path: str) -> Iterator[str]:
-    """Yields what was written and not read."""
+def _unknown(given: Any, read: Any, meant: Any, path: str) -> Iterator[str]:
+    """Yields what was written and not read, and what else there is by nearly that name."""
     if isinstance(given, dict) and isinstance(read, dict):
         for key, value in given.items():
             where = f"{path}.{key}" if path else str(key)
-            if str(key) not in read:
-                yield where
-            else:
-                yield from _unknown(value, read[str(key)], where)
+            if str(key) in read:
+                below = getattr(meant, str(key), None)
+                yield from _unknown(value, read[str(key)], below, where)
+                continue
+            names = [each.name for each in fields(meant)] if is_dataclass(meant) else []
+            near = difflib.get_close_matches(str(key), names, 1)
+            yield f"{where}; did you mean {near[0]}?" if near else where
     elif isinstance(given, list) and isinstance(read, list):
-        for index, (left, right) in enumerate(zip(given, read, strict=False)):
-            yield from _unknown(left, right, f"{path}[{index}]")
+        items = meant if isinstance(meant, list | tuple) else [None] * len(read)
+        for index, each in enumerate(zip(given, read, items, strict=False)):
+            yield from _unknown(*each, f"{path}[{index}]")
 
 
 def read_limited(path: Path, what: str, limit_bytes: int) -> bytes:

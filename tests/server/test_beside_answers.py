@@ -66,7 +66,8 @@ def test_what_could_not_be_written_is_kept(fleet: World, monkeypatch: pytest.Mon
     fleet.context.stopping.set()
     with monkeypatch.context() as patch:
         patch.setattr(scheduler, "write_seen", lambda *_: 1 / 0)
-        scheduler.seen(fleet.context)
+        with pytest.raises(ZeroDivisionError):
+            scheduler.seen(fleet.context)
     assert sorted(fleet.context.index.take_seen()) == [f"cam-{at}" for at in range(5)]
 
 

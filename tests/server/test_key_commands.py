@@ -21,7 +21,7 @@ from kedge_server import scheduler
 from kedge_server.devices.assignments import Director
 from kedge_server.repository.signers import load_keys
 from kedge_shared import signing, wire
-from kedge_shared.errors import InputError, ServiceError, TrustError
+from kedge_shared.errors import InputError, KedgeError, ServiceError, TrustError
 from tests.server.fleet_keys import (
     MANIFEST,
     ROLE,
@@ -235,7 +235,8 @@ def test_metadata_that_cannot_be_renewed_raises_an_alarm(running: World) -> None
     repository._keys = replace(genuine, signers={**genuine.signers, "timestamp": (other,)})
     repository._timestamp_life = timedelta(days=9)  # more than half of it is over
     for _ in range(2):
-        scheduler.renew(running.context)
+        with pytest.raises(KedgeError, match="no timestamp key"):
+            scheduler.renew(running.context)
     health = httpx.get(f"{running.url}/healthz").json()
     assert health["status"] == "alarm"
     assert "no timestamp key" in health["alarm"]

@@ -9,13 +9,18 @@ from typing import Any
 import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
+from sqlalchemy import update
+from sqlmodel import col
 
 from kedge_server import scheduler
 from kedge_server.database import transaction
 from kedge_server.metrics import fleet
 from kedge_server.metrics.fleet import bounded
 from kedge_server.metrics.traffic import kind_of
+from kedge_server.rollouts import service as rollouts
+from kedge_server.rollouts.tables import RolloutRow
 from kedge_server.telemetry import service
+from tests.server.people import spec
 from tests.server.test_telemetry import window
 from tests.sim.world import World, world
 from tests.waiting import PATIENCE, wait_for
@@ -136,3 +141,37 @@ def test_paths_and_classes_are_no_labels_without_end(running: World) -> None:
     assert len(held) == 51
     assert sum(held.values()) == sum(counts.values())
     assert held["class-199", "idle"] == 200
+
+
+def test_a_rollout_that_cannot_be_judged_keeps_no_other_from_its_gate(running: World) -> None:
+    running.publish("1.0", 10)
+    running.enrol("cam-0", tags={"site": "a"})
+    running.enrol("cam-1", tags={"site": "b"})
+    broken, whole = (
+        running.operator.create_rollout(spec(selector=f"tag.site=={site}")).id for site in "ab"
+    )
+    with transaction(running.context.engine) as session:
+        session.execute(update(RolloutRow).where(col(RolloutRow.id) == broken).values(spec="{}"))
+    running.devices[1].live()
+    with pytest.raises(scheduler.TickError, match=f"1 of 2 rollouts, {broken}: stored rollout"):
+        running.tick()
+    with transaction(running.context.engine) as session:
+        assert rollouts.find(session, whole).state == "completed"
+
+
+def test_a_job_that_fails_is_not_told_as_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the alarm "no server looks at gates" rests on."""
+    failed, done = (
+        ("kedge_scheduler_runs_total", (("job", "tick"), ("outcome", each)))
+        for each in ("error", "done")
+    )
+    monkeypatch.setattr(scheduler.progress, "open_rollouts", lambda _: 1 / 0)
+    with world(tmp_path, tick_seconds=0.1) as running:
+        wait_for(lambda: read(running).get(failed))
+        held = read(running).get(done)
+        enough = read(running)[failed] + 2
+        wait_for(lambda: read(running)[failed] > enough)
+        assert read(running).get(done) == held
+        assert httpx.get(f"{running.url}/healthz").status_code == 200

@@ -249,7 +249,7 @@ def test_a_rollout_of_an_earlier_server_goes_on(tmp_path: Path, revision: str) -
     with Session(engine) as session, session.begin():
         before = service.info(session, service.find(session, "ro-1"), 10)
         assert [each.healthy for each in before.stages] == [1, 1]
-        assert progress.tick(session, 10)
+        assert progress.look(session, "ro-1", 10)
         after = service.info(session, service.find(session, "ro-1"), 10)
         assert [each.state for each in after.stages] == ["passed", "running"]
         replayed = service.replay(session, "ro-1")

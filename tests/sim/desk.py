@@ -33,9 +33,9 @@ OK = Verdict(code="ok")
 class Desk:
     """A database with devices and releases, and the calls that routes and scheduler make."""
 
-    def __init__(self, home: Path | None = None) -> None:
+    def __init__(self, home: Path | None = None, database: str = "") -> None:
         self.engine = (
-            connect(home / "kedge.db")
+            connect(database or home / "kedge.db")
             if home
             else create_engine(
                 "sqlite://", poolclass=StaticPool, connect_args={"check_same_thread": False}
@@ -83,7 +83,13 @@ class Desk:
 
     def tick(self, now: float) -> bool:
         with self.session() as session:
-            return progress.tick(session, now)
+            names = progress.open_rollouts(session)
+        looked = [self.look(each, now) for each in names]
+        return any(looked)
+
+    def look(self, rollout: str, now: float) -> bool:
+        with self.session() as session:
+            return progress.look(session, rollout, now)
 
     def change(self, rollout: str, event: str, now: float) -> RolloutInfo:
         with self.session() as session:

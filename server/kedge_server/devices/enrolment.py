@@ -11,6 +11,7 @@ from typing import Any
 from sqlmodel import Session
 
 from kedge_server.audit.service import record
+from kedge_server.database import now
 from kedge_server.devices import pending
 from kedge_server.devices.facts import facts_of
 from kedge_server.devices.tables import (
@@ -24,7 +25,7 @@ from kedge_server.errors import ConflictError, ForbiddenError, RequestError, Una
 from kedge_server.events import kinds
 from kedge_server.events.service import emit
 from kedge_server.replicas import changes
-from kedge_server.rollouts import reports
+from kedge_server.rollouts import membership, reports
 from kedge_server.tokens import token_hash
 from kedge_shared import signing, wire
 from kedge_shared.admission import Waiting
@@ -160,6 +161,7 @@ def admit(session: Session, enrolment: Enrolment, who: str) -> Admitted:
         ForbiddenError: The key was revoked.
     """
     fingerprint = fingerprint_of(enrolment)
+    membership.settle(session)
     check_key(session, enrolment.name, fingerprint)
     device = session.get(DeviceRow, enrolment.name)
     secret = "" if enrolment.renews else secrets.token_urlsafe(32)
@@ -181,7 +183,7 @@ def admit(session: Session, enrolment: Enrolment, who: str) -> Admitted:
     data = {"device_class": device.device_class, "serves": device.serves}
     emit(session, kinds.DEVICE_ENROLLED, device.id, data, time.time())
     if device.serves:
-        reports.late_device(session, device, time.time())
+        reports.late_device(session, device, now(session))
     return Admitted(Enrolled(device=device.id, token=secret), device.token_hash, fingerprint)
 
 
@@ -189,6 +191,7 @@ def renew_facts(session: Session, device: DeviceRow, facts: DeviceFacts) -> None
     """Takes what a board says that it is now; a release that did not fit it before may do so."""
     if facts_of(device.facts) == facts:
         return
+    membership.settle(session)
     device.facts = wire.encode(facts).decode()
     session.add(device)
     session.flush()
@@ -196,7 +199,7 @@ def renew_facts(session: Session, device: DeviceRow, facts: DeviceFacts) -> None
     data = {"device_class": device.device_class, "agent": facts.agent}
     emit(session, kinds.DEVICE_CHANGED, device.id, data, time.time())
     if device.serves:
-        reports.late_device(session, device, time.time())
+        reports.late_device(session, device, now(session))
 
 
 def fingerprint_of(enrolment: Enrolment) -> str:

@@ -224,6 +224,13 @@ def _quoted(value: str) -> str:
     return f'"{escaped}"'
 
 
+def fields(selector: Selector) -> set[str]:
+    """Returns the fields that a selector asks for."""
+    if isinstance(selector, Constraint):
+        return {selector.field}
+    return {name for each in selector.parts for name in fields(each)}
+
+
 def matches(selector: Selector, facts: Facts) -> bool:
     """Says whether a device is selected."""
     if isinstance(selector, Both):

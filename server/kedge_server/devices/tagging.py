@@ -10,10 +10,12 @@ from sqlmodel import Session, col
 
 from kedge_server.accounts.principal import Principal
 from kedge_server.audit.service import record
+from kedge_server.database import now
 from kedge_server.devices.facts import COLUMNS, facts_of_device
 from kedge_server.devices.tables import DeviceRow
 from kedge_server.errors import ConflictError, MalformedError, NotFoundError
 from kedge_server.replicas import changes
+from kedge_server.rollouts import membership, reports
 from kedge_shared.fleet import TAGS_MOST, TagsChange, TagsChanged
 
 _TABLE: Table = DeviceRow.__table__  # type: ignore[attr-defined]
@@ -31,6 +33,7 @@ def change(session: Session, asked: TagsChange, who: Principal) -> TagsChanged:
         NotFoundError: A board is not there, or not within.
         ConflictError: A board would leave the part of the fleet that the person is confined to.
     """
+    membership.settle(session)
     set_, drop = asked.set, asked.drop
     if not asked.devices or not (set_ or drop):
         raise MalformedError("nothing is to be changed", "name boards and a tag")
@@ -41,6 +44,7 @@ def change(session: Session, asked: TagsChange, who: Principal) -> TagsChanged:
     if values:
         session.connection().execute(_UPDATE, values)
         session.expire_all()
+    reports.retagged(session, [each["key"] for each in values], now(session))
     for each in values:
         changes.note(session, "device", each["key"])
     said = [f"{key}={value}" for key, value in sorted(set_.items())]

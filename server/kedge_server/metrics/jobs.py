@@ -25,7 +25,7 @@ class Jobs:
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self._runs = Counter(
-            "kedge_scheduler_runs", "Runs of a job.", ("job", "outcome"), registry=registry
+            "kedge_scheduler_runs_total", "Runs of a job.", ("job", "outcome"), registry=registry
         )
         self._last = Gauge(
             "kedge_scheduler_last_run_timestamp_seconds", "End of a job's last run, Unix seconds.",

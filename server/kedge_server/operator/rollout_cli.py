@@ -10,7 +10,7 @@ import typer
 
 from kedge_server.operator import show, show_rollouts
 from kedge_server.operator.options import connected, finite, read_tags
-from kedge_server.operator.rollout_file import read_rollout
+from kedge_server.operator.rollout_file import read_rollout, require_sound
 from kedge_shared import api
 from kedge_shared.errors import BudgetError, InputError, KedgeError
 from kedge_shared.options import Json, Server, TokenFile
@@ -28,6 +28,7 @@ File = Annotated[
 
 @rollout.command("create")
 def rollout_create(
+    context: typer.Context,
     model: Annotated[str, typer.Argument(help="Model, unless -f names it.")] = "",
     version: Annotated[str, typer.Argument(help="Release, unless -f names it.")] = "",
     file: File = None,
@@ -35,20 +36,22 @@ def rollout_create(
     selector: Annotated[str, typer.Option(help="Only boards that match, in RSQL.")] = "",
     tag: Annotated[list[str] | None, typer.Option(help="Only boards with KEY:VALUE.")] = None,
     max_failure_share: Annotated[
-        float, typer.Option(help="Failed devices a stage bears of a class, 0..1.")
+        float, typer.Option(min=0, max=1, help="Failed devices a stage bears of a class, 0..1.")
     ] = 0,
     min_healthy: Annotated[
         int,
         typer.Option(
-            help="Devices with proof of health a stage needs; 0 is all that have not failed."
+            min=0, help="Devices with proof of health a stage needs; 0 is all that have not failed."
         ),
     ] = 0,
     sequential: Annotated[
         bool, typer.Option("--sequential", help="Judge by a sequential test, not by thresholds.")
     ] = False,
-    soak_seconds: Annotated[float, typer.Option(help="How long a stage must stay healthy.")] = 60,
+    soak_seconds: Annotated[
+        float, typer.Option(min=0, help="How long a stage must stay healthy.")
+    ] = 60,
     silence_seconds: Annotated[
-        float, typer.Option(help="After so long a silent device has failed.")
+        float, typer.Option(min=1, help="After so long a silent device has failed.")
     ] = 1800,
     recall: Annotated[bool, typer.Option(help="Go back to an older release.")] = False,
     two_person: Annotated[
@@ -65,6 +68,7 @@ def rollout_create(
     if file is not None:
         if model or version:
             raise InputError("-f names model and release itself", "leave the arguments out")
+        _only_the_file(context)
         spec = read_rollout(file)
     elif not (model and version):
         raise InputError("no model and release", "kedge rollout create MODEL RELEASE, or -f FILE")
@@ -79,11 +83,29 @@ def rollout_create(
             stages=tuple(api.StageSpec(percent=each, gate=gate) for each in read_percents(stages)),
             recall=recall, two_person=two_person,
         )  # fmt: skip
+        require_sound(spec, "this rollout")
     with connected(server, token_file) as client:
         if dry_run:
             show_rollouts.plan(client.plan_rollout(spec), as_json=as_json)
         else:
             show.rollout(client.create_rollout(spec), as_json=as_json)
+
+
+#: What says how it is done and not what is wanted: goes with a file.
+_BESIDE_FILE = frozenset({"file", "dry_run", "server", "token_file", "as_json"})
+
+
+def _only_the_file(context: typer.Context) -> None:
+    """Checks that nothing is asked for that the file would be taken instead of.
+
+    Raises:
+        InputError: An option says something of the rollout too.
+    """
+    for each in context.command.params:
+        source = context.get_parameter_source(each.name or "")
+        said = source is not None and source.name == "COMMANDLINE"
+        if said and each.name not in _BESIDE_FILE:
+            raise InputError(f"{each.opts[0]} beside -f", "the file says all of it: write it there")
 
 
 @rollout.command("simulate")

@@ -21,7 +21,16 @@ def read_rollout(path: Path) -> RolloutSpec:
     """
     data = wire.read_limited(path, "rollout", _LIMIT_BYTES)
     spec = wire.decode_yaml(data, RolloutSpec, str(path))
+    require_sound(spec, str(path))
+    return spec
+
+
+def require_sound(spec: RolloutSpec, where: str) -> None:
+    """Checks what the server would refuse anyway.
+
+    Raises:
+        InputError: It would; the message names the field.
+    """
     wrong = faults(spec)
     if wrong:
-        raise InputError(f"{path}: {wrong[0]}", "see docs/rollouts.md")
-    return spec
+        raise InputError(f"{where}: {wrong[0]}", "see docs/rollouts.md")

@@ -31,7 +31,9 @@ def plan(found: api.PlanInfo, *, as_json: bool) -> None:
         for each in found.stages
     ]
     columns = ("stage", "earliest", "boards", "which", "gate")
-    print_table(f"{found.model} {found.release}, not started", columns, rows, "No stage.")
+    anybody = any(each.devices for each in found.stages)
+    said = "not started" if anybody else "nobody would get it, so that it is refused"
+    print_table(f"{found.model} {found.release}, {said}", columns, rows, "No stage.")
     why = Counter(found.skipped.values())
     first = {reason: name for name, reason in reversed(found.skipped.items())}
     left = [(str(count), reason, first[reason]) for reason, count in why.most_common()]
@@ -46,7 +48,7 @@ def replay(found: Sequence[api.DecisionInfo], *, as_json: bool) -> None:
         (
             str(each.id),
             datetime.fromtimestamp(each.at, timezone.utc).strftime("%Y-%m-%d %H:%M:%S"),
-            str(each.stage),
+            str(each.stage + 1),
             each.verdict,
             "same" if each.same else f"different: {each.again}, {each.again_reason}",
             str(each.devices),

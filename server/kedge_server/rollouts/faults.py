@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 from kedge_server.devices.selectors import SelectorError, parse
@@ -14,7 +15,38 @@ WORK_SECONDS = 1800
 
 def faults(spec: RolloutSpec) -> list[str]:
     """Returns every fault of a specification, ``field: what is wrong``; empty if it is sound."""
-    return [*_sizes(spec.stages), *_selectors(spec), *_gates(spec.stages), *_window(spec)]
+    endless = list(_endless(spec))
+    if endless:
+        return endless
+    return [*_sizes(spec.stages), *_selectors(spec), *_gates(spec.stages), *_window(spec),
+            *_deadline(spec)]  # fmt: skip
+
+
+def _endless(spec: RolloutSpec) -> Iterator[str]:
+    """Yields numbers that are none: YAML and command lines know ``inf`` and ``nan``, JSON not."""
+    times = {"deadline_hours": spec.deadline_hours}
+    if spec.retry is not None:
+        times["retry.backoff_seconds"] = spec.retry.backoff_seconds
+    for index, stage in enumerate(spec.stages):
+        gate = stage.gate
+        given = {"percent": stage.percent, "gate.max_failure_share": gate.max_failure_share,
+                 "gate.soak_seconds": gate.soak_seconds,
+                 "gate.silence_seconds": gate.silence_seconds,
+                 "gate.limits.latency_p95_ms": gate.limits.latency_p95_ms}  # fmt: skip
+        times |= {f"stages[{index}].{name}": value for name, value in given.items()}
+    for name, value in times.items():
+        if value is not None and not math.isfinite(value):
+            yield f"{name}: {value} is no number to go by"
+
+
+def _deadline(spec: RolloutSpec) -> Iterator[str]:
+    hours = spec.deadline_hours
+    soaks = sum(each.gate.soak_seconds for each in spec.stages)
+    if hours is not None and hours * 3600 <= soaks:
+        yield (
+            f"deadline_hours: stages soak for {soaks / 3600:g} h in all, so that it is always over "
+            f"after {hours:g}"
+        )
 
 
 def _window(spec: RolloutSpec) -> Iterator[str]:
@@ -68,7 +100,11 @@ def _selectors(spec: RolloutSpec) -> Iterator[str]:
 
 def _gates(stages: tuple[StageSpec, ...]) -> Iterator[str]:
     for index, stage in enumerate(stages):
-        test = stage.gate.sequential
+        gate, test = stage.gate, stage.gate.sequential
+        for name, given in (("max_failure_share", gate.max_failure_share),
+                            ("min_healthy", gate.min_healthy)):  # fmt: skip
+            if test is not None and given:
+                yield f"stages[{index}].gate.{name}: a sequential test does not ask for it"
         if test is not None and test.bad_share <= test.good_share:
             yield (
                 f"stages[{index}].gate.sequential.bad_share: {test.bad_share:g} must be over "

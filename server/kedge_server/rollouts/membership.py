@@ -9,8 +9,9 @@ from sqlalchemy import delete
 from sqlalchemy import select as select_columns
 from sqlmodel import Session, col, func, select
 
+from kedge_server.database import exclusive
 from kedge_server.devices.facts import COLUMNS, AnyDevice, facts_of, facts_of_device, tags_of
-from kedge_server.devices.selectors import Facts, Selector, matches, parse
+from kedge_server.devices.selectors import Facts, Selector, fields, matches, parse
 from kedge_server.devices.tables import DeviceRow
 from kedge_server.releases.tables import BuildRow
 from kedge_server.rollouts.cohorts import Size, assign_stages, place
@@ -44,6 +45,15 @@ class Members:
     skipped: dict[str, str] = field(default_factory=dict)
     unselected: dict[str, str] = field(default_factory=dict)
     taken_over: dict[str, str] = field(default_factory=dict)
+
+
+def settle(session: Session) -> None:
+    """Waits for whoever else decides who is in which rollout, until the transaction ends.
+
+    Of a rollout that is made while a board joins, one must see the other; and of two rollouts that
+    are made at once the later one must see which boards the first has. Taken first of all locks.
+    """
+    exclusive(session, "membership")
 
 
 def salt(spec: RolloutSpec) -> str:
@@ -134,6 +144,25 @@ def sizes(spec: RolloutSpec, facts: Mapping[str, Facts]) -> list[Size]:
             chosen = {device for device, each in facts.items() if matches(asked, each)}
         made.append(Size(stage.percent, stage.count, chosen))
     return made
+
+
+def empty(spec: RolloutSpec, found: Members) -> list[int]:
+    """Returns stages whose selector selects none of a rollout's boards: most likely misspelt."""
+    return [
+        index for index, size in enumerate(sizes(spec, found.facts))
+        if size.members is not None and not size.members
+    ]  # fmt: skip
+
+
+def unknown_tags(session: Session, spec: RolloutSpec) -> list[str]:
+    """Returns the tags that a rollout asks for and no board has."""
+    asked = set(spec.tags)
+    if spec.selector:
+        asked |= {each.removeprefix("tag.") for each in fields(parse(spec.selector))
+                  if each.startswith("tag.")}  # fmt: skip
+    for tags in session.execute(select_columns(col(DeviceRow.tags)).distinct()).scalars():
+        asked -= tags_of(tags).keys()
+    return sorted(asked)
 
 
 def takes(session: Session, spec: RolloutSpec, device: DeviceRow) -> bool:

@@ -20,6 +20,27 @@ _FINAL = frozenset({"completed", "halted", "stopped"})
 _OVER = frozenset({"passed", "widened", "failed"})
 
 
+def hold(session: Session, rollout: RolloutRow) -> bool:
+    """Keeps a rollout's state as it was read until the transaction ends.
+
+    What is decided from a state must be done in it: between the reading and the writing a person
+    may have paused the rollout. Who holds it and changes its stages does both or neither.
+
+    Returns:
+        Whether it still is in that state; if not, ``rollout`` says by now in which it is.
+    """
+    seen = rollout.state
+    held: CursorResult[Any] = session.execute(  # type: ignore[assignment]
+        update(RolloutRow)
+        .where(col(RolloutRow.id) == rollout.id, col(RolloutRow.state) == seen)
+        .values(state=seen)
+        .execution_options(synchronize_session=False)
+    )
+    if held.rowcount != 1:
+        session.refresh(rollout)
+    return held.rowcount == 1
+
+
 def move(
     session: Session, rollout: RolloutRow, event: RolloutEvent, reason: str, who: str, now: float
 ) -> bool:
@@ -38,9 +59,9 @@ def move(
         .where(col(RolloutRow.id) == rollout.id, col(RolloutRow.state) == seen)
         .values(state=after, reason=reason, finished=now if after in _FINAL else None)
     )
+    session.refresh(rollout)
     if changed.rowcount != 1:
         return False
-    session.refresh(rollout)
     changes.note(session, "rollout", rollout.id)
     record(session, who, f"rollout {event.value}", rollout.id, reason)
     data = {"model": rollout.model, "release": rollout.release, "state": after, "who": who,
@@ -78,11 +99,11 @@ def move_stage(
         )
         .values(**values)
     )
+    session.refresh(stage)
     if changed.rowcount != 1:
         return False
     if event is StageEvent.REOPEN:
         approvals.forget(session, stage.rollout, stage.index)
-    session.refresh(stage)
     data = {"stage": stage.index, "state": after, "verdict": stage.verdict, "who": who,
             "reason": stage.reason}  # fmt: skip
     emit(session, kinds.GATE[event], stage.rollout, data, now)

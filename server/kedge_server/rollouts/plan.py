@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from kedge_server.rollouts.sequential import clean_needed
 from kedge_shared.api import PlanInfo, PlanStage
@@ -13,7 +13,7 @@ from kedge_shared.windows import DAYS
 
 def plan(
     spec: RolloutSpec, classes: Mapping[str, str], stages: Mapping[str, int],
-    skipped: Mapping[str, str],
+    skipped: Mapping[str, str], empty: Collection[int] = (),
 ) -> PlanInfo:  # fmt: skip
     """Returns what a rollout would do.
 
@@ -22,14 +22,16 @@ def plan(
         classes: Device → class of those who get it.
         stages: Device → stage.
         skipped: Device → reason of the others.
+        empty: Stages whose selector selects nobody.
     """
     planned, earliest = [], 0.0
     for index, stage in enumerate(spec.stages):
         names = sorted(device for device, at in stages.items() if at == index)
         counts = dict(sorted(Counter(classes[each] for each in names).items()))
+        notes = (*_notes(stage, counts, index in empty), *_window(spec))
         planned.append(
             PlanStage(title=stage.title, classes=counts, devices=tuple(names),
-                      notes=(*_notes(stage, counts), *_window(spec)), earliest_seconds=earliest)
+                      notes=notes, earliest_seconds=earliest)
         )  # fmt: skip
         earliest += stage.gate.soak_seconds
     left = {each: "beyond the last stage" for each in classes if each not in stages}
@@ -45,8 +47,9 @@ def _window(spec: RolloutSpec) -> list[str]:
     return [f"boards take it from {window.begins} to {window.ends}{days}, each by its own clock"]
 
 
-def _notes(stage: StageSpec, counts: Mapping[str, int]) -> list[str]:
-    notes = [] if counts else ["no board of its own: passes at once"]
+def _notes(stage: StageSpec, counts: Mapping[str, int], empty: bool) -> list[str]:
+    alone = "selects no board: refused" if empty else "no board of its own: passes at once"
+    notes = [] if counts else [alone]
     test = stage.gate.sequential
     if test is not None:
         needed = clean_needed(test.good_share, test.bad_share, test.alpha, test.beta)

@@ -15,47 +15,67 @@ from kedge_server.rollouts import evidence, retries
 from kedge_server.rollouts.decision import Decision
 from kedge_server.rollouts.evidence import Evidence
 from kedge_server.rollouts.gates import judge
-from kedge_server.rollouts.knowledge import facts_of, spec_of, stages_of
+from kedge_server.rollouts.knowledge import facts_of, find_row, spec_of, stages_of
 from kedge_server.rollouts.membership import OPEN_ROLLOUTS
-from kedge_server.rollouts.moves import move, move_stage
-from kedge_server.rollouts.pace import Pace
+from kedge_server.rollouts.moves import hold, move, move_stage
 from kedge_server.rollouts.stages import OPEN, RolloutEvent, StageEvent, step
 from kedge_server.rollouts.tables import DeploymentRow, RolloutRow, StageRow
 from kedge_shared import wire
 from kedge_shared.rollouts import RolloutSpec
 
 SCHEDULER = "scheduler"
+#: What a rollback that comes late halts.
+_REOPENED = frozenset({"completed", "stopped"})
 
 
-def tick(session: Session, now: float, pace: Pace | None = None) -> bool:
-    """Looks at every running rollout that is due; says whether anything changed.
-
-    Args:
-        session: Of the look.
-        now: Unix seconds.
-        pace: Says which are due; without it all are.
-    """
-    query = select(RolloutRow).where(col(RolloutRow.state).in_(OPEN_ROLLOUTS))
-    pace, changed = pace or Pace(), False
-    rollouts = session.exec(query).all()
-    pace.forget_others({each.id for each in rollouts})
-    for rollout in rollouts:
-        if pace.is_due(rollout.id):
-            with pace.looking(rollout.id):
-                changed = look(session, rollout, now) or changed
-    return changed
+def open_rollouts(session: Session) -> list[str]:
+    """Returns the rollouts that want to be looked at, oldest first."""
+    query = select(RolloutRow.id).where(col(RolloutRow.state).in_(OPEN_ROLLOUTS))
+    return list(session.exec(query.order_by(col(RolloutRow.order))))
 
 
-def look(session: Session, rollout: RolloutRow, now: float) -> bool:
+def look(session: Session, name: str, now: float) -> bool:
     """Judges a rollout's open stage and acts on it; says whether anything changed."""
+    rollout = find_row(session, name)
+    if rollout is None or rollout.state not in OPEN_ROLLOUTS:
+        return False
     stages, spec = stages_of(session, rollout.id), spec_of(rollout)
     current = next((each for each in stages if each.state in OPEN), None)
     if current is None and rollout.state != "proposed":
         return False
     if _overdue(rollout, spec, now):
         why = f"the deadline of {spec.deadline_hours:g} h is over"
-        return move(session, rollout, RolloutEvent.OVERDUE, why, SCHEDULER, now)
+        return end(session, rollout, RolloutEvent.OVERDUE, why, SCHEDULER, now)
     return current is not None and _judge(session, rollout, spec, stages, current, now)
+
+
+def end(
+    session: Session, rollout: RolloutRow, event: RolloutEvent, why: str, who: str, now: float
+) -> bool:
+    """Ends a rollout, unless somebody was faster, and judges what boards said meanwhile."""
+    if not move(session, rollout, event, why, who, now):
+        return False
+    reopen(session, rollout, now)
+    return True
+
+
+def reopen(session: Session, rollout: RolloutRow, now: float) -> None:
+    """Halts a rollout that is over if by now its boards fail the gate that it had passed.
+
+    Asked when a board rolls back after the end, and at the end itself: what was said between the
+    reading of the last look and its writing found the rollout still running.
+    """
+    if rollout.state not in _REOPENED:
+        return
+    stages = stages_of(session, rollout.id)
+    reached = max((each.index for each in stages if each.state != "waiting"), default=0)
+    gate = spec_of(rollout).stages[reached].gate
+    facts = facts_of(session, rollout.id, stages, reached)
+    decision = judge(gate, facts, now)
+    if decision.verdict == "fail" and move(
+        session, rollout, RolloutEvent.LATE_FAILURE, decision.reason, SCHEDULER, now
+    ):
+        evidence.keep(session, rollout.id, reached, Evidence(gate, facts, now, decision))
 
 
 def _judge(
@@ -66,20 +86,20 @@ def _judge(
     stage = spec.stages[current.index]
     filled = rollout.state == "running" and _keep_going(session, rollout, spec, current, now)
     facts = facts_of(session, rollout.id, stages, current.index)
-    decision = judge(stage.gate, facts, now)
-    told = (current.verdict, current.reason) != (decision.verdict, decision.reason)
-    current.verdict, current.reason = decision.verdict, decision.reason
-    current.findings = wire.encode(decision.findings).decode()
-    session.add(current)
-    event = step(stage, decision)
     waiting = _waiting(session, rollout.id, current.index)
+    decision = judge(stage.gate, facts, now)
+    event = step(stage, decision)
     if waiting and event is not StageEvent.FAIL:
         # The stage is not whole: what it proves so far is no pass.
-        event, current.verdict = None, "undecided"
-        current.reason = f"{waiting} boards wait for the blast radius; {decision.reason}"
+        event = None
     if event is None and current.state == "asking":
         event = StageEvent.REOPEN
-    if event is None or (rollout.state != "running" and event is not StageEvent.FAIL):
+    if rollout.state != "running" and event is not StageEvent.FAIL:
+        event = None
+    if event is not None and not hold(session, rollout):
+        return filled  # what it has become meanwhile, the next look goes by
+    told = _tell(session, current, decision, waiting if event is not StageEvent.FAIL else 0)
+    if event is None:
         return told or filled
     if not move_stage(session, current, event, now):
         return told
@@ -95,6 +115,18 @@ def _judge(
     return True
 
 
+def _tell(session: Session, stage: StageRow, decision: Decision, waiting: int) -> bool:
+    """Notes what a look has found, for people; says whether it is news."""
+    verdict, reason = decision.verdict, decision.reason
+    if waiting:
+        verdict, reason = "undecided", f"{waiting} boards wait for the blast radius; {reason}"
+    told = (stage.verdict, stage.reason) != (verdict, reason)
+    stage.verdict, stage.reason = verdict, reason
+    stage.findings = wire.encode(decision.findings).decode()
+    session.add(stage)
+    return told
+
+
 def _passed(title: str, event: StageEvent, decision: Decision) -> str:
     if event is StageEvent.WIDEN:
         return f"{title} undecided, widened: {decision.reason}"
@@ -107,7 +139,7 @@ def go_on(
 ) -> None:  # fmt: skip
     """Begins the next stage, or completes the rollout after the last."""
     if done.index + 1 == len(stages):
-        move(session, rollout, RolloutEvent.LAST_PASSED, why.partition(": ")[2] or why, who, now)
+        end(session, rollout, RolloutEvent.LAST_PASSED, why.partition(": ")[2] or why, who, now)
     elif move(session, rollout, RolloutEvent.STAGE_PASSED, why, who, now):
         begin_stage(session, rollout, spec_of(rollout), stages[done.index + 1], now)
 
@@ -139,7 +171,7 @@ def fill(session: Session, rollout: RolloutRow, spec: RolloutSpec, upto: int, no
     Returns:
         How many were assigned.
     """
-    if not _waiting(session, rollout.id, upto):
+    if not _waiting(session, rollout.id, upto) or not hold(session, rollout):
         return 0
     mine = (
         col(DeploymentRow.rollout) == rollout.id,
@@ -172,7 +204,9 @@ def _keep_going(
     filled = fill(session, rollout, spec, current.index, now)
     if spec.retry is not None:
         gate = spec.stages[current.index].gate
-        filled += retries.again(session, retries.due(session, rollout, spec.retry, gate, now), now)
+        due = retries.due(session, rollout, spec.retry, gate, now)
+        if due and hold(session, rollout):
+            filled += retries.again(session, due, now)
     return filled > 0
 
 

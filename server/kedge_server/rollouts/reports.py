@@ -14,14 +14,9 @@ from sqlmodel import Session, col, select
 from kedge_server.devices.tables import DeviceRow
 from kedge_server.events import kinds
 from kedge_server.events.service import Event, emit_all
-from kedge_server.rollouts import evidence, slots
-from kedge_server.rollouts.evidence import Evidence
-from kedge_server.rollouts.gates import judge
-from kedge_server.rollouts.knowledge import facts_of, find_row, spec_of, stages_of
+from kedge_server.rollouts import progress, slots
+from kedge_server.rollouts.knowledge import spec_of
 from kedge_server.rollouts.membership import OPEN_ROLLOUTS, stage_for, takes
-from kedge_server.rollouts.moves import move
-from kedge_server.rollouts.progress import SCHEDULER
-from kedge_server.rollouts.stages import RolloutEvent
 from kedge_server.rollouts.tables import DEPLOYMENTS, DeploymentRow, RolloutRow
 from kedge_shared import wire
 from kedge_shared.ids import fresh_id
@@ -172,34 +167,19 @@ def _measure(row: dict[str, Any], report: Report) -> bool:
 
 def _late_failure(session: Session, name: str, now: float) -> None:
     """A rollback after the gate had passed reopens it."""
-    rollout = find_row(session, name)
-    if rollout is None or rollout.state not in {"completed", "stopped"}:
-        return
-    stages = stages_of(session, rollout.id)
-    reached = max((each.index for each in stages if each.state != "waiting"), default=0)
-    gate = spec_of(rollout).stages[reached].gate
-    facts = facts_of(session, rollout.id, stages, reached)
-    decision = judge(gate, facts, now)
-    if decision.verdict == "fail" and move(
-        session, rollout, RolloutEvent.LATE_FAILURE, decision.reason, SCHEDULER, now
-    ):
-        evidence.keep(session, rollout.id, reached, Evidence(gate, facts, now, decision))
+    # Waits for a look that is about to end the rollout: of the two the later one sees both.
+    query = select(RolloutRow).where(RolloutRow.id == name).with_for_update(key_share=True)
+    rollout = session.exec(query.execution_options(populate_existing=True)).first()
+    if rollout is not None:
+        progress.reopen(session, rollout, now)
 
 
 def late_device(session: Session, device: DeviceRow, now: float) -> None:
-    """Takes a device that joins late into the open rollouts that are for it.
+    """Takes a device that joins late into the open rollout that is for it.
 
-    Their stages grow with it, and it is reached with the stage that has room. Beyond them it gets
-    what the fleet's newest completed full rollout brought.
+    Beyond it the device gets what the fleet's newest completed full rollout brought.
     """
-    for rollout in _newest(session, OPEN_ROLLOUTS):
-        spec = spec_of(rollout)
-        if _has(session, rollout, device) or not takes(session, spec, device):
-            continue
-        stage = stage_for(session, rollout, spec, device)
-        if stage is not None:
-            session.add(new_deployment(rollout, device.id, stage, now))
-            break
+    join(session, device, _newest(session, OPEN_ROLLOUTS), now)
     for rollout in _newest(session, ("completed",)):
         spec = spec_of(rollout)
         if spec.stages[-1].percent != 100 or not takes(session, spec, device):
@@ -207,6 +187,34 @@ def late_device(session: Session, device: DeviceRow, now: float) -> None:
         if not _has(session, rollout, device):
             session.add(new_deployment(rollout, device.id, len(spec.stages) - 1, now, now))
         return
+
+
+def retagged(session: Session, devices: Collection[str], now: float) -> None:
+    """Takes devices whose tags have changed into the open rollouts that select them by now."""
+    rollouts = _newest(session, OPEN_ROLLOUTS)
+    if not rollouts:
+        return
+    for name in devices:
+        device = session.get(DeviceRow, name)
+        if device is not None and device.serves and device.revoked is None:
+            join(session, device, rollouts, now)
+
+
+def join(session: Session, device: DeviceRow, rollouts: Sequence[RolloutRow], now: float) -> None:
+    """Takes a device into the first of the open rollouts that is for it, unless one has it.
+
+    The rollout's stages grow with it, and it is reached with the stage that has room.
+    """
+    if any(_has(session, each, device) for each in rollouts):
+        return
+    for rollout in rollouts:
+        spec = spec_of(rollout)
+        stage = None
+        if takes(session, spec, device):
+            stage = stage_for(session, rollout, spec, device)
+        if stage is not None:
+            session.add(new_deployment(rollout, device.id, stage, now))
+            return
 
 
 def _newest(session: Session, states: Sequence[str]) -> Sequence[RolloutRow]:

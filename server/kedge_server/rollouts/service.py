@@ -54,10 +54,16 @@ def create(session: Session, spec: RolloutSpec, who: str, now: float) -> Rollout
             higher priority has them; or the release is older than what the fleet runs and the
             rollout is no recall.
     """
+    membership.settle(session)
     found, stages = _drawn(session, spec)
     if not found.classes:
         why = next(iter(found.skipped.values()), "") or _nobody(session, spec)
         raise ConflictError(f"no device can take {spec.model} {spec.release}: {why}")
+    for index in membership.empty(spec, found):
+        raise ConflictError(
+            f"stages[{index}].selector: {spec.stages[index].selector} selects none of its boards: "
+            "the stage would pass at once", "mend the selector, or leave the stage out",
+        )  # fmt: skip
     rollout = RolloutRow(
         id=fresh_id("ro"), model=spec.model, release=spec.release, recall=spec.recall,
         spec=wire.encode(spec).decode(), state="running", reason="started", created=now,
@@ -79,13 +85,13 @@ def create(session: Session, spec: RolloutSpec, who: str, now: float) -> Rollout
         [reports.deployment_values(rollout, device, stage, now)
          for device, stage in stages.items()],
     )  # fmt: skip
+    detail = f"{spec.model} {spec.release} to {len(stages)} devices"
+    record(session, who, "rollout create", rollout.id, detail)
     data = {"model": spec.model, "release": spec.release, "recall": spec.recall, "who": who,
             "devices": len(stages)}  # fmt: skip
     emit(session, ROLLOUT_CREATED, rollout.id, data, now)
     if not spec.two_person:
         progress.begin_stage(session, rollout, spec, rows[0], now)
-    detail = f"{spec.model} {spec.release} to {len(stages)} devices"
-    record(session, who, "rollout create", rollout.id, detail)
     return info(session, rollout, now)
 
 
@@ -98,7 +104,8 @@ def plan(session: Session, spec: RolloutSpec) -> PlanInfo:
         ConflictError: The release is older than what the fleet runs and the rollout is no recall.
     """
     found, stages = _drawn(session, spec)
-    return plans.plan(spec, found.classes, stages, {**found.unselected, **found.skipped})
+    left = {**found.unselected, **found.skipped}
+    return plans.plan(spec, found.classes, stages, left, membership.empty(spec, found))
 
 
 def _drawn(session: Session, spec: RolloutSpec) -> tuple[Members, dict[str, int]]:
@@ -114,7 +121,9 @@ def _drawn(session: Session, spec: RolloutSpec) -> tuple[Members, dict[str, int]
 def _nobody(session: Session, spec: RolloutSpec) -> str:
     if session.exec(select(DeviceRow)).first() is None:
         return "no device is enrolled"
-    return f"no device is selected by {spec.selector or spec.tags}"
+    unknown = membership.unknown_tags(session, spec)
+    told = f", and none has a tag {' or '.join(unknown)}" if unknown else ""
+    return f"no device is selected by {spec.selector or spec.tags}{told}"
 
 
 def _check_order(session: Session, spec: RolloutSpec) -> None:
@@ -146,6 +155,7 @@ def change(
     rollout = find(session, rollout_id)
     if not moves.move(session, rollout, event, f"{event.value} by {who}", who, now):
         raise ConflictError(f"rollout {rollout_id} is {rollout.state}: cannot {event.value}")
+    progress.reopen(session, rollout, now)
     return info(session, rollout, now)
 
 
@@ -169,6 +179,8 @@ def approve(session: Session, rollout_id: str, who: str, now: float) -> RolloutI
         return info(session, rollout, now)
     current = next((each for each in stages if each.state == "asking"), None)
     if rollout.state != "running" or current is None:
+        raise ConflictError(f"rollout {rollout_id} is {rollout.state} and asks for nothing")
+    if not moves.hold(session, rollout):
         raise ConflictError(f"rollout {rollout_id} is {rollout.state} and asks for nothing")
     if spec.two_person:
         said = approvals.add(session, rollout, current.index, who, now)
@@ -247,10 +259,7 @@ def _deployment(session: Session, row: DeploymentRow, now: float) -> DeploymentI
     rollout = find(session, row.rollout)
     gate = knowledge.spec_of(rollout).stages[row.stage].gate
     facts = knowledge.facts_from(row)
-    over = rollout.finished is not None and rollout.finished < now
-    silent = (
-        is_silent(facts, gate, rollout.finished or now) if over else is_silent(facts, gate, now)
-    )
+    silent = is_silent(facts, gate, rollout.finished or now)
     return DeploymentInfo(
         id=row.id, rollout=row.rollout, device=row.device, stage=row.stage, release=row.release,
         phase=Phase(row.phase), verdict=facts.verdict, silent=silent, assigned=facts.assigned,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 
 from kedge_server.context import Context
@@ -10,7 +9,6 @@ from kedge_server.database import transaction
 from kedge_server.telemetry import service
 from kedge_server.telemetry.service import Retention
 
-_log = logging.getLogger("kedge.telemetry")
 _DAY = 86400.0
 #: Batches of one run: what is left waits for the next.
 _BATCHES = 50
@@ -21,12 +19,8 @@ def roll_up(context: Context) -> None:
     retention = Retention(
         context.settings.telemetry_hours_days * _DAY, context.settings.telemetry_days * _DAY
     )
-    try:
-        for _ in range(_BATCHES):
-            with transaction(context.engine) as session:
-                if not service.roll_up(session):
-                    service.forget(session, retention, time.time())
-                    return
-    # Boundary: the scheduler must come back at the next run whatever happened in this one.
-    except Exception:  # noqa: BLE001
-        _log.exception("telemetry was not rolled up")
+    for _ in range(_BATCHES):
+        with transaction(context.engine) as session:
+            if not service.roll_up(session):
+                service.forget(session, retention, time.time())
+                return

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import random
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -18,7 +17,6 @@ from kedge_server.webhooks.tables import DeliveryRow, WebhookRow
 from kedge_shared.errors import InputError, KedgeError
 from kedge_shared.events import HEADER_ID, HEADER_SIGNATURE, HEADER_TIMESTAMP, sign
 
-_log = logging.getLogger("kedge.webhooks")
 #: Of one run; a receiver that is slow must not keep the others waiting.
 _AT_ONCE, _BATCH = 8, 64
 #: Longer than a call can take: then whoever claimed it has died.
@@ -27,31 +25,23 @@ _CLAIM_SECONDS = 60.0
 
 def deliver(context: Context) -> None:
     """Sends every delivery that is due, each once."""
-    try:
-        now = time.time()
-        with transaction(context.engine) as session:
-            found = outbox.due(session, now, _BATCH)
-            mine = [each for each in found
-                    if outbox.claim(session, each[0], now + _CLAIM_SECONDS)]  # fmt: skip
-        if mine:
-            # Claims are on the disk before anything is sent.
-            with ThreadPoolExecutor(_AT_ONCE, "webhook") as pool:
-                list(pool.map(lambda each: _attempt(context, *each), mine))
-    # Boundary: the scheduler must come back at the next run whatever happened in this one.
-    except Exception:  # noqa: BLE001
-        _log.exception("webhooks were not sent")
+    now = time.time()
+    with transaction(context.engine) as session:
+        found = outbox.due(session, now, _BATCH)
+        mine = [each for each in found
+                if outbox.claim(session, each[0], now + _CLAIM_SECONDS)]  # fmt: skip
+    if mine:
+        # Claims are on the disk before anything is sent.
+        with ThreadPoolExecutor(_AT_ONCE, "webhook") as pool:
+            list(pool.map(lambda each: _attempt(context, *each), mine))
 
 
 def trim(context: Context) -> None:
     """Forgets old events and deliveries."""
-    try:
-        with transaction(context.engine) as session:
-            events.trim(session, context.settings.event_rows)
-            outbox.trim(session, time.time())
-            slots.trim(session, time.time())
-    # Boundary: as in deliver.
-    except Exception:  # noqa: BLE001
-        _log.exception("old events were not dropped")
+    with transaction(context.engine) as session:
+        events.trim(session, context.settings.event_rows)
+        outbox.trim(session, time.time())
+        slots.trim(session, time.time())
 
 
 def _attempt(context: Context, delivery: DeliveryRow, hook: WebhookRow) -> None:
