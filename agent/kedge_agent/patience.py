@@ -18,10 +18,13 @@ class BuildingSettings:
         seconds: After them it is given up for this time, standing still included.
         slowdown: How many times as long a live frame may take meanwhile; beyond it the build
             stands still.
+        windows: A build that so many maintenance windows have ended is given up: the next one
+            would end it too.
     """
 
     seconds: Seconds = 3600.0
     slowdown: Annotated[float, Meta(ge=1.05, le=100)] = 1.5
+    windows: Annotated[int, Meta(ge=1, le=100)] = 3
 
 
 @dataclass(frozen=True, kw_only=True)

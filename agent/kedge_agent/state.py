@@ -29,6 +29,7 @@ class Deployment(msgspec.Struct, frozen=True, kw_only=True):
         proof: Of the shadow before the swap.
         tracks: Its distinct objects.
         attempts: Starts of a step that a crash or the environment ended.
+        builds_ended: Seconds that each build of its plan had when the window closed.
         probation_began: Unix seconds.
         window: When its rollout lets boards be worked on, or ``None`` for any time.
     """
@@ -46,6 +47,7 @@ class Deployment(msgspec.Struct, frozen=True, kw_only=True):
     proof: Proof = Proof()
     tracks: int = 0
     attempts: int = 0
+    builds_ended: tuple[float, ...] = ()
     probation_began: float = 0.0
     window: WindowSpec | None = None
 

@@ -197,9 +197,11 @@ def test_a_build_is_ended_when_its_time_is_over_even_while_it_stands_still(
     looks: list[float] = []
 
     async def look() -> float:
-        if number.exists() and number.read_text():
-            looks.append(30.0 if stands else 10.0)
-        return 30.0 if stands else 10.0
+        """The loop is slow only once the build is known: stopped before, it would tell nothing."""
+        if not (number.exists() and number.read_text()):
+            return 10.0
+        looks.append(30.0 if stands else 10.0)
+        return looks[-1]
 
     def shut() -> str:
         return "waits for the maintenance window at Sat 03:00 UTC" if len(looks) > 2 else ""

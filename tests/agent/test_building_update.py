@@ -7,6 +7,7 @@ import os
 import sys
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from kedge_agent import board as boards
 from kedge_agent import facts, update
 from kedge_agent.building.step import Building
 from kedge_agent.network.window import Opening, WindowSettings
+from kedge_agent.patience import BuildingSettings
 from kedge_agent.state import State
 from kedge_shared.device_classes import RuntimeRange
 from kedge_shared.errors import ServiceError
@@ -90,15 +92,16 @@ def test_it_is_built_tried_served_and_not_built_again(
     assert builds == ["tensorrt"]
 
 
-def test_a_window_that_closes_ends_the_build_and_the_next_one_begins_it_anew(
-    running: World, board: SimBoard, builds: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    roll_out(running, board, "1.0", 10, ONNX)
+def builds_longer_than_windows_are(board: SimBoard, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Makes builds take ten minutes, and the window close as soon as one has begun.
+
+    Returns:
+        Where the number of the build's process is written; without it the window is open.
+    """
     board.maintenance = WindowSettings(begins="03:00", ends="03:00")
     number = board.folder / "pid"
     script = f"import os, time; open({str(number)!r}, 'w').write(str(os.getpid())); time.sleep(600)"
     slow = partial(Building, command=lambda _: (sys.executable, "-c", script))
-    quick = update.Building
     monkeypatch.setattr(update, "Building", slow)
     real = boards.window_open
 
@@ -107,6 +110,15 @@ def test_a_window_that_closes_ends_the_build_and_the_next_one_begins_it_anew(
         return Opening(False, None, "waits for the window") if late else real(*arguments)
 
     monkeypatch.setattr(boards, "window_open", closes)
+    return number
+
+
+def test_a_window_that_closes_ends_the_build_and_the_next_one_begins_it_anew(
+    running: World, board: SimBoard, builds: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    roll_out(running, board, "1.0", 10, ONNX)
+    real, quick = boards.window_open, update.Building
+    number = builds_longer_than_windows_are(board, monkeypatch)
     running.publish("1.1", 11, engine=ONNX + b" ", **WANTS)
     rollout = running.roll_out("1.1").id
     tried = len(board.preflights)
@@ -129,6 +141,31 @@ def test_a_window_that_closes_ends_the_build_and_the_next_one_begins_it_anew(
     monkeypatch.setattr(update, "Building", quick)
     state = board.run(lambda s: s.active is not None and s.active.release == "1.1" and settled(s))
     assert builds == ["tensorrt", "tensorrt"]
+
+
+def test_a_build_that_no_window_is_long_enough_for_is_given_up(
+    running: World, board: SimBoard, builds: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    roll_out(running, board, "1.0", 10, ONNX)
+    number = builds_longer_than_windows_are(board, monkeypatch)
+    board.building = BuildingSettings(windows=2)
+    running.publish("1.1", 11, engine=ONNX + b" ", **WANTS)
+    rollout = running.roll_out("1.1").id
+    board.run(lambda s: s.deployment is not None and "anew" in s.deployment.verdict.reason)
+    number.unlink()  # the next window
+
+    def refused(state: State) -> bool:
+        rows = running.operator.rollout_deployments(rollout) if settled(state) else ()
+        return any(each.phase is Phase.REFUSED for each in rows)
+
+    state = board.run(refused)
+    (told,) = running.operator.rollout_deployments(rollout)
+    assert (told.verdict.code, told.verdict.cause) == ("misfit", "environment")
+    assert told.verdict.reason.startswith("2 windows ended the build of the plan, the longest ")
+    assert told.verdict.reason.endswith("longer, or publish a plan for this board")
+    assert state.quarantine == {}, "another window may be longer"
+    assert board.runner.active is not None
+    assert board.runner.active.release == "1.0"
 
 
 def test_a_nano_builds_fp16_of_a_float_onnx_and_is_sent_no_int8(

@@ -14,7 +14,7 @@ from sqlmodel import Session, col, select, update
 from kedge_server.accounts.principal import WHOLE_FLEET, Reach
 from kedge_server.audit.tables import AuditRow
 from kedge_server.console.audit import integrity, searching, subjects
-from kedge_server.console.models import builds, compare, front, listing, running
+from kedge_server.console.models import builds, compare, listing, running
 from kedge_server.console.trust import roles
 from kedge_server.devices.tables import DeviceRow
 from kedge_shared.manifest import Measured, Provenance, read_manifest
@@ -156,30 +156,6 @@ def test_a_comparison_misses_no_field_of_the_manifest() -> None:
         ("x", False),
         ("y", True),
     ]
-
-
-def test_the_front_joins_what_no_other_build_beats() -> None:
-    def build(release: str, *figures: float) -> builds.Build:
-        found = replace(
-            samples.manifest(), release=release, measured=measured(*figures) if figures else ()
-        )
-        return builds.Build("x", found, "1" * 64, "", True)
-
-    drawn = front.draw(
-        [build("a", 0.4, 20), build("b", 0.39, 25), build("c", 0.45, 30), build("d")], "x"
-    )
-    assert [(each.dot.name, each.best) for each in drawn.points] == [
-        ("a", True), ("b", False), ("c", True)
-    ]  # fmt: skip
-    assert drawn.unmeasured == 1
-    a, b, c = drawn.points
-    assert a.x < b.x < c.x
-    assert c.y < a.y < b.y
-    assert all(front.Front.left <= each.x <= front.Front.right for each in drawn.points)
-    assert drawn.line.count("V") == 1
-    one = front.draw([build("a", 0.4, 20)], "x")
-    assert one.points[0].best
-    assert not front.draw([], "x").points
 
 
 # The audit log

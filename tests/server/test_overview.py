@@ -14,12 +14,14 @@ from typer.testing import CliRunner
 from kedge_server import scheduler
 from kedge_server.accounts.principal import Reach
 from kedge_server.console.fleet.overview import Overview, look
+from kedge_server.console.rollouts import listing
 from kedge_server.database import transaction
 from kedge_server.devices.tables import DeviceRow
 from kedge_shared.accounts import ApiTokenRequest, UserRequest
 from kedge_shared.cli import build_app
 from kedge_shared.operator_client import OperatorClient
 from kedge_shared.phases import Phase
+from kedge_shared.rollouts import GateSpec, RolloutSpec, StageSpec
 from tests.server.both import database  # noqa: F401
 from tests.server.people import PASSWORD, browser
 from tests.sim.device import HARM
@@ -129,3 +131,41 @@ def test_everybody_tells_the_same_numbers(
         by_phase = dict(re.findall(r'^kedge_devices\{.*phase="(\w+)"\} ([\d.]+)$', metrics, re.M))
         assert {phase: int(float(count)) for phase, count in by_phase.items()} == only.phases
         assert f'kedge_devices_seen{{within="5m"}} {only.seen_5m}.0' in metrics
+
+
+def test_rollouts_are_counted_and_listed_within_ones_scope(
+    running: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the newest page is all of others'."""
+    monkeypatch.setattr(listing, "SHOWN", 1)
+    for at, site in enumerate("aab"):
+        running.enrol(f"cam-{at}", tags={"site": site})
+    for counter, (release, selector) in enumerate(
+        (("1.0", "tag.site==a"), ("1.1", "tag.site==b"), ("1.2", "")), start=10
+    ):
+        running.publish(release, counter)
+        gate = GateSpec(soak_seconds=0)
+        stages = (StageSpec(percent=100, gate=gate),)
+        running.operator.create_rollout(
+            RolloutSpec(
+                model="shapes", release=release, selector=selector, stages=stages, priority=counter
+            )
+        )
+    running.operator.add_user(
+        UserRequest(name="pat", roles=("viewer",), password=PASSWORD, scope="tag.site==a")
+    )
+    running.operator.add_user(UserRequest(name="ada", roles=("viewer",), password=PASSWORD))
+    seen = {}
+    for name in ("pat", "ada"):
+        with browser(running, name) as pages:
+            page = pages.get("/rollouts").text
+            first = pages.get("/").text
+        seen[name] = (
+            re.findall(r'href="/rollouts/ro-\w+">shapes ([\d.]+)<', page),
+            dict(re.findall(r">(all|running|completed) <span class=\"count\">(\d+)<", page)),
+            "shapes 1.0" in first, "shapes 1.1" in first,
+        )  # fmt: skip
+    assert seen == {
+        "pat": (["1.0"], {"all": "1", "running": "1", "completed": "0"}, True, False),
+        "ada": (["1.2"], {"all": "3", "running": "3", "completed": "0"}, True, True),
+    }

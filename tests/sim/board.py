@@ -20,7 +20,7 @@ from kedge_agent.local_protocol import PreflightJob, PreflightResult, Ratio
 from kedge_agent.local_server import serve
 from kedge_agent.metrics import MetricsSettings
 from kedge_agent.network.window import WindowSettings
-from kedge_agent.patience import ProbationSettings, ShadowSettings
+from kedge_agent.patience import BuildingSettings, ProbationSettings, ShadowSettings
 from kedge_agent.server_client import ServerClient
 from kedge_agent.settings import AgentSettings, BundleSettings
 from kedge_agent.specs import SourceSpec
@@ -58,6 +58,7 @@ class SimBoard:
         patience: Seconds of probation at the most; a busy machine needs some to see any frame.
         watched_seconds: Of probation at the least.
         maintenance: Window, if any.
+        building: Patience with plans that are built here.
         disk_budget_mb: Budget, if any.
         telemetry_seconds: Between windows.
         metrics: Prometheus endpoint, if any.
@@ -76,6 +77,7 @@ class SimBoard:
     patience: float = PATIENCE
     watched_seconds: float = 0.1
     maintenance: WindowSettings | None = None
+    building: BuildingSettings = field(default_factory=BuildingSettings)
     disk_budget_mb: float | None = None
     telemetry_seconds: float = 300.0
     metrics: MetricsSettings | None = None
@@ -108,6 +110,7 @@ class SimBoard:
             enrolment_token_file=self.folder / "token",
             poll_seconds=0.2,
             maintenance=self.maintenance,
+            building=self.building,
             disk_budget_mb=self.disk_budget_mb,
             disk_reserve_mb=0,
             telemetry_seconds=self.telemetry_seconds,

@@ -36,7 +36,17 @@ class NotBuilt(Exception):
 
 
 class Held(Exception):
-    """There is no plan yet, and nothing is to blame: the time for it is over; one line."""
+    """There is no plan yet, and nothing is to blame: the time for it is over; one line.
+
+    Attributes:
+        seconds: That the build had.
+    """
+
+    def __init__(self, why: str, seconds: float) -> None:
+        super().__init__(
+            f"the build of the plan was ended after {seconds:.0f} s and begins anew: {why}"
+        )
+        self.seconds = seconds
 
 
 class Told(msgspec.Struct, frozen=True):
@@ -155,10 +165,7 @@ async def _paced(
         if done:
             return True
         if why := shut():
-            spent = time.monotonic() - began
-            raise Held(
-                f"the build of the plan was ended after {spent:.0f} s and begins anew: {why}"
-            )
+            raise Held(why, time.monotonic() - began)
         after = pace.after(await look())
         if after.stands != pace.stands:
             with suppress(ProcessLookupError):

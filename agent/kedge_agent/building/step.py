@@ -11,7 +11,7 @@ import msgspec
 
 from kedge_agent.board import Board
 from kedge_agent.building.forms import loadable
-from kedge_agent.building.maker import Job, NotBuilt, Told, make
+from kedge_agent.building.maker import Held, Job, NotBuilt, Told, make
 from kedge_agent.building.pacing import Pace
 from kedge_agent.building.seal import Derived, sealed
 from kedge_agent.disk import write_whole
@@ -61,6 +61,9 @@ class Building:
                 known = await self._make(slot, form, manifest)
             except NotBuilt as error:
                 raise Unfit(_verdict(error)) from None
+            except Held as error:
+                self._count(error)
+                raise
         return msgspec.structs.replace(slot, form=known)
 
     def _known(self, slot: Slot, form: Form, manifest: Manifest) -> Form | None:
@@ -103,6 +106,18 @@ class Building:
             plan, told = await make(job, pace, self._frame_ms, self._shut)
         return await asyncio.to_thread(self._keep, plan, told, form, slot.engine)
 
+    def _count(self, held: Held) -> None:
+        """Notes that a window ended a build: one that takes longer than any would never end.
+
+        Raises:
+            Unfit: It has been ended often enough to tell.
+        """
+        deployment = self.board.journal.state.deployment
+        ended = (*(deployment.builds_ended if deployment else ()), held.seconds)
+        self.board.remember(builds_ended=ended)
+        if len(ended) >= self.board.settings.building.windows:
+            raise Unfit(_verdict(NotBuilt(_too_long(ended), harm=False))) from None
+
     def _shut(self) -> str:
         # A restart would stand there: what may not begin there now may not go on either.
         return self.board.held(Phase.VERIFYING)
@@ -133,6 +148,14 @@ class Building:
         for name, body in zip(names, (data, seal), strict=True):
             write_whole(board.store.path(name), body)
         return msgspec.structs.replace(form, file=plan.file, seal=names[1])
+
+
+def _too_long(ended: tuple[float, ...]) -> str:
+    count = "a window" if len(ended) == 1 else f"{len(ended)} windows"
+    return (
+        f"{count} ended the build of the plan, the longest after {max(ended) / 60:.1f} minutes:"
+        " make the window longer, or publish a plan for this board"
+    )
 
 
 def _verdict(error: NotBuilt) -> Verdict:

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from sqlalchemy import ColumnElement, and_, not_, true
 from sqlmodel import Session, col, select
 
 from kedge_server.accounts.principal import Reach
+from kedge_server.devices import sieve
 from kedge_server.devices.facts import facts_of_device
 from kedge_server.devices.tables import DeviceRow
 from kedge_server.errors import NotFoundError
-from kedge_server.rollouts.tables import DeploymentRow
+from kedge_server.rollouts.tables import DeploymentRow, RolloutRow
 
 
 def check(session: Session, reach: Reach, named: Mapping[str, Any]) -> None:
@@ -28,27 +30,20 @@ def check(session: Session, reach: Reach, named: Mapping[str, Any]) -> None:
         row = session.get(DeviceRow, named["device"])
         if row is None or not reach.includes(facts_of_device(row)):
             raise NotFoundError(f"there is no device {named['device']}", "`kedge device list`")
-    if "rollout" in named and named["rollout"] not in rollouts_within(
-        session, reach, [named["rollout"]]
-    ):
-        raise NotFoundError(f"there is no rollout {named['rollout']}", "`kedge rollout list`")
+    if "rollout" in named:
+        within = col(RolloutRow.id) == named["rollout"], covers(session, reach)
+        if session.exec(select(RolloutRow.id).where(*within)).first() is None:
+            raise NotFoundError(f"there is no rollout {named['rollout']}", "`kedge rollout list`")
 
 
-def rollouts_within(
-    session: Session, reach: Reach, only: list[str] | None = None
-) -> frozenset[str]:
-    """Returns the rollouts whose every board is within; one of mixed boards is for others.
-
-    Args:
-        session: Of the request.
-        reach: Not the whole fleet.
-        only: Of these; ``None`` is of all.
-    """
-    members = select(DeploymentRow.rollout, DeviceRow).where(DeploymentRow.device == DeviceRow.id)
-    if only is not None:
-        members = members.where(col(DeploymentRow.rollout).in_(only))
-    inside: dict[str, bool] = {}
-    for rollout, device in session.exec(members):
-        within = inside.get(rollout, True) and reach.includes(facts_of_device(device))
-        inside[rollout] = within
-    return frozenset(rollout for rollout, within in inside.items() if within)
+def covers(session: Session, reach: Reach) -> ColumnElement[bool]:
+    """Returns the condition of a rollout's every board being within; a mixed one is for others."""
+    if reach.whole:
+        return true()
+    members = select(DeploymentRow.id).where(
+        col(DeploymentRow.rollout) == col(RolloutRow.id)
+    ).correlate(RolloutRow)  # fmt: skip
+    outside = members.join(DeviceRow, col(DeviceRow.id) == col(DeploymentRow.device)).where(
+        not_(sieve.within(session, reach))
+    )
+    return and_(members.exists(), not_(outside.exists()))

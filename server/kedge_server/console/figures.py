@@ -24,6 +24,7 @@ class Figures:
 
     Attributes:
         fleet: By the scopes of who looks.
+        standing: Rollouts in each state, by the scopes of who looks.
         rollouts: By rollout and where it stands.
         placed: Boards of a rollout in a list, by rollout and where it stands, list and page.
         counts: Boards by scopes, selector and state.
@@ -34,6 +35,7 @@ class Figures:
     """
 
     fleet: Kept[Overview] = field(default_factory=Kept)
+    standing: Kept[Mapping[str, int]] = field(default_factory=Kept)
     rollouts: Kept[RolloutInfo] = field(default_factory=Kept)
     placed: Kept[tuple[list[Placed], str]] = field(default_factory=Kept)
     counts: Kept[int] = field(default_factory=Kept)
@@ -46,6 +48,7 @@ class Figures:
     def forget(self) -> None:
         """Has all of it worked out anew: a person has just changed something."""
         self.fleet.forget()
+        self.standing.forget()
         self.rollouts.forget()
         self.placed.forget()
         self.counts.forget()

@@ -41,8 +41,8 @@ def tags_of(text: str) -> Mapping[str, str]:
 
 
 @lru_cache(maxsize=1024)
-def _of_kind(text: str) -> Facts:
-    """Returns what boards of a kind have in common."""
+def facts_of_kind(text: str) -> Facts:
+    """Returns what boards with the same facts have in common."""
     facts = facts_of(text)
     found: dict[str, str | float | tuple[str, ...]] = {
         "arch": facts.arch, "memory_mb": float(facts.memory_mb), "agent": facts.agent,
@@ -56,7 +56,8 @@ def _of_kind(text: str) -> Facts:
 def facts_of_device(row: AnyDevice) -> Facts:
     """Returns what selectors ask about."""
     found = {
-        **_of_kind(row.facts), "name": row.id, "class": row.device_class, "release": row.release,
+        **facts_of_kind(row.facts), "name": row.id, "class": row.device_class,
+        "release": row.release,
     }  # fmt: skip
     found.update({f"tag.{key}": value for key, value in tags_of(row.tags).items()})
     return found

@@ -1,4 +1,4 @@
-"""Counts the fleet: by the database, as far as one sees all of it.
+"""Counts the fleet, or the part of it that somebody sees; the database does.
 
 API, command line, console and metrics tell these numbers and no others.
 """
@@ -6,15 +6,16 @@ API, command line, console and metrics tell these numbers and no others.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Row, and_, case, func, not_, select
+from sqlalchemy import ColumnElement, and_, case, func, not_, select, true
 from sqlmodel import Session, col
 
+from kedge_server.accounts import reach
 from kedge_server.accounts.principal import Reach
-from kedge_server.devices.facts import COLUMNS, facts_of_device
+from kedge_server.devices import sieve
 from kedge_server.devices.tables import AssignmentRow, DeviceRow
 from kedge_server.fleet.summary import AT_REST, DAY_SECONDS, LATELY_SECONDS, Kind
 from kedge_server.rollouts.membership import OPEN_ROLLOUTS
@@ -77,24 +78,26 @@ class Boards:
     what each was told stands in two other tables.
 
     Attributes:
+        counted: The board is let in, serves, and is within what is asked about.
         current: Releases that open rollouts bring, and the newest completed one brought.
         healthy: A board has proved healthy with a current release.
         assigned: What it was told to run; empty if nothing.
     """
 
+    counted: ColumnElement[bool]
     current: tuple[str, ...]
     healthy: ColumnElement[bool]
     assigned: ColumnElement[str]
 
     @classmethod
-    def of(cls, session: Session) -> Boards:
-        """Returns them as rollouts stand now."""
+    def of(cls, session: Session, within: ColumnElement[bool]) -> Boards:
+        """Returns those within as rollouts stand now."""
         current = _current(session)
         healthy = and_(col(DeviceRow.phase) == "confirmed",
                        col(DeviceRow.release).in_(current))  # fmt: skip
         told = case((col(AssignmentRow.intent) == "hold", ""), else_=col(DeploymentRow.release))
         assigned = case((healthy, col(DeviceRow.release)), else_=func.coalesce(told, ""))
-        return cls(current, healthy, assigned)
+        return cls(and_(*STANDING, within), current, healthy, assigned)
 
     def settled(self, kind: Kind) -> bool:
         """Says of boards that were counted together whether :attr:`healthy` holds of them."""
@@ -107,11 +110,11 @@ class Boards:
                 col(DeviceRow.release) != self.assigned)  # fmt: skip
 
     def query(self, *columns: Any) -> Any:
-        """Returns a query over the boards that are not revoked and serve."""
+        """Returns a query over the boards that are counted."""
         told = and_(col(AssignmentRow.device) == col(DeviceRow.id), not_(self.healthy))
         what = col(DeploymentRow.id) == col(AssignmentRow.deployment)
         boards = select(*columns).select_from(DeviceRow).outerjoin(AssignmentRow, told)
-        return boards.outerjoin(DeploymentRow, what).where(*STANDING)
+        return boards.outerjoin(DeploymentRow, what).where(self.counted)
 
 
 def kinds(session: Session, within: Reach, quiet_seconds: float, now: float) -> Mapping[Kind, int]:
@@ -123,12 +126,7 @@ def kinds(session: Session, within: Reach, quiet_seconds: float, now: float) -> 
         quiet_seconds: Who was not heard of for so long is silent.
         now: Unix seconds.
     """
-    count = _by_database if within.whole else _one_by_one
-    return count(session, within, now - quiet_seconds, now)
-
-
-def _by_database(session: Session, _: Reach, since: float, now: float) -> Mapping[Kind, int]:
-    boards = Boards.of(session)
+    boards, since = Boards.of(session, sieve.within(session, within)), now - quiet_seconds
     every = Counter[Kind]()
     for kind, count in _grouped(session, boards, since, now, joined=False):
         every[kind] += count
@@ -153,7 +151,7 @@ def _grouped(
         + case((col(DeviceRow.suspected_clone).is_(None), 0), else_=_SUSPECTED)
     )  # fmt: skip
     columns = (col(DeviceRow.device_class), release, col(DeviceRow.phase), marks.label("marks"))
-    every = select(*columns).where(*STANDING)
+    every = select(*columns).where(boards.counted)
     others = boards.query(*columns, boards.assigned.label("assigned")).where(not_(boards.healthy))
     each = (others if joined else every).subquery()
     # Grouped by the columns of a query within: expressions with values are not taken for the same.
@@ -166,25 +164,6 @@ def _grouped(
         yield kind, row.boards
 
 
-_MORE = (*COLUMNS, DeviceRow.phase, DeviceRow.last_seen, DeviceRow.enrolled,
-         DeviceRow.suspected_clone)  # fmt: skip
-
-
-def _one_by_one(session: Session, within: Reach, since: float, now: float) -> Mapping[Kind, int]:
-    """The same of a part of the fleet, which only a look at each board tells."""
-    found, boards = Counter[Kind](), Boards.of(session)
-    for row in session.execute(boards.query(*_MORE, boards.assigned.label("assigned"))):
-        if within.includes(facts_of_device(row)):
-            seen = float("-inf") if row.last_seen is None else row.last_seen
-            found[Kind(
-                row.device_class, row.release, row.assigned, row.phase,
-                lately=seen >= now - LATELY_SECONDS, today=seen >= now - DAY_SECONDS,
-                silent=(row.enrolled if row.last_seen is None else seen) < since,
-                suspected=row.suspected_clone is not None,
-            )] += 1  # fmt: skip
-    return found
-
-
 def is_at_work() -> ColumnElement[bool]:
     """Returns the condition of an update being on the way to a board that is counted."""
     return and_(*STANDING, col(DeviceRow.phase).not_in(AT_REST))
@@ -192,7 +171,7 @@ def is_at_work() -> ColumnElement[bool]:
 
 def is_behind(session: Session) -> ColumnElement[bool]:
     """Returns the condition of a board not running what it was told to."""
-    boards = Boards.of(session)
+    boards = Boards.of(session, true())
     return col(DeviceRow.id).in_(
         boards.query(DeviceRow.id).where(*boards.behind).correlate(None)
     )  # fmt: skip
@@ -201,21 +180,21 @@ def is_behind(session: Session) -> ColumnElement[bool]:
 def apart(session: Session, within: Reach) -> Apart:
     """Returns how many boards are revoked, and how many only measure."""
     revoked, measuring = col(DeviceRow.revoked).is_not(None), not_(col(DeviceRow.serves))
-    if within.whole:
-        first = case((revoked, 1))
-        second = case((and_(not_(revoked), measuring), 1))
-        return Apart(*session.execute(select(func.count(first), func.count(second))).one())
-    rows = session.execute(select(*COLUMNS, DeviceRow.revoked).where(revoked | measuring))  # type: ignore[call-overload]
-    found = Counter(
-        each.revoked is not None for each in rows if within.includes(facts_of_device(each))
-    )
-    return Apart(found[True], found[False])
+    counts = func.count(case((revoked, 1))), func.count(case((and_(not_(revoked), measuring), 1)))
+    return Apart(*session.execute(select(*counts).where(sieve.within(session, within))).one())
+
+
+def rollouts(session: Session, within: Reach) -> Mapping[str, int]:
+    """Returns how many rollouts stand in which state, of those whose every board is within."""
+    state = col(RolloutRow.state)
+    query = select(state, func.count()).where(reach.covers(session, within)).group_by(state)
+    return {row[0]: row[1] for row in session.execute(query)}
 
 
 def stragglers(
     session: Session, within: Reach, quiet_seconds: float, now: float, known: Mapping[Kind, int]
 ) -> Iterator[Straggler]:
-    """Yields some of the boards that lag behind.
+    """Yields some of the boards that lag behind; the figures tell how many there are.
 
     Args:
         session: Of the request.
@@ -224,32 +203,32 @@ def stragglers(
         now: Unix seconds.
         known: As they were counted: where there is none, none is looked for at every board.
     """
+    if not any(kind.silent or kind.behind for kind in known):
+        return
+    boards, since = Boards.of(session, sieve.within(session, within)), now - quiet_seconds
     if any(kind.silent for kind in known):
-        yield from _silent(session, within, now - quiet_seconds)
+        yield from _silent(session, boards, since)
     if any(kind.behind for kind in known):
-        yield from _behind(session, within, now - quiet_seconds)
+        yield from _behind(session, boards, since)
 
 
-def _silent(session: Session, within: Reach, since: float) -> Iterable[Straggler]:
-    """Returns some boards that are silent; the figures tell how many there are."""
-    query = select(*_MORE).where(*STANDING, since > _SILENT)  # type: ignore[call-overload]
-    rows = _some(session, within, query)
-    return [Straggler(row.id, row.device_class, "silent", row.last_seen) for row in rows]
+_NAMED = (DeviceRow.id, DeviceRow.device_class, DeviceRow.last_seen)
 
 
-def _behind(session: Session, within: Reach, since: float) -> Iterable[Straggler]:
+def _silent(session: Session, boards: Boards, since: float) -> Iterator[Straggler]:
+    """Yields some boards that are silent."""
+    query = select(*_NAMED).where(boards.counted, since > _SILENT).limit(_SHOWN)  # type: ignore[call-overload]
+    for row in session.execute(query):
+        yield Straggler(row.id, row.device_class, "silent", row.last_seen)
+
+
+def _behind(session: Session, boards: Boards, since: float) -> Iterator[Straggler]:
     """Yields some boards that do not run what they were told to."""
-    boards = Boards.of(session)
-    query = boards.query(*_MORE, boards.assigned.label("assigned"))
-    query = query.where(since <= _SILENT, *boards.behind)
-    for row in _some(session, within, query):
+    query = boards.query(
+        *_NAMED, DeviceRow.release, DeviceRow.phase, boards.assigned.label("assigned")
+    ).where(since <= _SILENT, *boards.behind)
+    for row in session.execute(query.limit(_SHOWN)):
         why = f"runs {row.release or 'nothing yet'}, assigned {row.assigned}"
         phase = row.phase.replace("_", " ")
         told = f"{why}: {phase}" if Phase(row.phase) in BACK else why
         yield Straggler(row.id, row.device_class, told, row.last_seen)
-
-
-def _some(session: Session, within: Reach, query: Any) -> list[Row[Any]]:
-    rows = session.execute(query.limit(_SHOWN if within.whole else 500))
-    found = (row for row in rows if within.whole or within.includes(facts_of_device(row)))
-    return [row for row, _ in zip(found, range(_SHOWN), strict=False)]

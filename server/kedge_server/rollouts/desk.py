@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from sqlmodel import Session
+from sqlmodel import Session, select
 
 from kedge_server.accounts.principal import Principal, Reach
 from kedge_server.context import Context
 from kedge_server.database import now, transaction
-from kedge_server.devices import service as devices
+from kedge_server.devices import sieve
 from kedge_server.devices.selectors import SelectorError
+from kedge_server.devices.tables import DeviceRow
 from kedge_server.errors import MalformedError
 from kedge_server.repository.withdrawal import require_listed
 from kedge_server.rollouts import service
@@ -106,7 +107,7 @@ def _seen(session: Session, found: PlanInfo, within: Reach) -> PlanInfo:
     """Returns a plan without the boards that are not within."""
     if within.whole:
         return found
-    inside = {each.id for each in devices.search(session, "", "", within)}
+    inside = set(session.exec(select(DeviceRow.id).where(sieve.within(session, within))))
     return replace(
         found, skipped={name: why for name, why in found.skipped.items() if name in inside}
     )

@@ -37,8 +37,7 @@ def plan(spec: RolloutSpec, services: Services, who: MayRun) -> PlanInfo:
 def list_rollouts(services: Services, who: MayRead) -> list[RolloutInfo]:
     """Returns every rollout within one's scope, newest first."""
     with transaction(services.engine) as session:
-        only = None if who.reach.whole else reach.rollouts_within(session, who.reach)
-        return service.all_rollouts(session, now(session), only)
+        return service.all_rollouts(session, now(session), reach.covers(session, who.reach))
 
 
 @router.get("/{rollout}", summary="One rollout")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 
-from sqlalchemy import insert
+from sqlalchemy import ColumnElement, insert
 from sqlmodel import Session, col, select
 
 from kedge_server.audit.service import record
@@ -222,12 +222,10 @@ def find(session: Session, rollout: str) -> RolloutRow:
     return row
 
 
-def all_rollouts(
-    session: Session, now: float, only: frozenset[str] | None = None
-) -> list[RolloutInfo]:
-    """Returns every rollout, or only some, newest first."""
-    rows = session.exec(select(RolloutRow).order_by(col(RolloutRow.order).desc())).all()
-    return [info(session, row, now) for row in rows if only is None or row.id in only]
+def all_rollouts(session: Session, now: float, *which: ColumnElement[bool]) -> list[RolloutInfo]:
+    """Returns rollouts that fulfil every condition, newest first."""
+    query = select(RolloutRow).where(*which).order_by(col(RolloutRow.order).desc())
+    return [info(session, row, now) for row in session.exec(query).all()]
 
 
 def deployments(

@@ -10,6 +10,7 @@ from sqlalchemy import ColumnElement, select
 from sqlmodel import Session, col
 
 from kedge_server.accounts.principal import Reach
+from kedge_server.devices import sieve
 from kedge_server.devices.facts import COLUMNS, AnyDevice, facts_of_device
 from kedge_server.devices.selectors import FAMILIES, FIELDS, SelectorError, parse
 from kedge_server.devices.tables import DeviceRow
@@ -116,7 +117,7 @@ def _values(session: Session, field: str, begun: str, within: Reach) -> list[str
 def _some(
     session: Session, within: Reach, where: ColumnElement[bool] | None = None
 ) -> list[AnyDevice]:
-    query = select(*COLUMNS).limit(_LOOKED)  # type: ignore[call-overload]
+    query = select(*COLUMNS).where(sieve.within(session, within)).limit(_LOOKED)  # type: ignore[call-overload]
     if where is not None:
         query = query.where(where)
-    return [row for row in session.execute(query) if within.includes(facts_of_device(row))]
+    return list(session.execute(query))

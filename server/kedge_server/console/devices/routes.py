@@ -49,7 +49,7 @@ def show_all(
     """Lists boards that match."""
     fault = language.fault_of(q)
     with transaction(services.engine) as session:
-        found = finding.Found([], "", True)
+        found = finding.Found()
         if not fault:
             found = finding.page(session, _wanted(session, services, who, q, state), after)
         kept = filters.of_user(session, who.user)
@@ -125,7 +125,7 @@ async def tag(
         names = marked
         if which == "all":
             with transaction(services.engine) as session:
-                names = list(finding.names(session, _wanted(session, services, who, q, state)))
+                names = finding.names(session, _wanted(session, services, who, q, state))
         given, gone = ({key: value}, ()) if value else ({}, (key,))
         desk.tag(services, TagsChange(devices=tuple(names), set=given, drop=gone), who)
 

@@ -57,16 +57,12 @@ def _active(session: Session, who: Principal) -> list[dict[str, Any]]:
     """Returns open rollouts with the stage that they are at."""
     query = (
         select(RolloutRow)
-        .where(col(RolloutRow.state).in_(OPEN_ROLLOUTS))
+        .where(col(RolloutRow.state).in_(OPEN_ROLLOUTS), reach.covers(session, who.reach))
         .order_by(col(RolloutRow.order).desc())
         .limit(_OPEN_SHOWN)
     )
-    rows = session.exec(query).all()
-    if not who.reach.whole:
-        mine = reach.rollouts_within(session, who.reach, [each.id for each in rows])
-        rows = [each for each in rows if each.id in mine]
     found = []
-    for row in rows:
+    for row in session.exec(query):
         stages, spec = knowledge.stages_of(session, row.id), knowledge.spec_of(row)
         open_ones = [each for each in stages if each.state in {"running", "asking"}]
         stage = open_ones[0] if open_ones else None

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from statistics import quantiles
 
 from kedge_server.console.models.builds import Build
+from kedge_server.console.models.labels import Label, place
 from kedge_server.releases.figures import ACCURACY, LATENCY
 
 WIDE, HIGH = 640.0, 330.0
@@ -27,7 +29,6 @@ class Dot:
         solid: It can be had; a hollow one was taken back, or is over a budget.
         ring: It is the one that was chosen.
         label: Stands beside it; empty for none.
-        below: The label stands under it: clear of the line through the best ones.
         said: What else there is to say of it.
     """
 
@@ -37,7 +38,6 @@ class Dot:
     solid: bool = True
     ring: bool = False
     label: str = ""
-    below: bool = False
     said: str = ""
 
 
@@ -48,16 +48,18 @@ class Point:
     Attributes:
         dot: It.
         best: No other that can be had is both as fast and as accurate.
-        label: Stands beside it; empty for none.
         x: Where it is drawn.
         y: The same.
+        outside: It is further off than the axes reach, and drawn at their end.
+        label: Stands beside it, if anything does.
     """
 
     dot: Dot
     best: bool
-    label: str
     x: float
     y: float
+    outside: bool = False
+    label: Label | None = None
 
 
 @dataclass(frozen=True)
@@ -93,6 +95,11 @@ class Front:
     across: tuple[Tick, ...] = ()
     up: tuple[Tick, ...] = ()
     unmeasured: int = 0
+
+    @property
+    def outside(self) -> tuple[Point, ...]:
+        """Those that are further off than the axes reach."""
+        return tuple(each for each in self.points if each.outside)
 
     left = _LEFT
     right = WIDE - _RIGHT
@@ -136,23 +143,58 @@ def lay_out(
     titles = Front(name, title, across_title, up_title, unmeasured=unmeasured)
     if not dots:
         return titles
-    ordered = sorted(dots, key=lambda each: (each.across, -each.up))
-    across, up = ticks([each.across for each in dots]), ticks([each.up for each in dots])
-    points, most = [], -math.inf
-    for each in ordered:
+    across = ticks(reached(dots, lambda each: each.across))
+    up = ticks(reached(dots, lambda each: each.up))
+    points, most = list[Point](), -math.inf
+    for each in sorted(dots, key=lambda each: (each.across, -each.up)):
         best = each.solid and each.up > most
-        named = name_best and (best or len(dots) <= _FEW)
-        label = each.name if named else each.label
-        points.append(
-            Point(each, best, label, _place(each.across, across, Front.left, Front.right),
-                  _place(each.up, up, Front.bottom, Front.top))
-        )  # fmt: skip
+        points.append(_point(each, best, across, up))
         most = max(most, each.up) if best else most
+    named = [each for each in points
+             if each.dot.label or (name_best and (each.best or len(dots) <= _FEW))]  # fmt: skip
     return replace(
-        titles, points=tuple(points), line=_stairs([each for each in points if each.best]),
-        across=_ticks_at(across, Front.left, Front.right),
+        titles, points=_labelled(points, named), across=_ticks_at(across, Front.left, Front.right),
+        line=_stairs([each for each in points if each.best]),
         up=_ticks_at(up, Front.bottom, Front.top),
     )  # fmt: skip
+
+
+def _point(dot: Dot, best: bool, across: Sequence[float], up: Sequence[float]) -> Point:
+    seen = (_within(dot.across, across), _within(dot.up, up))
+    return Point(
+        dot, best, _place(seen[0], across, Front.left, Front.right),
+        _place(seen[1], up, Front.bottom, Front.top), outside=seen != (dot.across, dot.up),
+    )  # fmt: skip
+
+
+def _labelled(points: Sequence[Point], named: Sequence[Point]) -> tuple[Point, ...]:
+    """Returns points with their names; the chosen one's is placed first."""
+    order = sorted(named, key=lambda each: not each.dot.ring)
+    labels = place(
+        [(each.x, each.y, each.dot.label or each.dot.name) for each in order],
+        [(each.x, each.y) for each in points],
+        (Front.left, Front.top - 14, Front.right, Front.bottom),
+    )  # fmt: skip
+    held = dict(zip(map(id, order), labels, strict=True))
+    return tuple(replace(each, label=held.get(id(each))) for each in points)
+
+
+def reached(dots: Sequence[Dot], figure: Callable[[Dot], float]) -> list[float]:
+    """Returns the values that an axis reaches: what lies far off must not squeeze the others.
+
+    Far is over one and a half times the span of the middle half from that half (Tukey,
+    Exploratory Data Analysis, 1977), as long as leaving it out widens the others thrice. The chosen
+    one is always reached.
+    """
+    values = sorted(figure(each) for each in dots)
+    if len(values) <= _FEW:
+        return values
+    low, _, high = quantiles(values, n=4)
+    fence = 1.5 * (high - low)
+    kept = [figure(each) for each in dots
+            if each.ring or low - fence <= figure(each) <= high + fence]  # fmt: skip
+    span = max(kept) - min(kept)
+    return kept if 0 < span < (values[-1] - values[0]) / 3 else values
 
 
 def ticks(values: Sequence[float]) -> list[float]:
@@ -167,13 +209,18 @@ def ticks(values: Sequence[float]) -> list[float]:
     return [step * each for each in range(first, last + 1)]
 
 
+def _within(value: float, scale: Sequence[float]) -> float:
+    return min(max(value, scale[0]), scale[-1])
+
+
 def _place(value: float, scale: Sequence[float], begin: float, end: float) -> float:
     share = (value - scale[0]) / (scale[-1] - scale[0])
     return round(begin + share * (end - begin), 2)
 
 
 def _ticks_at(scale: Sequence[float], begin: float, end: float) -> tuple[Tick, ...]:
-    return tuple(Tick(_place(each, scale, begin, end), f"{each:.4g}") for each in scale)
+    digits = max(0, -math.floor(math.log10(scale[1] - scale[0]) + 1e-9))
+    return tuple(Tick(_place(each, scale, begin, end), f"{each:.{digits}f}") for each in scale)
 
 
 def _stairs(best: Sequence[Point]) -> str:

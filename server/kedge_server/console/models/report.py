@@ -69,7 +69,7 @@ def _front(search: Search, name: str) -> Front:
     """Draws what was searched; its axis shows medians, as the search judged by them."""
     dots = [
         Dot(each.title, each.latency_p50_ms, each.map50_95, solid=each.feasible,
-            ring=each.picked, below=each.picked, said=each.why,
+            ring=each.picked, said=each.why,
             label=each.title if each.picked else "baseline" if each.baseline else "")
         for each in search.points
     ]  # fmt: skip

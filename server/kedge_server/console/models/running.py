@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Mapping
 
 from fastapi import Request
@@ -13,7 +12,7 @@ from kedge_server.console.figures import figures
 from kedge_server.console.kept import Figure
 from kedge_server.context import Context
 from kedge_server.database import transaction
-from kedge_server.devices.facts import COLUMNS, facts_of_device
+from kedge_server.devices import sieve
 from kedge_server.devices.tables import DeviceRow
 from kedge_server.fleet.counting import STANDING
 
@@ -35,14 +34,8 @@ def running(request: Request, services: Context, who: Principal) -> Figure[Runni
 def count(session: Session, within: Reach) -> Running:
     """Returns how many boards run what."""
     kind = (col(DeviceRow.device_class), col(DeviceRow.release), col(DeviceRow.engine))
-    if within.whole:
-        rows = session.execute(select(*kind, func.count()).where(*_RUNNING).group_by(*kind))
-        return {(row[0], row[1], row[2]): row[3] for row in rows}
-    found: Counter[tuple[str, str, str]] = Counter()
-    for row in session.execute(select(*COLUMNS, DeviceRow.engine).where(*_RUNNING)):  # type: ignore[call-overload]
-        if within.includes(facts_of_device(row)):
-            found[row.device_class, row.release, row.engine] += 1
-    return found
+    query = select(*kind, func.count()).where(*_RUNNING, sieve.within(session, within))
+    return {(row[0], row[1], row[2]): row[3] for row in session.execute(query.group_by(*kind))}
 
 
 def boards_on(found: Running, device_class: str, release: str, engine: str) -> int:

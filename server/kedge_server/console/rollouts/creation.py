@@ -10,6 +10,7 @@ from sqlmodel import Session, col, select
 
 from kedge_server.auth import MayRun
 from kedge_server.console import render
+from kedge_server.console.figures import figures
 from kedge_server.console.rollouts import asked, listing
 from kedge_server.console.route import ConsoleRoute
 from kedge_server.context import Services
@@ -66,6 +67,7 @@ async def create(request: Request, services: Services, who: MayRun) -> Response:
     """Starts it."""
     spec = asked.spec_of(await _fields(request))
     made = await _in_thread(desk.create, services, spec, who)
+    figures(request).forget()
     return render.go(request, f"/rollouts/{made.id}")
 
 

@@ -46,18 +46,19 @@ def page(
         state: Only those that stand so; empty is any.
         before: Only those that were made before this one.
     """
-    query = select(RolloutRow).order_by(col(RolloutRow.order).desc()).limit(SHOWN + 1)
+    query = (
+        select(RolloutRow)
+        .where(reach.covers(session, within))
+        .order_by(col(RolloutRow.order).desc())
+        .limit(SHOWN + 1)
+    )
     if state:
         query = query.where(RolloutRow.state == state)
     if before is not None:
         query = query.where(col(RolloutRow.order) < before)
     rows = list(session.exec(query))
     following = rows[SHOWN - 1].order if len(rows) > SHOWN else None
-    rows = rows[:SHOWN]
-    if not within.whole:
-        mine = reach.rollouts_within(session, within, [each.id for each in rows])
-        rows = [each for each in rows if each.id in mine]
-    return _lines(session, rows), following
+    return _lines(session, rows[:SHOWN]), following
 
 
 def _lines(session: Session, rows: Sequence[RolloutRow]) -> list[Line]:

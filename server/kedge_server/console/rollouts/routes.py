@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from functools import partial
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request, Response
 from sqlmodel import Session
 
-from kedge_server.accounts.principal import Principal
+from kedge_server.accounts.principal import Principal, Reach
 from kedge_server.accounts.roles import Permission
 from kedge_server.auth import MayRead
 from kedge_server.console import render
@@ -18,6 +20,7 @@ from kedge_server.console.rollouts.listing import Placed
 from kedge_server.console.route import ConsoleRoute
 from kedge_server.context import Context, Services
 from kedge_server.database import now, transaction
+from kedge_server.fleet import counting
 from kedge_server.rollouts import knowledge, service
 from kedge_server.rollouts.decision import Finding
 from kedge_server.rollouts.placing import Place
@@ -29,7 +32,7 @@ from kedge_shared.api import RolloutInfo
 router = APIRouter(prefix="/rollouts", route_class=ConsoleRoute)
 
 State = Literal["", "proposed", "running", "paused", "completed", "halted", "stopped"]
-STATES = ("", "proposed", "running", "paused", "completed", "halted", "stopped")
+STATES = ("proposed", "running", "paused", "completed", "halted", "stopped")
 
 
 @router.get("")
@@ -40,10 +43,22 @@ def show_all(
     """Lists rollouts, newest first."""
     with transaction(services.engine) as session:
         lines, following = listing.page(session, who.reach, state, before)
+    counts = figures(request).standing.get(who.scopes, partial(_standing, services, who.reach))
     return render.page(
         request, who, "rollouts/list.html", part="rollouts/lines.html", lines=lines, state=state,
-        states=STATES, following=following, first=before is None,
+        states=_tabs(counts.value), following=following, first=before is None,
     )  # fmt: skip
+
+
+def _standing(services: Context, within: Reach) -> Mapping[str, int]:
+    with transaction(services.engine) as session:
+        return counting.rollouts(session, within)
+
+
+def _tabs(counts: Mapping[str, int]) -> list[tuple[str, str, int]]:
+    """Returns the states to choose from: in an address, in words, and how many stand so."""
+    return [("", "all", sum(counts.values())), *((each, each, counts.get(each, 0))
+                                                 for each in STATES)]  # fmt: skip
 
 
 @router.get("/{rollout}")
