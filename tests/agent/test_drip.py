@@ -97,7 +97,8 @@ def fetch(drip: Drip, home: Path, patience: Patience) -> BlobStore:
 def test_a_dripping_download_is_given_up(drip: Drip, tmp_path: Path) -> None:
     with pytest.raises(ServiceError, match="broke off"):
         fetch(drip, tmp_path, Patience(body=LEAST))
-    wait_for(lambda: drip.answers == 6)
+    # One that brings a byte more than those before it begins the count anew.
+    wait_for(lambda: drip.answers >= 6)
 
 
 def test_dripping_headers_of_a_download_are_given_up(drip: Drip, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import ssl
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -36,8 +36,16 @@ from tests.waiting import PATIENCE, wait_for
 
 
 @pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sink_module, "_WAIT_SECONDS", 0.3)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No broker counts as away because the machine stalls."""
+    monkeypatch.setattr(sink_module, "_WAIT_SECONDS", PATIENCE)
+    monkeypatch.setattr(sink_module, "_GOODBYE_SECONDS", PATIENCE)
+
+
+@pytest.fixture
+def lose_patience(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """From then on a broker that is away is told soon."""
+    return lambda: monkeypatch.setattr(sink_module, "_WAIT_SECONDS", 0.3)
 
 
 @pytest.fixture
@@ -131,13 +139,14 @@ def test_what_a_connection_took_along_ends_no_sink(broker: SimBroker) -> None:
 
 
 def test_a_broker_that_is_away_costs_results_and_comes_back(
-    broker: SimBroker, monkeypatch: pytest.MonkeyPatch
+    broker: SimBroker, monkeypatch: pytest.MonkeyPatch, lose_patience: Callable[[], None]
 ) -> None:
     monkeypatch.setattr(sink_module.random, "random", lambda: 0.0)
     sink = opened(spec_of(broker.port))
     sink.put(result(0))
     wait_for(lambda: broker.bodies(DETECTIONS))
     broker.kill()
+    lose_patience()
     tried = itertools.count()
 
     def told() -> bool:
@@ -180,11 +189,14 @@ def test_what_was_not_acknowledged_is_sent_again(
 
 
 @pytest.mark.parametrize("qos", [0, 1])
-def test_a_broker_that_takes_nothing_does_not_fill_the_memory(broker: SimBroker, qos: int) -> None:
+def test_a_broker_that_takes_nothing_does_not_fill_the_memory(
+    broker: SimBroker, qos: int, lose_patience: Callable[[], None]
+) -> None:
     sink = Mqtt(spec_of(broker.port, qos=qos))
     sink.put(result())
     wait_for(lambda: broker.bodies(DETECTIONS))
     broker.reads = False
+    lose_patience()
     large = result()
     object.__setattr__(large.found, "classes", ("circle", "s" * 2_000_000))
     with pytest.raises(ServiceError, match="does not take"):
@@ -207,7 +219,9 @@ def test_no_more_often_than_wanted(broker: SimBroker) -> None:
     assert [json.loads(each)["seq"] for each in broker.bodies(DETECTIONS)] == [0, 2, 3]
 
 
-def test_user_and_password_come_from_a_file(tmp_path: Path) -> None:
+def test_user_and_password_come_from_a_file(
+    tmp_path: Path, lose_patience: Callable[[], None]
+) -> None:
     broker = SimBroker(credentials=("cam", "pass word"))
     (tmp_path / "right").write_text("cam\npass word\n")
     (tmp_path / "wrong").write_text("cam\nother\n")
@@ -216,6 +230,7 @@ def test_user_and_password_come_from_a_file(tmp_path: Path) -> None:
     sink.put(result())
     wait_for(lambda: broker.bodies(DETECTIONS))
     sink.close()
+    lose_patience()
     sink = Mqtt(spec_of(broker.port, credentials_file=tmp_path / "wrong"))
     with pytest.raises(ServiceError, match=r"refused|not connected") as refused:
         sink.put(result())
@@ -257,13 +272,16 @@ def authority(folder: Path) -> tuple[Path, ssl.SSLContext]:
 
 # paho leaves the socket of a handshake that failed to the collector.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_over_tls_only_to_a_broker_whose_certificate_is_vouched_for(tmp_path: Path) -> None:
+def test_over_tls_only_to_a_broker_whose_certificate_is_vouched_for(
+    tmp_path: Path, lose_patience: Callable[[], None]
+) -> None:
     certificate, context = authority(tmp_path)
     broker = SimBroker(tls=context)
     sink = Mqtt(spec_of(broker.port, tls=True, ca_file=certificate))
     sink.put(result())
     wait_for(lambda: broker.bodies(DETECTIONS))
     sink.close()
+    lose_patience()
     stranger = Mqtt(spec_of(broker.port, tls=True))
     with pytest.raises(ServiceError):
         stranger.put(result())
@@ -273,7 +291,9 @@ def test_over_tls_only_to_a_broker_whose_certificate_is_vouched_for(tmp_path: Pa
 
 
 @pytest.mark.skipif(shutil.which("mosquitto") is None, reason="mosquitto is not installed")
-def test_mosquitto_takes_it_dies_and_comes_back(tmp_path: Path) -> None:
+def test_mosquitto_takes_it_dies_and_comes_back(
+    tmp_path: Path, lose_patience: Callable[[], None]
+) -> None:
     port = steady_port()
     config = tmp_path / "mosquitto.conf"
     config.write_text(f"listener {port} 127.0.0.1\nallow_anonymous true\n")
@@ -303,6 +323,7 @@ def test_mosquitto_takes_it_dies_and_comes_back(tmp_path: Path) -> None:
     feeding = threading.Thread(target=camera)
     feeding.start()
     wait_for(lambda: sum(topic == DETECTIONS for topic, _ in got) > 5)
+    lose_patience()
     broker.kill()
     broker.wait()
     wait_for(lambda: sink.state().errors > 0)

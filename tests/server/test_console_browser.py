@@ -90,7 +90,7 @@ def login(fleet: World) -> Iterator[Login]:
             page.faults = []
             page.on("pageerror", lambda error: page.faults.append(str(error)))
             page.on("console", lambda line: heard(page, line))
-            page.set_default_timeout(30_000)
+            page.set_default_timeout(90_000)
             page.goto("/")
             if name not in states:
                 page.get_by_label("Name").fill(name)

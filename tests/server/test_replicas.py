@@ -118,7 +118,7 @@ class Board:
     sent: int = 0
 
     def ask(self, http: httpx.Client, work: Callable[[], httpx.Response]) -> httpx.Response:
-        for _ in range(400):
+        for _ in range(2000):
             http.base_url = httpx.URL(self.draw.choice(self.made).url)
             try:
                 answer = work()

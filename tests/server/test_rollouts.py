@@ -114,7 +114,8 @@ def test_silence_after_assignment_halts(running: World) -> None:
     fleet[0].send(fleet[0].report(Phase.PROBATION))
     running.tick()
     assert running.operator.rollout(rollout.id).state == "running"
-    running.tick(later=601)
+    running.let_pass(601)
+    running.tick()
     halted = running.operator.rollout(rollout.id)
     assert halted.state == "halted"
     assert "silent" in halted.reason
@@ -291,7 +292,8 @@ def test_a_recall_with_a_silent_board_is_completed_and_says_so(running: World) -
     spec = RolloutSpec(model="shapes", release="1.0", stages=(stage,), recall=True)
     recall = running.operator.create_rollout(spec)
     live(running, fleet[:2], 2)
-    running.tick(later=601)
+    running.let_pass(601)
+    running.tick()
     done = running.operator.rollout(recall.id)
     assert done.state == "completed"
     assert done.reason.startswith("2 of 3 devices healthy, 1 failed; cam-2 has been silent")

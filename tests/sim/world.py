@@ -13,10 +13,11 @@ from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import fastapi.routing
 import uvicorn
+from sqlalchemy import update
+from sqlmodel import col
 
 from kedge_builder.publishing import keys
 from kedge_builder.publishing.keyring import Keyring
@@ -27,7 +28,8 @@ from kedge_server import scheduler
 from kedge_server.app import create_app, open_context
 from kedge_server.console.pages import PAGES
 from kedge_server.context import Context
-from kedge_server.database import connect, now, upgrade
+from kedge_server.database import connect, transaction, upgrade
+from kedge_server.rollouts.tables import DeploymentRow
 from kedge_server.settings import ServerSettings
 from kedge_shared import api, wire
 from kedge_shared.device_classes import Budgets
@@ -156,15 +158,17 @@ class World:
             api.RolloutSpec(model="shapes", release=release, stages=stages)
         )
 
-    def tick(self, later: float = 0.0) -> None:
-        """What the scheduler does when its time comes; looks are due whatever they cost here.
-
-        Args:
-            later: Seconds from now at which it comes, with nobody heard of in between.
-        """
+    def tick(self) -> None:
+        """What the scheduler does when its time comes; looks are due whatever they cost here."""
         self.context.pace.forget_others(set())
-        with mock.patch("kedge_server.scheduler.now", lambda session: now(session) + later):
-            scheduler.tick(self.context)
+        scheduler.tick(self.context)
+
+    def let_pass(self, seconds: float) -> None:
+        """Makes every assignment so much older; nobody was heard of in between."""
+        with transaction(self.context.engine) as session:
+            session.execute(
+                update(DeploymentRow).values(assigned=col(DeploymentRow.assigned) - seconds)
+            )
 
 
 def _look_at_routes_once() -> None:
