@@ -21,21 +21,20 @@ pytest_configure = last_words.pytest_configure
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
-#: Memory with which the folders of tests are kept there, bytes; they take a tenth of it.
-_ROOM = 4 * 2**30
+#: Free memory with which the folders of tests are kept there, bytes; they take a tenth of it.
+_ROOM = 8 * 2**30
 
 
 def _keep_folders_in_memory() -> None:
-    """Boards and servers sync what they write, some three hundred times a test, and wait for it.
+    """Boards and servers sync what they write, hundreds of times a test: half of it was waiting.
 
     What a disk keeps when the power goes is tested on simulated disks, wherever they lie.
     """
     memory = Path("/dev/shm")
     if not memory.is_dir() or os.statvfs(memory).f_flag & os.ST_NOEXEC:
-        return  # as in many containers: tests put programs into their folders
-    meminfo = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
-    available = int(meminfo["MemAvailable"].split()[0]) * 1024
-    if min(available, shutil.disk_usage(memory).free) > _ROOM:
+        return  # as in containers: tests put programs into their folders
+    free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if min(free, shutil.disk_usage(memory).free) > _ROOM:
         os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(memory))
 
 
