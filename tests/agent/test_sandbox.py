@@ -8,8 +8,10 @@ import os
 import platform
 import socket
 import struct
+import tempfile
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -37,10 +39,12 @@ linux_with_landlock = pytest.mark.skipif(
 
 
 @pytest.fixture
-def home(tmp_path: Path) -> Path:
-    (tmp_path / "blobs").mkdir(mode=0o700)
-    (tmp_path / "device.key").write_text("secret")
-    return tmp_path
+def home() -> Iterator[Path]:
+    """A board's folder, not in memory: the child may use /dev, and so what lies in /dev/shm."""
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "blobs").mkdir(mode=0o700)
+        (Path(folder) / "device.key").write_text("secret")
+        yield Path(folder)
 
 
 def child(home: Path, how: str, seconds: float = 30, **more: Any) -> Left:
