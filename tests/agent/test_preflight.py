@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import tempfile
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -29,8 +31,10 @@ CLASSES = ["x86-onnxruntime", "x86-openvino"]
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> BlobStore:
-    return BlobStore(tmp_path / "blobs")
+def store() -> Iterator[BlobStore]:
+    """Not in memory: the child may use /dev, and so what lies in /dev/shm."""
+    with tempfile.TemporaryDirectory() as folder:
+        yield BlobStore(Path(folder) / "blobs")
 
 
 def examine(
