@@ -123,6 +123,7 @@ class Workshop:
         self.losses, self.die_at = losses, die_at
         self.trainings = self.scores = 0
         self.rates: list[float] = []
+        self.trained_at: list[int] = []
 
     def train(self, trained: Trained, *rest: Any, **_: Any) -> Path:
         self.trainings += 1
@@ -130,6 +131,7 @@ class Workshop:
             raise KeyboardInterrupt
         out: Path = rest[2]
         self.rates.append(rest[1].lr)
+        self.trained_at.append(rest[1].size)
         checkpoint.save(trained.model, out, size=SIZE)
         return out
 
@@ -234,6 +236,29 @@ def test_a_training_that_does_harm_is_not_kept(run: Runner) -> None:
     result = run(Harmful(), macs=0.9)
     assert result.steps[1].map50_95 == 0.89
     assert not list(result.best.parent.glob("*trained*"))
+
+
+@pytest.mark.parametrize(("scores", "at"), [((0.85, 0.87), 128), ((0.87, 0.85), 160)])
+def test_the_first_step_tells_which_size_is_better_to_train_at(
+    run: Runner, scores: tuple[float, float], at: int
+) -> None:
+    workshop = Patient(*scores, 0.8, 0.89)
+    result = run(workshop, macs=0.8, size=160, max_drop=0.2)
+    assert workshop.trained_at == [160, 128, at]
+    assert [each.trained_px for each in result.steps] == [0, at, at]
+    assert result.steps[1].map50_95 == 0.87, "and is the better one itself"
+    assert not list(result.best.parent.glob("*trained*"))
+    deeper = Patient(0.8, 0.88)
+    deeper.rounds = iter((0.8, 0.88))
+    assert run(deeper, macs=0.7, size=160, max_drop=0.2).steps[:3] == result.steps
+    assert deeper.trained_at == [at], "the record says it to a later run"
+
+
+def test_a_step_that_training_did_not_help_tells_no_size(run: Runner) -> None:
+    workshop = Patient(0.7, 0.7, 0.8, 0.89, 0.85)
+    result = run(workshop, macs=0.8, size=160, max_drop=0.2)
+    assert workshop.trained_at == [160, 128, 160, 128]
+    assert [each.trained_px for each in result.steps] == [0, 0, 160]
 
 
 def test_a_deeper_chain_takes_up_the_shallow_one(run: Runner) -> None:

@@ -87,11 +87,12 @@ def _show(result: PruneResult, out: Path, *, as_json: bool) -> None:
         body = {"out": out, "stopped": result.stopped, "steps": result.steps}
         print(wire.encode_pretty(body).decode(), end="")
         return
-    heads = ("step", "MACs", "parameters", "mAP50-95 (select)", "s")
+    heads = ("step", "MACs", "parameters", "mAP50-95 (select)", "trained at, px", "s")
     table = Table(*(Column(each, no_wrap=True) for each in heads), box=SIMPLE_HEAD)
     for at, each in enumerate(result.steps):
         table.add_row(str(at), f"{each.kept:.1%}", f"{each.parameters:,}",
-                      f"{each.map50_95:.3f}", f"{each.seconds:.0f}")  # fmt: skip
+                      f"{each.map50_95:.3f}", str(each.trained_px or "-"),
+                      f"{each.seconds:.0f}")  # fmt: skip
     console = Console()
     console.print(table)
     if result.stopped:

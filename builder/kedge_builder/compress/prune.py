@@ -90,6 +90,7 @@ class _Chain:
     ) -> None:
         self.trained, self.data, self.options = trained, data, options
         self.progress, self.score, self.train = progress, score, train
+        self.sizes = options.trained_at(int(max(trained.model.stride)))
         digest = _digest_of((*data.train, *data.select, *data.calibrate[:_PROBES]))
         self.key = chain.root_key(trained.sha256, digest, options.recipe(), _tools())
         self.folder = cache / self.key
@@ -111,6 +112,8 @@ class _Chain:
             if stopped:
                 break
             steps.append(step)
+            if step.trained_px:  # The first that training helped says for all which size is better.
+                self.sizes = (step.trained_px,)
         return PruneResult(tuple(steps), steps[-1].path, stopped)
 
     def _recovered(
@@ -151,30 +154,40 @@ class _Chain:
         checkpoint.save(pruned.model, path, size=self.options.size)
         # Channels that did nothing leave nothing to recover, and a short training may do harm.
         found = self._trained(pruned, path, self._score(load(path)), self.options.lr)
-        return self._recorded(name, target, start, began, found)
+        return self._recorded(name, target, start, began, *found)
 
     def _longer(self, name: str, step: PruneStep, start: PruneStep) -> PruneStep:
         began = time.monotonic()
         path = self.folder / f"{name}.pt"
         pruned = load(step.path)
         checkpoint.save(pruned.model, path, size=self.options.size)
-        found = self._trained(pruned, path, step.map50_95, self.options.lr * chain.FASTER)
-        return self._recorded(name, step.target, start, began, found, step.rounds + 1)
+        found, px = self._trained(pruned, path, step.map50_95, self.options.lr * chain.FASTER)
+        return self._recorded(
+            name, step.target, start, began, found, px or step.trained_px, step.rounds + 1
+        )
 
-    def _trained(self, pruned: Trained, path: Path, untrained: float, lr: float) -> float:
-        """Trains what lies at ``path``, which stays as it is if that does no good."""
-        options = FinetuneOptions(epochs=self.options.epochs, size=self.options.size,
-                                  lr=lr, batch=self.options.batch,
-                                  seed=self.options.seed)  # fmt: skip
-        trained = path.with_suffix(".trained.pt")
-        self.train(pruned, self.data, options, trained,
-                   progress=self.progress, teacher=self.trained)  # fmt: skip
-        found = self._score(load(trained))
-        if found >= untrained:
-            checkpoint.put(trained, path)
-        else:
-            trained.unlink()
-        return max(found, untrained)
+    def _trained(
+        self, pruned: Trained, path: Path, untrained: float, lr: float
+    ) -> tuple[float, int]:
+        """Trains what lies at ``path`` at each size; it becomes the best of them, or stays.
+
+        Returns:
+            Its mAP50-95, and the size that it was trained at; 0 where that did no good.
+        """
+        best, at = untrained, 0
+        for size in self.sizes:
+            options = FinetuneOptions(epochs=self.options.epochs, size=size, lr=lr,
+                                      batch=self.options.batch, seed=self.options.seed)  # fmt: skip
+            trained = path.with_suffix(".trained.pt")
+            self.train(pruned, self.data, options, trained,
+                       progress=self.progress, teacher=self.trained)  # fmt: skip
+            found = self._score(load(trained))
+            if found > best or (not at and found == best):
+                checkpoint.put(trained, path)
+                best, at = found, size
+            else:
+                trained.unlink()
+        return best, at
 
     def _score(self, made: Trained) -> float:
         return self.score(made, self.data, self.options.size, self.progress)
@@ -198,6 +211,7 @@ class _Chain:
         start: PruneStep | None,
         began: float,
         found: float,
+        trained_px: int = 0,
         rounds: int = 1,
     ) -> PruneStep:
         """Writes the record of a checkpoint: only then the step is whole."""
@@ -216,6 +230,7 @@ class _Chain:
             seconds=round(time.monotonic() - began, 1),
             sha256=made.sha256,
             rounds=rounds,
+            trained_px=trained_px,
         )
         record = path.with_suffix(".json")
         aside = record.with_name(f".{record.name}.part")
