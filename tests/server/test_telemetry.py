@@ -118,7 +118,8 @@ def test_a_roll_up_that_fails_in_the_midst_counts_each_window_once(
             raise OSError("the disk went away")
 
     monkeypatch.setattr(service, "_add", torn)
-    jobs.roll_up(running.context)
+    with pytest.raises(OSError, match="went away"):
+        jobs.roll_up(running.context)
     monkeypatch.undo()
     assert measured(running) == []
     for _ in range(2):
