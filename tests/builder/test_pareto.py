@@ -91,6 +91,8 @@ def test_what_is_picked_keeps_every_limit_and_is_best_for_its_goal(
         and each.measured.map50_95 >= 0.44 - 1e-9
     ]  # fmt: skip
     assert best in fits
+    # Half of the allowed 0.06 where any point keeps to that.
+    fits = [each for each in fits if each.map50_95 >= 0.47 - 1e-9] or fits
     if goal == "fastest":
         assert best.latency_p50_ms == min(each.latency_p50_ms for each in fits)
     elif goal == "smallest":
@@ -102,8 +104,8 @@ def test_what_is_picked_keeps_every_limit_and_is_best_for_its_goal(
 @pytest.mark.parametrize(
     ("goal", "point"),
     [
-        ("fastest", Point(1, 512, "int8")),
-        ("smallest", Point(2, 640, "int8")),
+        ("fastest", Point(1, 640, "int8+mixed-1")),
+        ("smallest", Point(1, 640, "int8+mixed-1")),
         ("most-accurate", Point(0, 640, "int8+mixed-1")),
     ],
 )
@@ -113,10 +115,27 @@ def test_each_goal_takes_its_point(goal: Goal, point: Point) -> None:
 
 def test_the_reason_names_what_was_taken_and_what_it_costs() -> None:
     reason = pick(ALL, "fastest", LIMITS).reason
-    assert "pruning step 1, 512 px, int8" in reason
-    assert "1.77 points lost, 2.00 allowed" in reason
-    assert "23.0 ms a frame (3.91x" in reason
+    assert reason.startswith(
+        "fastest of the 4 that lose at most 1.00 points, of 13 points that keep every budget, "
+        "out of 17 tried: pruning step 1, 640 px, int8+mixed-1; "
+    )
+    assert "0.88 points lost, 2.00 allowed" in reason
+    assert "43.2 ms a frame (2.08x" in reason
     assert "on 64 select images" in reason
+
+
+def test_what_loses_more_than_half_of_the_allowed_is_taken_only_where_nothing_else_is() -> None:
+    """The quickest on a few images is the one that was lucky on them."""
+    spare = Record(Point(1, 640, "int8"), measured(0.48, 60.0, 1000))
+    lucky = Record(Point(2, 640, "int8"), measured(0.46, 40.0, 900))
+    slow = replace(loose, budgets=replace(loose.budgets, latency_p95_ms=60.0))
+    assert pick([BASE, spare, lucky], "fastest", loose).record == spare
+    assert pick([BASE, spare, lucky], "fastest", slow).record == lucky
+    assert "of the 1 points" in pick([BASE, spare, lucky], "fastest", slow).reason
+    floor = Limits(Budgets(latency_p95_ms=130.0), BASE.point, floor=0.45)
+    assert pick([BASE, spare, lucky], "fastest", floor).record == lucky, (
+        "nothing was said of a loss"
+    )
 
 
 def test_when_nothing_fits_the_nearest_is_named() -> None:

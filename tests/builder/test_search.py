@@ -212,7 +212,7 @@ def test_the_report_holds_enough_to_pick_again(tmp_path: Path) -> None:
     choice = pick(found.records, "fastest", LIMITS)
     body = json.loads(json.dumps(section(found, choice, "fastest", LIMITS)))
     rows = {each["key"]: each for each in body["trials"]}
-    assert body["picked"] == "pruned=1,size=512,precision=int8"
+    assert body["picked"] == "pruned=1,size=640,precision=int8+mixed-1"
     assert rows[body["picked"]]["front"]
     assert rows[body["picked"]]["feasible"]
     slow = rows["pruned=0,size=640,precision=float"]

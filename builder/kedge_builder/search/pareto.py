@@ -16,6 +16,8 @@ GOALS: tuple[Goal, ...] = get_args(Goal)
 _MIB = 2**20
 #: A drop is weighed in points of mAP where its budget is nearly nothing.
 _LEAST_DROP = 0.01
+#: Share of the allowed drop that a point may take to be picked first.
+_AIMED = 0.5
 #: An input size at which a point loses so many times the allowed drop is too small for the task.
 _HOPELESS, _HOPELESS_LEAST = 5.0, 0.05
 
@@ -156,6 +158,10 @@ def feasible(records: Iterable[Record], limits: Limits) -> tuple[Record, ...]:
 def pick(records: Sequence[Record], goal: Goal, limits: Limits) -> Choice:
     """Takes one point: the best for ``goal`` among those that keep every limit.
 
+    Those that lose at most half of what is allowed come first: the quickest of many is the one
+    whose loss the select images are most likely to understate. DeepPCB at 29 % of its MACs lost
+    0.74 points there and 1.73 on the gate images.
+
     Equal figures are told apart by the other figures, then by the point itself, so the same
     records give the same choice in any order.
 
@@ -185,8 +191,17 @@ def pick(records: Sequence[Record], goal: Goal, limits: Limits) -> Choice:
     fitting = feasible(known, limits)
     if not fitting:
         raise _nothing_fits(known, baseline, limits)
-    best = min(fitting, key=lambda each: _rank(each, goal))
-    return Choice(best, _reason(best, goal, baseline, limits, len(fitting), len(known)))
+    safe = [each for each in fitting if _spares(each, baseline, limits)]
+    best = min(safe or fitting, key=lambda each: _rank(each, goal))
+    return Choice(best, _reason(best, goal, baseline, limits, len(safe), len(fitting), len(known)))
+
+
+def _spares(record: Record, baseline: Measured, limits: Limits) -> bool:
+    """Says whether a point loses at most half of what is allowed; any does if nothing is said."""
+    allowed = limits.budgets.accuracy_drop
+    if record.measured is None or allowed is None:
+        return allowed is None
+    return baseline.map50_95 - record.measured.map50_95 <= _AIMED * allowed
 
 
 def _costs(measured: Measured) -> tuple[float, float, float]:
@@ -228,15 +243,17 @@ def _nothing_fits(known: Sequence[Record], baseline: Measured, limits: Limits) -
 
 
 def _reason(best: Record, goal: Goal, baseline: Measured, limits: Limits,
-            fitting: int, tried: int) -> str:  # fmt: skip
+            safe: int, fitting: int, tried: int) -> str:  # fmt: skip
     figures = best.measured
     if figures is None:
         raise ValueError(f"{best.point.key} has no figures")
     drop = (baseline.map50_95 - figures.map50_95) * 100
     allowed = limits.budgets.accuracy_drop
     bound = "" if allowed is None else f", {allowed * 100:.2f} allowed"
+    aimed = f"{safe} that lose at most {_AIMED * (allowed or 0) * 100:.2f} points, of {fitting}"
+    among = aimed if 0 < safe < fitting else str(fitting)
     return (
-        f"{goal} of the {fitting} points that keep every budget, out of {tried} tried: "
+        f"{goal} of the {among} points that keep every budget, out of {tried} tried: "
         f"{best.point.title}; {figures.latency_p50_ms:.1f} ms a frame "
         f"({baseline.latency_p50_ms / figures.latency_p50_ms:.2f}x the baseline's speed), "
         f"{figures.size_bytes / _MIB:.1f} MiB, mAP50-95 {figures.map50_95:.4f} "
