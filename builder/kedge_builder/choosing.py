@@ -179,7 +179,7 @@ class Chooser:
         folder, _ = shop.cache.files("adapted", inputs, train)
         source = shop.source(size, load_weights(folder / "adapted.pt"), opset=self._class.opset)
         quantizer = shop.quantizer(self._class, source)
-        found = self._try(replace(plan, float_blocks=(), refit=False), quantizer)
+        found = self._try(replace(plan, float_blocks=(), refit=False, trained=True), quantizer)
         return self._refitted(found, quantizer), source
 
 

@@ -71,11 +71,12 @@ class Tuner:
         self._models = self._chain()
         self._frames = [each.frame() for each in workshop.data.select[:_TIMED_FRAMES]]
         self._first: Latency | None = None
-        self._plans = {FLOAT: Plan(precision="float"), _INT8: plain.candidate.plan}
-        if plain.candidate.plan.float_blocks:
-            whole = replace(plain.candidate.plan, float_blocks=())
-            self._plans |= {_INT8: whole, _MIXED: plain.candidate.plan}
-        elif plain.candidate.plan.precision == "float":
+        # Points are made of the weights as they are given and pruned.
+        plan = replace(plain.candidate.plan, trained=False)
+        self._plans = {FLOAT: Plan(precision="float"), _INT8: plan}
+        if plan.float_blocks:
+            self._plans |= {_INT8: replace(plan, float_blocks=()), _MIXED: plan}
+        elif plan.precision == "float":
             self._plans[_INT8] = plain.tried[0].plan
 
     def tune(self) -> Tuned:

@@ -346,3 +346,6 @@ def test_what_is_adapted_is_the_plan_without_its_float_blocks(climb: Climb) -> N
     assert chosen.candidate.plan.float_blocks == ()
     assert chosen.mixed is not None
     assert chosen.mixed.taken.plan.float_blocks
+    assert chosen.candidate.plan.name.startswith("weights trained, ")
+    assert [each.plan.trained for each in chosen.tried].count(True) >= 1
+    assert not chosen.mixed.taken.plan.trained

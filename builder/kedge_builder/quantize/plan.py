@@ -21,6 +21,8 @@ class Plan:
         float_blocks: Blocks that stay float besides the float zone.
         refit: Whether the last convolutions, which stay float, are fitted to what the quantized
             layers give them.
+        trained: Whether the weights were taught to bear rounding before
+            (:mod:`kedge_builder.compress.qat`); they are the source's, and the plan only says it.
         precision: ``int8``, ``half`` for FP16, or ``float`` for the model as it is.
     """
 
@@ -28,6 +30,7 @@ class Plan:
     bias_correction: bool = True
     float_blocks: tuple[str, ...] = ()
     refit: bool = False
+    trained: bool = False
     precision: Precision = "int8"
 
     @property
@@ -35,7 +38,8 @@ class Plan:
         """Word for tables."""
         if self.precision != "int8":
             return "float16" if self.precision == "half" else "float"
-        words: list[str] = [self.calibrator or "nncf"]
+        words: list[str] = ["weights trained"] if self.trained else []
+        words.append(self.calibrator or "nncf")
         if self.calibrator and self.bias_correction:
             words.append("bias-corrected")
         if self.refit:
