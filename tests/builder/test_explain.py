@@ -98,7 +98,7 @@ def test_a_search_is_said_and_which_graph_the_blocks_were_measured_on(
     report = read_report(folder)
     found = overview(report).search
     assert found is not None
-    assert found.picked == "pruning step 1, 512 px, int8"
+    assert found.picked == "pruning step 1, 640 px, int8+mixed-1"
     assert found.points + found.failed == len(report.search["trials"])
     assert layer(report, "model.1").sensitivity_of.endswith(f"took {found.picked}")
 
@@ -162,10 +162,10 @@ def test_the_page_is_one_file_without_script(body: dict[str, Any]) -> None:
 def test_the_page_shows_a_search_only_where_there_was_one(body: dict[str, Any]) -> None:
     text = picture_of({**body, "search": _search()})
     assert '<section id="search"' in text
-    assert "picked: pruning step 1, 512 px, int8" in text
+    assert "picked: pruning step 1, 640 px, int8+mixed-1" in text
     assert "sqlite" not in text
     assert "Accuracy against size" not in text
-    assert "measured before the search took pruning step 1, 512 px, int8" in text
+    assert "measured before the search took pruning step 1, 640 px, int8+mixed-1" in text
 
 
 def test_nothing_hostile_gets_out_of_its_place(body: dict[str, Any]) -> None:

@@ -101,7 +101,7 @@ def test_the_picture_holds_every_point_and_escapes_what_it_says() -> None:
     assert tree.findtext(f"{name}desc") == "a & b"
     texts = [each.text for each in tree.iter(f"{name}text")]
     assert "baseline" in texts
-    assert "picked: pruning step 1, 512 px, int8" in texts
+    assert "picked: pruning step 1, 640 px, int8+mixed-1" in texts
     assert "allowed drop, 2.00 points" in texts
 
 
