@@ -83,10 +83,13 @@ function listen() {
   stream = new EventSource(`/api/v1/events?${query}`);
   for (const kind of mine) stream.addEventListener(kind, heard);
   stream.addEventListener("gap", () => liveParts().forEach((each) => refresh(each)));
+  let first = true;
   stream.onopen = () => {
     say("live");
-    // What came after the page was made and before one listened was not heard.
-    liveParts().forEach((each) => refresh(each));
+    // What came after the page was made and before one listened was not heard. A stream that was
+    // interrupted is sent what it missed.
+    if (first) liveParts().forEach((each) => refresh(each));
+    first = false;
   };
   stream.onerror = () => say("connection lost, trying again");
 }
