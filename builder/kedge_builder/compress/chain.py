@@ -16,11 +16,11 @@ MORE_ROUNDS, WORTHWHILE = 3, 0.005
 #: Times the learning rate of such a round. A model that lost much has far to go: DeepPCB at 38 % of
 #: its MACs went from 0.571 to 0.601 at 1e-4, to 0.609 at 3e-4, to 0.610 at 6e-4.
 FASTER = 2.0
-#: Share of the input size that steps are trained at where that turns out better, and what multiples
-#: of the stride may make of it. Augmentation shows
-#: objects larger than they are met, which smaller images make up for (Touvron et al., "Fixing the
-#: train-test resolution discrepancy", NeurIPS 2019). DeepPCB at 48 % of its MACs and 320 px, six
-#: epochs from 0.657: 0.646 when trained at 320 px, 0.686 at 288.
+#: Share of the input size that steps are trained at where that turns out better, and the least that
+#: multiples of the stride may make of it. Classifiers gain by smaller images in training than later
+#: (Touvron et al., "Fixing the train-test resolution discrepancy", NeurIPS 2019); whether for the
+#: same reason was not looked into. DeepPCB at 48 % of its MACs and 320 px, six epochs from 0.657:
+#: 0.646 when trained at 320 px, 0.686 at 288.
 SMALLER, _SMALLEST = 0.9, 0.8
 #: Below this share of its MACs no detector that we have seen recovers.
 _LEAST = 0.05
