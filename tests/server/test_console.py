@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import math
 import re
 from collections.abc import Iterator
@@ -106,6 +107,17 @@ def test_pages_show_to_each_what_is_theirs(fleet: World) -> None:
             assert client.get("/rollouts/new").status_code == (200 if seen[name][1] else 403)
     assert seen == {"vera": (False, False), "otto": (True, True), "anna": (False, False),
                     "ada": (True, True)}  # fmt: skip
+
+
+def test_a_later_page_of_a_list_stays_that_page_when_it_is_asked_for_anew(fleet: World) -> None:
+    with browser(fleet, "vera") as client:
+        first = fleet.devices[0].id
+        page = client.get("/devices", params={"after": first}).text
+        again = re.search(r'hx-get="(/devices[^"]*)"', page)
+        assert again is not None
+        rows = client.get(html.unescape(again[1]), headers={"HX-Request": "true"}).text
+        assert f'/devices/{first}"' not in rows
+        assert f'/devices/{fleet.devices[1].id}"' in rows
 
 
 def test_errors_are_pages_that_say_what_to_do(fleet: World) -> None:

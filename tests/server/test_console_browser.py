@@ -125,6 +125,12 @@ def test_help_comes_while_a_selector_is_typed(login: Login) -> None:
     page.get_by_role("button", name="Find").click()
     page.get_by_text("4 boards").wait_for()
     assert page.locator("tbody tr").count() == 4
+    # The rows are asked for anew; what is said of them stays.
+    with page.expect_response(lambda answer: "/devices?" in answer.url):
+        page.evaluate(
+            "document.querySelectorAll('[data-live]').forEach(e => htmx.trigger(e, 'live'))"
+        )
+    page.get_by_text("4 boards").wait_for()
     page.goto("/devices?q=site==a")
     assert "no such field" in page.locator("#help").inner_text()
     assert page.faults == []
@@ -378,4 +384,25 @@ def test_the_log_is_searched_in_the_viewers_own_time(login: Login) -> None:
     assert page.locator("tbody tr").count() >= 4
     page.get_by_role("button", name="Follow the chain").click()
     page.get_by_text("The chain holds").wait_for()
+    assert page.faults == []
+
+
+def test_what_comes_before_one_listens_is_told(fleet: World, login: Login) -> None:
+    """A board enrols after the page is made and before its stream is there."""
+    page = login("vera")
+    held: list[Any] = []
+
+    def hold(route: Any) -> None:
+        held.append(route)
+
+    page.route("**/api/v1/events*", hold)
+    page.goto("/devices?q=tag.site==late")
+    page.get_by_text("No board matches.").wait_for()
+    page.wait_for_function(
+        "performance.getEntriesByType('resource').some(e => e.name.includes('count'))"
+    )
+    fleet.enrol("cam-late", CLASSES[0], tags={"site": "late"})
+    for each in held:
+        each.continue_()
+    page.get_by_role("link", name="cam-late").wait_for()
     assert page.faults == []

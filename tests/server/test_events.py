@@ -78,6 +78,15 @@ def test_a_rollout_is_told_as_it_goes_and_again_to_whoever_comes_back(running: W
         assert [next(only).kind, next(only).kind][0] == "rollout.created"
 
 
+def test_a_browser_says_where_to_go_on_in_the_address(running: World) -> None:
+    for at in range(3):
+        emit(running, "rollout.paused", str(at))
+    with following(running, after=1) as first:
+        assert [next(first).id, next(first).id] == [2, 3]
+    with following(running, 2, after=1) as back:
+        assert next(back).id == 3
+
+
 def test_telemetry_of_a_healthy_board_is_no_news(running: World) -> None:
     running.publish("1.0", 10)
     device = running.enrol("cam-1")

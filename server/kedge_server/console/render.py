@@ -70,6 +70,7 @@ def page(
     shared = {
         "who": who, "may": who.permissions, "section": section, "path": request.url.path,
         "pages": pages.shown_to(who.permissions), "alarm": context.repository.alarm,
+        "newest": getattr(request.state, "newest", ""),
     }  # fmt: skip
     return answer(_TEMPLATES.get_template(name).render(shared | values), status)
 

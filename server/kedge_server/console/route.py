@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
-from typing import Any
+from typing import Any, cast
 from urllib.parse import quote, urlsplit
 
 from fastapi import Request, Response
@@ -15,6 +15,7 @@ from starlette.types import Message
 from kedge_server.answers import DATABASE_ERRORS, problem_of
 from kedge_server.bodies import ASKED_LIMIT_BYTES, read_bytes
 from kedge_server.console import pages, render
+from kedge_server.events.stream import Feed
 from kedge_shared import wire
 from kedge_shared.api import Problem
 from kedge_shared.errors import KedgeError
@@ -32,6 +33,10 @@ class ConsoleRoute(APIRoute):
 
         async def answered(request: Request) -> Response:
             try:
+                # Before the page is made: it is sent what came after, so that it misses nothing.
+                if request.method == "GET" and not render.is_part(request):
+                    feed = cast("Feed", request.app.state.feed)
+                    _, request.state.newest = await feed.bounds()
                 return await handler(await _bounded(request))
             except _KNOWN as error:
                 return error_page(request, error)

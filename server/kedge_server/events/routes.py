@@ -43,13 +43,18 @@ async def follow(
     _: MayWatch,
     kind: Kind = None,
     subject: Annotated[str, Query(max_length=200)] = "",
+    after: Annotated[int | None, Query(ge=0, le=10**_DIGITS - 1)] = None,
     last_event_id: Annotated[str | None, Header(max_length=_DIGITS)] = None,
 ) -> Response:
-    """Sends events as they come; ``Last-Event-ID`` goes on after one, 0 begins with the oldest."""
+    """Sends events as they come, or goes on after one; 0 begins with the oldest.
+
+    A browser cannot say ``Last-Event-ID`` when it comes first, so ``after`` says it; when it comes
+    again the header is the later of the two, and the one that counts.
+    """
     feed = cast("Feed", request.app.state.feed)
     if feed.followers >= services.settings.event_streams:
         raise BusyError("too many follow already", "KEDGE_SERVER_EVENT_STREAMS")
-    last = int(last_event_id) if last_event_id and last_event_id.isdigit() else None
+    last = int(last_event_id) if last_event_id and last_event_id.isdigit() else after
     return EventStream(feed, last, _kinds(kind), subject)
 
 

@@ -72,7 +72,10 @@ function heard(event) {
   }
 }
 
-function listen() {
+// A page that is new is sent what came since it was made. One that was hidden asks anew instead:
+// what came meanwhile may be a day's.
+
+function listen(after) {
   const kinds = meta("kinds").split(" ").filter(Boolean);
   const wanted = new Set([...liveParts()].flatMap((each) => each.dataset.live.split(" ")));
   const mine = kinds.filter((kind) => [...wanted].some((each) => kind.startsWith(each)));
@@ -80,16 +83,15 @@ function listen() {
   const query = new URLSearchParams(mine.map((kind) => ["kind", kind]));
   const subjects = new Set([...liveParts()].map((each) => each.dataset.subject ?? ""));
   if (subjects.size === 1 && !subjects.has("")) query.set("subject", [...subjects][0]);
+  if (after) query.set("after", after);
   stream = new EventSource(`/api/v1/events?${query}`);
   for (const kind of mine) stream.addEventListener(kind, heard);
   stream.addEventListener("gap", () => liveParts().forEach((each) => refresh(each)));
-  let first = true;
+  let known = Boolean(after);
   stream.onopen = () => {
     say("live");
-    // What came after the page was made and before one listened was not heard. A stream that was
-    // interrupted is sent what it missed.
-    if (first) liveParts().forEach((each) => refresh(each));
-    first = false;
+    if (!known) liveParts().forEach((each) => refresh(each));
+    known = true;
   };
   stream.onerror = () => say("connection lost, trying again");
 }
@@ -104,8 +106,7 @@ function seen() {
     stream = null;
     return;
   }
-  listen();
-  liveParts().forEach((each) => refresh(each));
+  listen("");
 }
 
 function watchTheClock() {
@@ -189,5 +190,5 @@ document.getElementById("dialog")?.addEventListener("close", (event) => {
 document.getElementById("zone").textContent = zone;
 settle(document);
 showMoments();
-listen();
+listen(meta("event"));
 setInterval(watchTheClock, 1000);

@@ -55,7 +55,7 @@ def show_all(
         kept = filters.of_user(session, who.user)
     return render.page(
         request, who, "devices/list.html", part="devices/rows.html", found=found, q=q, state=state,
-        states=STATES, kept=kept, fault=fault, first=not after, tags_of=tags_of,
+        states=STATES, kept=kept, fault=fault, after=after, tags_of=tags_of,
         asked=urlencode({"q": q, "state": state}), known=language.known_fields(),
     )  # fmt: skip
 
