@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
-_SHARE = 0.005
+#: Of a core: a page shows two such figures and may cost a hundredth.
+_SHARE = 0.003
 #: Nobody looks at an older one of the fleet's figures, however large it is.
-LONGEST_SECONDS = 30.0
+LONGEST_SECONDS = 60.0
 _MOST_KEYS = 64
 
 
@@ -31,7 +32,7 @@ class Figure(Generic[T]):
 
 
 def kept_seconds(cost_seconds: float, longest_seconds: float = LONGEST_SECONDS) -> float:
-    """Returns how long a figure is kept that took so long: half a percent of a core is paid."""
+    """Returns how long a figure is kept that took so long: 0.3 % of a core is paid."""
     return min(longest_seconds, cost_seconds / _SHARE)
 
 

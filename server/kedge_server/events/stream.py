@@ -23,7 +23,7 @@ from kedge_server.events import service
 from kedge_shared import wire
 from kedge_shared.events import EventInfo
 
-_LOOK_SECONDS = 0.5
+_LOOK_SECONDS = 1.0
 _HEARTBEAT_SECONDS = 15.0
 #: A follower that takes nothing for so long is dropped.
 _SLOW_SECONDS = 20.0
@@ -47,7 +47,7 @@ class Feed:
         self.followers = 0
 
     async def bounds(self) -> tuple[int, int]:
-        """Returns the ids of the oldest and the newest event, half a second old at the most."""
+        """Returns the ids of the oldest and the newest event, a second old at the most."""
         async with self._lock:
             if time.monotonic() - self._looked >= _LOOK_SECONDS:
                 self._bounds = await run_in_threadpool(self._read)

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, cast
 
-from sqlalchemy import Row, delete, func, insert, select
+from sqlalchemy import Row, bindparam, delete, func, insert, select
 from sqlmodel import Session, col
 
 from kedge_server.database import at_commit, exclusive
@@ -23,6 +23,13 @@ Kind = Literal["device", "rollout", "metadata"]
 
 #: Changes that are kept: a server that fell further behind forgets everything it knows.
 KEPT = 10_000
+
+#: Made once: it is asked every second.
+_SINCE = (
+    select(col(ChangeRow.id), col(ChangeRow.kind), col(ChangeRow.subject))
+    .where(col(ChangeRow.id) > bindparam("last"))
+    .order_by(col(ChangeRow.id))
+)
 
 
 @dataclass(frozen=True)
@@ -66,10 +73,7 @@ def newest(session: Session) -> int:
 
 def since(session: Session, last: int) -> Changes:
     """Returns what has changed since ``last``."""
-    query = select(col(ChangeRow.id), col(ChangeRow.kind), col(ChangeRow.subject))
-    rows: Sequence[Row[int, str, str]] = session.execute(
-        query.where(col(ChangeRow.id) > last).order_by(col(ChangeRow.id))
-    ).all()
+    rows: Sequence[Row[int, str, str]] = session.execute(_SINCE, {"last": last}).all()
     if not rows:
         return Changes(last, ())
     upto = rows[-1][0]

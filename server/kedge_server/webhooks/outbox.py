@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from datetime import datetime, timezone
 from typing import Any
 
-from sqlalchemy import CursorResult, delete, update
+from sqlalchemy import CursorResult, bindparam, delete, update
 from sqlmodel import Session, col, func, select
 
+from kedge_server.database import exclusive
 from kedge_server.webhooks.retry import Outcome
 from kedge_server.webhooks.tables import DeliveryRow, WebhookRow
 from kedge_shared import wire
@@ -19,6 +20,16 @@ from kedge_shared.ids import fresh_id
 #: Of one webhook; beyond, the oldest are dropped: who was away for so long asks the API.
 _MOST_PENDING = 10_000
 _LOG_SECONDS = 7 * 86400.0
+
+#: Made once: it is asked every two seconds.
+_DUE = (
+    select(DeliveryRow, WebhookRow)
+    .where(DeliveryRow.webhook == WebhookRow.id)
+    .where(DeliveryRow.state == "pending", col(WebhookRow.enabled))
+    .where(col(DeliveryRow.due) <= bindparam("now"))
+    .order_by(col(DeliveryRow.due), col(DeliveryRow.event))
+    .limit(bindparam("most"))
+)
 
 
 def queue(session: Session, events: Sequence[EventInfo], now: float) -> None:
@@ -47,15 +58,8 @@ def kinds_of(hook: WebhookRow) -> tuple[str, ...]:
 
 def due(session: Session, now: float, most: int) -> Sequence[tuple[DeliveryRow, WebhookRow]]:
     """Returns deliveries whose time has come, with whom they are for."""
-    query = (
-        select(DeliveryRow, WebhookRow)
-        .where(DeliveryRow.webhook == WebhookRow.id)
-        .where(DeliveryRow.state == "pending", col(WebhookRow.enabled))
-        .where(col(DeliveryRow.due) <= now)
-        .order_by(col(DeliveryRow.due), col(DeliveryRow.event))
-        .limit(most)
-    )
-    return [(delivery, hook) for delivery, hook in session.exec(query)]
+    found = session.execute(_DUE, {"now": now, "most": most})
+    return [(delivery, hook) for delivery, hook in found]
 
 
 def claim(session: Session, delivery: DeliveryRow, until: float) -> bool:
@@ -78,6 +82,8 @@ def claim(session: Session, delivery: DeliveryRow, until: float) -> bool:
 
 def settle(session: Session, delivery: str, outcome: Outcome, limit: int, now: float) -> None:
     """Writes what became of an attempt; a webhook that takes nothing any more is disabled."""
+    # Several end at once, and each counts on from what the one before has written.
+    exclusive(session, "webhooks")
     row = session.get(DeliveryRow, delivery)
     hook = session.get(WebhookRow, row.webhook) if row else None
     if row is None or hook is None:
