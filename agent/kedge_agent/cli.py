@@ -23,7 +23,8 @@ Config = Annotated[
 def run(config: Config) -> None:
     """Run updater and runner until stopped.
 
-    Exit status: 0 stopped, 2 bad configuration or token, 7 the disk cannot be written.
+    Exit status: 0 stopped, 2 bad configuration or token, 6 another agent runs on the state
+    directory, 7 the disk cannot be written.
     """
     from kedge_agent.supervisor import supervise
 

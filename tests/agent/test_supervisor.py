@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import socket
+import subprocess
 import sys
 import time
 from dataclasses import replace
@@ -196,3 +197,28 @@ def test_a_board_starts_on_a_full_disk(tmp_path: Path, monkeypatch: pytest.Monke
     assert write_runner_settings(settings) == written
     with pytest.raises(StorageError, match="disk is full"):
         write_runner_settings(replace(settings, threads=2))
+
+
+def test_a_second_agent_is_kept_from_a_board_and_the_first_goes_on(tmp_path: Path) -> None:
+    """Started by hand beside the service, it would take sockets and journal from under it."""
+    (tmp_path / "root.json").write_text("{}")
+    (tmp_path / "frames").mkdir()
+    config = tmp_path / "agent.yaml"
+    config.write_text(
+        "{server: 'http://127.0.0.1:1', root: root.json, state_dir: state, device: cam,"
+        " device_class: x86-onnxruntime, source: {kind: folder, path: frames}}"
+    )
+    (tmp_path / "state").mkdir()
+    main = "from kedge_shared.cli import main; main()"
+    command = [sys.executable, "-c", main, "agent", "run", "--config", str(config)]
+    with supervisor._alone(tmp_path / "state"):
+        second = subprocess.run(
+            command, capture_output=True, text=True, timeout=PATIENCE, check=False
+        )
+        assert second.returncode == 6, second.stderr
+        where = tmp_path / "state"
+        said = f"kedge: another agent runs on {where}; stop it, or choose another state_dir"
+        assert second.stderr.splitlines() == [said]
+        assert list((tmp_path / "state").iterdir()) == []
+    with supervisor._alone(tmp_path / "state"):
+        pass
