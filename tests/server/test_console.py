@@ -208,8 +208,19 @@ def test_many_boards_are_tagged_at_once_and_filters_are_kept(fleet: World) -> No
     with browser(fleet, "otto") as client:
         page = client.get("/devices", params={"q": "tag.site==a"}).text
         assert "cam-2" not in page
-        wanted = {"q": "tag.site==a", "key": "lab", "value": "yes", "which": "all"}
-        assert client.post("/console/tags", data=wanted, headers=csrf(page)).status_code == 204
+        wanted = {"q": "tag.site==a", "key": "lab", "value": "yes"}
+        asked = client.get("/console/tags/confirm", params=wanted, headers=csrf(page)).text
+        assert "Tag 2 boards?" in asked
+        assert 'name="expected" value="2"' in asked
+        # Nobody said yes to so many, whether boards came or went meanwhile.
+        for expected in ({}, {"expected": 1}, {"expected": 3}):
+            deed = {**wanted, "which": "all", **expected}
+            answer = client.post("/console/tags", data=deed, headers=csrf(page))
+            assert answer.status_code == 409
+            assert "2 boards match now" in answer.text
+        assert "cam-0" not in client.get("/devices", params={"q": "tag.lab==yes"}).text
+        deed = {**wanted, "which": "all", "expected": 2}
+        assert client.post("/console/tags", data=deed, headers=csrf(page)).status_code == 204
         tagged = client.get("/devices", params={"q": "tag.lab==yes"}).text
         assert ("cam-0" in tagged, "cam-1" in tagged, "cam-2" in tagged) == (True, True, False)
         some = {"device": ["cam-0"], "key": "lab", "value": ""}

@@ -387,6 +387,25 @@ def test_the_log_is_searched_in_the_viewers_own_time(login: Login) -> None:
     assert page.faults == []
 
 
+def test_a_tag_of_all_that_match_says_of_how_many_first(login: Login) -> None:
+    page = login("otto")
+    page.goto("/devices?q=class==x86-openvino")
+    page.get_by_label("Tag", exact=True).fill("lab")
+    page.get_by_label("Value").fill("yes")
+    page.get_by_role("button", name="Tag all that match…").click()
+    page.get_by_role("heading", name="Tag 4 boards?").wait_for()
+    assert violations(page) == []
+    shot(page, "tag-all")
+    page.get_by_role("button", name="Tag 4 boards").click()
+    page.get_by_text("lab: yes").nth(3).wait_for()
+    assert page.get_by_text("lab: yes").count() == 4
+    page.get_by_role("button", name="Tag all that match…").click()
+    # The browser says that a tag is missing, where it is missing.
+    assert page.evaluate("document.activeElement.name") == "key"
+    assert not page.locator("dialog").is_visible()
+    assert page.faults == []
+
+
 def test_what_comes_before_one_listens_is_told(fleet: World, login: Login) -> None:
     """A board enrols after the page is made and before its stream is there."""
     page = login("vera")

@@ -132,6 +132,7 @@ CONSOLE = {
     "GET /trust": "fleet.read",
     "POST /audit/check": "audit.read",
     "POST /console/filters": "fleet.read",
+    "GET /console/tags/confirm": "devices.manage",
     "POST /console/tags": "devices.manage",
     "POST /devices/{device}/clear": "devices.manage",
     "POST /devices/{device}/revoke": "devices.manage",

@@ -22,7 +22,7 @@ from kedge_server.database import now, transaction
 from kedge_server.devices import desk, service
 from kedge_server.devices.facts import tags_of
 from kedge_server.devices.selectors import SelectorError, parse
-from kedge_server.errors import MalformedError
+from kedge_server.errors import ConflictError, MalformedError
 from kedge_server.fleet.summary import silent_after
 from kedge_shared.fleet import TAG_KEY_PATTERN, TAG_VALUE_MOST, TagsChange
 from kedge_shared.rollouts import SELECTOR_MOST
@@ -109,14 +109,32 @@ def keep_filter(
     return render.go(request, f"/devices?{urlencode({'q': q, 'state': state})}")
 
 
+@router.get("/console/tags/confirm")
+def confirm_tags(
+    services: Services, who: MayManage, key: Annotated[str, Query(pattern=_TAG_KEY)],
+    value: Annotated[str, Query(max_length=TAG_VALUE_MOST)] = "", q: Text = "", state: State = "",
+) -> Response:  # fmt: skip
+    """Says how many boards a tag of all that match would be set of: counted now."""
+    with transaction(services.engine) as session:
+        count = finding.count(session, _wanted(session, services, who, q, state))
+    return render.part(
+        "devices/tag_all.html", q=q, state=state, key=key, value=value, count=count,
+        state_title=STATES[state],
+    )  # fmt: skip
+
+
 @router.post("/console/tags")
 async def tag(
     request: Request, services: Services, who: MayManage,
     key: Annotated[str, Form(pattern=_TAG_KEY)],
     value: Annotated[str, Form(max_length=TAG_VALUE_MOST)] = "", q: Given = "",
     state: Annotated[State, Form()] = "", which: Annotated[Literal["some", "all"], Form()] = "some",
+    expected: Annotated[int | None, Form(ge=0)] = None,
 ) -> Response:  # fmt: skip
-    """Sets a tag of the boards that were marked, or of all that match; empty drops it."""
+    """Sets a tag of the boards that were marked, or of all that match; empty drops it.
+
+    Of all that match only if they are as many as somebody said yes to.
+    """
     from fastapi.concurrency import run_in_threadpool
 
     marked = [str(each) for each in (await request.form(max_files=0)).getlist("device")]
@@ -126,6 +144,10 @@ async def tag(
         if which == "all":
             with transaction(services.engine) as session:
                 names = finding.names(session, _wanted(session, services, who, q, state))
+            if len(names) != expected:
+                raise ConflictError(
+                    f"{len(names)} boards match now", "look again, and say yes anew"
+                )
         given, gone = ({key: value}, ()) if value else ({}, (key,))
         desk.tag(services, TagsChange(devices=tuple(names), set=given, drop=gone), who)
 
