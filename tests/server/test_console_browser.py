@@ -140,7 +140,11 @@ def test_a_gate_stops_a_rollout_while_one_watches(fleet: World, login: Login) ->
     page = login("otto")
     page.goto("/rollouts/new")
     page.locator("[name=release]").select_option("shapes 1.1")
+    assert page.get_by_label("Slower by").is_visible()
+    assert not page.get_by_label("Failed at most").is_visible()
     page.get_by_label("Judged by").select_option("thresholds")
+    assert page.get_by_label("Failed at most").is_visible()
+    assert not page.get_by_label("Slower by").is_visible()
     for field in page.get_by_label("Soak, minutes").all():
         field.fill("0")
     page.get_by_label("Stage 1").fill("20 %")
