@@ -8,10 +8,12 @@ made anew. The well-known caches (joblib, diskcache) store pickles, and reading 
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -136,17 +138,44 @@ class Cache:
             }
             entry = Entry(step=step, inputs=inputs, files=made)
             (scratch / _INDEX).write_bytes(wire.encode_pretty(entry))
-            if self._whole(place):
-                return  # another process made the same meanwhile, and may be reading it
-            shutil.rmtree(place, ignore_errors=True)
-            try:
-                scratch.rename(place)
-            except OSError:
-                # Another process made the same entry meanwhile: as good as ours.
-                if not self._whole(place):
-                    raise
+            self._put(scratch, place)
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
+
+    def _put(self, made: Path, place: Path) -> None:
+        """Puts an entry in its place, unless another process has put the same there.
+
+        What is there may be read by others: only what is not whole is taken away, by one process at
+        a time, and nobody can put another one there before it is gone.
+        """
+        try:
+            made.rename(place)
+        except OSError:
+            with _alone(self.folder):
+                if self._whole(place):
+                    return
+                torn = Path(tempfile.mkdtemp(prefix=".torn-", dir=self.folder))
+                try:
+                    with suppress(FileNotFoundError):
+                        place.rename(torn / "entry")
+                    made.rename(place)
+                except OSError:
+                    if not self._whole(place):
+                        raise
+                finally:
+                    shutil.rmtree(torn, ignore_errors=True)
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Keeps other processes waiting; a file system without locks keeps nobody."""
+    held = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        with suppress(OSError):
+            fcntl.flock(held, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(held)
 
 
 def _size(folder: Path) -> int:

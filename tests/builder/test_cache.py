@@ -225,16 +225,32 @@ def test_two_builds_may_make_the_same_entry_at_once(tmp_path: Path) -> None:
     assert len(entries(folder)) == 1
 
 
-def test_an_entry_that_comes_back_behind_our_back_is_taken(
+def test_an_entry_that_comes_between_two_of_our_steps_is_taken(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = tmp_path / "cache"
+    """It comes as late as can be: after we have looked a last time, or just before our rename."""
+    folder, asked, theirs = tmp_path / "cache", [0], list[int]()
+    whole, rename = Cache._whole, Path.rename
 
-    def other(place: Path, **_: object) -> None:
-        if not place.name.startswith(".making-") and not place.exists():
-            place.mkdir()
-            (place / "entry.json").write_bytes(b'{"step": "step", "inputs": {}, "files": {}}')
+    def comes() -> None:
+        if not theirs and asked[0]:
+            theirs.append(0)
+            found, _ = Cache(folder).files("step", {}, Maker())
+            theirs[0] = (found / "model.bin").stat().st_ino
 
-    monkeypatch.setattr(module.shutil, "rmtree", other)
+    def look(self: Cache, place: Path) -> bool:
+        found = whole(self, place)
+        if asked[0]:
+            comes()
+        asked[0] += 1
+        return found
+
+    def late(self: Path, target: Path) -> Path:
+        comes()
+        return rename(self, target)
+
+    monkeypatch.setattr(Cache, "_whole", look)
+    monkeypatch.setattr(Path, "rename", late)
     place, _ = Cache(folder).files("step", {}, Maker())
-    assert (place / "entry.json").is_file()
+    assert [(place / "model.bin").stat().st_ino] == theirs, "not taken from under it"
+    assert len(entries(folder)) == 1

@@ -57,6 +57,7 @@ class Postgres:
 
     def __init__(self, home: Path, options: tuple[str, ...]) -> None:
         self._home, self._options, self._count = home, options, 0
+        self._has_template = False
         with socket.create_server(("127.0.0.1", 0)) as free:
             self.port: int = free.getsockname()[1]
         self._process: subprocess.Popen[bytes] | None = None
@@ -110,11 +111,12 @@ class Postgres:
 
     def fresh(self) -> str:
         """Returns the address of a new database with every table."""
-        if not self._count:
+        if not self._has_template:
             self._execute(f"CREATE DATABASE {_TEMPLATE}")
             engine = connect(self.url(_TEMPLATE))
             upgrade(engine)
             engine.dispose()
+            self._has_template = True
         return self._copy(_TEMPLATE)
 
     def empty(self) -> str:
