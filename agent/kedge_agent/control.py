@@ -11,6 +11,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from kedge_agent import limits
 from kedge_agent.admission import Admission, Isolation, Room, choose_rung
 from kedge_agent.blobs import BlobStore
@@ -98,6 +100,7 @@ class Control:
     _switched: bool = False
     _on_trial: bool = False
     _seen_before: float = 0.0
+    _live_before_ms: float = 0.0
 
     def handle(self, request: Any) -> Answer:
         """Carries out one request; changes are made one at a time."""
@@ -143,7 +146,9 @@ class Control:
         serving_new = self.hot.slot("previous") is not None
         live = self.telemetry.recent_p95_ms() if serving_new or self._on_trial else 0.0
         if shadow is not None:
-            return shadow.evidence(live)
+            found = shadow.evidence(live)
+            before = self._live_before_ms if serving_new else 0.0
+            return msgspec.structs.replace(found, live_before_ms=before)
         if not self._on_trial:
             return None
         frames, seen = self.telemetry.recent_seen()
@@ -239,6 +244,7 @@ class Control:
         self.loop.watch_gap()
         frames, seen = self.telemetry.recent_seen()
         self._seen_before = seen / frames if frames else 0.0
+        self._live_before_ms = self.telemetry.recent_ms()
         self.hot.swap()
         self._switched = self._on_trial = True
         self.fell_back = ""

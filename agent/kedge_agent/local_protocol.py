@@ -146,6 +146,8 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
         proof: What follows from it.
         old_ms: Median time of the older engine on these frames, milliseconds, or 0.
         new_ms: Median time of the newer engine, milliseconds, or 0.
+        live_before_ms: Median live frame time of the older engine before the swap, milliseconds;
+            0 if that is not known, as after a restart.
         new_p95_ms: 95th percentile of the newer engine's live frame time, milliseconds, or 0.
         stride: Live frames for one shadow frame, as the budget allows.
         errors: Frames on which the newer engine failed or gave NaN.
@@ -168,6 +170,7 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     proof: Proof = Proof()
     old_ms: float = 0.0
     new_ms: float = 0.0
+    live_before_ms: float = 0.0
     new_p95_ms: float = 0.0
     stride: float = 0.0
     errors: int = 0

@@ -4,8 +4,8 @@ Evidence is always told from the older to the newer engine, whichever serves. Fr
 two are comparable only with care: the shadow's thread runs at the lowest priority, so a busy
 board makes it look slower than it is. Before the swap that would harm a good candidate, so the
 ratio is judged in preflight, where both run alike; after it, that bias is on the safe side. Another
-one is not: the engine that serves is woken for each frame, its shadow finds the caches warm. Of two
-alike, at 4 ms a frame and on a machine that others use, the shadow was once 1.7 times as quick.
+one is not: the engine that serves is woken for each frame, its shadow finds the caches warm. So
+what the pairs say counts only with the older engine's own time in service (``live_before_ms``).
 """
 
 from __future__ import annotations

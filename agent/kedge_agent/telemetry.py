@@ -74,6 +74,11 @@ class Telemetry:
             ordered = sorted(self._recent)
         return ordered[min(len(ordered) - 1, int(len(ordered) * 0.95))] if ordered else 0.0
 
+    def recent_ms(self) -> float:
+        """Returns the median of recent live frame times, milliseconds, or 0."""
+        with self._lock:
+            return statistics.median(self._recent) if self._recent else 0.0
+
     def frame_ms(self) -> float:
         """Returns the median time of the newest live frames, milliseconds, or 0."""
         with self._lock:

@@ -26,6 +26,7 @@ from kedge_agent.local_protocol import (
     RollBack,
     Slot,
     Slots,
+    StartShadow,
     Swap,
 )
 from kedge_agent.pipeline import Loop
@@ -153,6 +154,21 @@ def test_with_room_both_are_loaded_and_no_frame_waits(bench: Bench) -> None:
     assert isinstance(bench.control.handle(Swap()), Done)
     assert bench.serves() == "1.1"
     assert bench.hot.gap_ms == 0
+
+
+def test_after_a_swap_it_tells_how_long_the_older_engine_took_in_service(bench: Bench) -> None:
+    wait_for(lambda: bench.control.telemetry.recent_ms() > 0)
+    assert isinstance(bench.control.handle(LoadCandidate(bench.new)), Done)
+    assert isinstance(bench.control.handle(StartShadow(share=0.1)), Done)
+    before = bench.control.state().evidence
+    assert before is not None
+    assert before.live_before_ms == 0, "the older one serves"
+    # The loop's own frames are over in no time: what is told is these.
+    bench.control.telemetry.recent_ms = lambda: 12.5  # type: ignore[method-assign]
+    assert isinstance(bench.control.handle(Swap()), Done)
+    after = bench.control.state().evidence
+    assert after is not None
+    assert after.live_before_ms == 12.5
 
 
 @pytest.mark.parametrize("asks", ["runtime", "board"])

@@ -108,6 +108,14 @@ AS_SLOW = evidence(SURE, new_p95_ms=51.0, new_ms=11.4, old_ms=10.0)
         (evidence(Proof(slow=HUNDRED)), SURE, Served(99, 5), None, "ok"),
         (SLOWER, SURE, Served(500, 5), Event.HARM, "latency"),
         (SLOWER, SURE, Served(99, 5), None, "ok"),
+        # The shadow finds the caches warm: slow is what also is slower than the older one was in
+        # service, by more than is allowed.
+        (evidence(Proof(slow=HUNDRED), new_ms=6.5, old_ms=3.7, live_before_ms=6.2), SURE,
+         Served(500, 5), None, "ok"),
+        (evidence(Proof(slow=HUNDRED), new_ms=6.5, old_ms=3.7, live_before_ms=4.2), SURE,
+         Served(500, 5), Event.HARM, "latency"),
+        (replace_struct(SLOWER, live_before_ms=11.5), SURE, Served(500, 5), None, "ok"),
+        (replace_struct(SLOWER, live_before_ms=10.0), SURE, Served(500, 5), Event.HARM, "latency"),
         # Equal engines' medians differ by some per cent on a shared board; that is no harm.
         (AS_SLOW, SURE, Served(500, 61), None, "ok"),
         (AS_SLOW, SURE, Served(500, 601), Event.UNDECIDED, "undecided"),
