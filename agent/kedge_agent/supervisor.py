@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from kedge_agent import limits, watchdog
@@ -24,6 +23,7 @@ from kedge_agent.slots import read_slots
 from kedge_agent.specs import RunnerSettings, sinks_of, sources_of
 from kedge_shared import wire
 from kedge_shared.errors import InputError, ServiceError, StorageError
+from kedge_shared.locks import locked
 
 #: A process that ran so long was well; its next end is waited out shortly again, seconds.
 _WELL_SECONDS = 60.0
@@ -141,7 +141,12 @@ async def supervise(config: Path) -> int:
     _check(settings)
     # One after the other: parents that mkdir makes by itself are open to other users.
     _make(settings.state_dir)
-    with _alone(settings.state_dir):
+    with ExitStack() as held:
+        try:
+            held.enter_context(locked(settings.state_dir, wait=False))
+        except BlockingIOError:
+            what = f"another agent runs on {settings.state_dir}"
+            raise ServiceError(what, "stop it, or choose another state_dir") from None
         _make(settings.blobs)
         return await _keep(settings, config)
 
@@ -151,31 +156,6 @@ def _make(folder: Path) -> None:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
         raise StorageError(f"{folder} cannot be written: {error.strerror}") from None
-
-
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Keeps a second agent from a state directory: two would write one journal.
-
-    The directory itself is locked: that writes nothing, so a full or read-only disk keeps no board
-    from starting, and the lock ends with the process however that ends.
-
-    Raises:
-        ServiceError: Another agent runs there.
-    """
-    held = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(held)
-        what = f"another agent runs on {folder}"
-        raise ServiceError(what, "stop it, or choose another state_dir") from None
-    except OSError:
-        pass  # a file system without locks is no reason to stand still
-    try:
-        yield
-    finally:
-        os.close(held)
 
 
 async def _keep(settings: AgentSettings, config: Path) -> int:

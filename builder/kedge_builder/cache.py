@@ -8,12 +8,11 @@ made anew. The well-known caches (joblib, diskcache) store pickles, and reading 
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -22,6 +21,7 @@ from kedge_builder.measure.machine import tools
 from kedge_shared import wire
 from kedge_shared.errors import InputError, StorageError
 from kedge_shared.ids import sha256_hex
+from kedge_shared.locks import locked
 
 T = TypeVar("T")
 _INDEX, _VALUE = "entry.json", "value.json"
@@ -151,7 +151,7 @@ class Cache:
         try:
             made.rename(place)
         except OSError:
-            with _alone(self.folder):
+            with locked(self.folder, wait=True):
                 if self._whole(place):
                     return
                 torn = Path(tempfile.mkdtemp(prefix=".torn-", dir=self.folder))
@@ -164,18 +164,6 @@ class Cache:
                         raise
                 finally:
                     shutil.rmtree(torn, ignore_errors=True)
-
-
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Keeps other processes waiting; a file system without locks keeps nobody."""
-    held = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        with suppress(OSError):
-            fcntl.flock(held, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(held)
 
 
 def _size(folder: Path) -> int:

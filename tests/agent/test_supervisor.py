@@ -19,6 +19,7 @@ from kedge_agent.settings import AgentSettings
 from kedge_agent.specs import SourceSpec
 from kedge_agent.supervisor import Child, write_runner_settings
 from kedge_shared.errors import StorageError
+from kedge_shared.locks import locked
 from tests.waiting import PATIENCE, wait_until
 
 
@@ -211,7 +212,7 @@ def test_a_second_agent_is_kept_from_a_board_and_the_first_goes_on(tmp_path: Pat
     (tmp_path / "state").mkdir()
     main = "from kedge_shared.cli import main; main()"
     command = [sys.executable, "-c", main, "agent", "run", "--config", str(config)]
-    with supervisor._alone(tmp_path / "state"):
+    with locked(tmp_path / "state", wait=False):
         second = subprocess.run(
             command, capture_output=True, text=True, timeout=PATIENCE, check=False
         )
@@ -220,5 +221,5 @@ def test_a_second_agent_is_kept_from_a_board_and_the_first_goes_on(tmp_path: Pat
         said = f"kedge: another agent runs on {where}; stop it, or choose another state_dir"
         assert second.stderr.splitlines() == [said]
         assert list((tmp_path / "state").iterdir()) == []
-    with supervisor._alone(tmp_path / "state"):
+    with locked(tmp_path / "state", wait=False):
         pass

@@ -2,37 +2,26 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from kedge_server.database import transaction
 from kedge_server.telemetry import service as telemetry
-from kedge_shared import histogram
 from kedge_shared.accounts import UserRequest
 from kedge_shared.phases import Phase
-from kedge_shared.protocol import BoardReadings, Verdict, Window
 from kedge_shared.rollouts import GateSpec, RolloutSpec, SequentialSpec, StageSpec
+from tests.server.browsing import CLASSES, WORSE, heard, reported, shot, window
 from tests.server.people import PASSWORD
-from tests.shared import samples
 from tests.sim.chromium import chromium, missing, violations
 from tests.sim.device import SimDevice
 from tests.sim.renewing import RenewingDevice
 from tests.sim.world import World, world
 
 pytestmark = pytest.mark.skipif(bool(missing()), reason=missing())
-CLASSES = ("x86-onnxruntime", "x86-openvino")
-#: Pictures are put here, where somebody asks for them.
-SHOTS = os.environ.get("KEDGE_SHOTS", "")
-WORSE = Verdict(
-    code="accuracy", reason="label score 0.41 is under the floor of 0.60", cause="harm",
-    stopped_in=Phase.PREFLIGHT, evidence={"label_score": 0.41, "floor": 0.6},
-)  # fmt: skip
 Login = Callable[..., Any]
 
 
@@ -55,24 +44,6 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         with transaction(found.context.engine) as session:
             telemetry.roll_up(session)
         yield found
-
-
-def reported() -> dict[str, object]:
-    """Returns what is another way in a report: a search that has found a front."""
-    search = samples.searched(14)
-    for at, each in enumerate(search["trials"][1:]):
-        accuracy = 0.63 - 0.03 * (at % 7) ** 1.3 / 3 - 0.01 * (at // 7)
-        each["measured"] |= {"map50_95": accuracy, "latency_p50_ms": 54 - 5.5 * (at % 7) - at // 7}
-        each |= {"title": f"pruning step {at % 7}, 320 px, int8", "feasible": at % 5 != 3}
-    return {"search": search}
-
-
-def window() -> Window:
-    return Window(
-        started=1, seconds=60, frames=1500, dropped=3, detections={"circle": 40, "square": 12},
-        latency_ms=histogram.of([11.0, 12.0, 14.0] * 100),
-        board=BoardReadings(cpu=0.4, temperatures_c={"soc": 51.5}),
-    )  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -101,18 +72,6 @@ def login(fleet: World) -> Iterator[Login]:
             return page
 
         yield open_page
-
-
-def heard(page: Any, line: Any) -> None:
-    """Notes what a browser complains of; that something is not there is an answer like another."""
-    if line.type == "error" and "status of 4" not in line.text:
-        page.faults.append(line.text)
-
-
-def shot(page: Any, name: str) -> None:
-    if SHOTS:
-        Path(SHOTS).mkdir(parents=True, exist_ok=True)
-        page.screenshot(path=str(Path(SHOTS) / f"{name}.png"), full_page=True)
 
 
 def test_help_comes_while_a_selector_is_typed(login: Login) -> None:
