@@ -5,12 +5,18 @@ from __future__ import annotations
 import os
 import sys
 from importlib.metadata import EntryPoint, entry_points
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 
 from kedge_shared import __version__
 from kedge_shared.errors import KedgeError
+
+#: Click's, of which newer typers hold a copy under a private name; this is the name both show.
+_UsageError: type[Exception] = typer.BadParameter.__mro__[1]
+
+#: Exit statuses as a shell gives them to what SIGINT and SIGPIPE end.
+_INTERRUPTED, _READER_GONE = 130, 141
 
 #: Which extra brings what a command imports.
 EXTRA_OF = {
@@ -103,24 +109,58 @@ def _add_missing(app: typer.Typer, name: str, error: ImportError) -> None:
 def main() -> None:
     """Runs the command; the one place where errors become a line and an exit status."""
     try:
-        build_app()()
+        status = _run()
+    except _UsageError as error:
+        status = _say_usage(error)
     except KedgeError as error:
         typer.echo(f"kedge: {error}", err=True)
-        sys.exit(error.exit_code)
+        status = error.exit_code
     except ImportError as error:
-        if (error.name or "").partition(".")[0].startswith("kedge_"):
-            raise  # ours is never missing: a bug, and no extra mends it
-        command = sys.argv[1] if len(sys.argv) > 1 else "kedge"
-        extra = EXTRA_OF.get(command, command)
-        typer.echo(
-            f"kedge: '{command}' needs {error.name}; install it with: "
-            f"pip install 'kedge[{extra}]' (and the runtime's extra)",
-            err=True,
-        )
-        sys.exit(2)
-    except KeyboardInterrupt:
-        typer.echo("kedge: stopped", err=True)
-        sys.exit(130)
+        status = _say_import(error)
+    except typer.Abort:
+        typer.echo("kedge: nothing was answered, nothing done", err=True)
+        status = 1
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(141)
+        status = _READER_GONE
+    sys.exit(status)
+
+
+def _run() -> int:
+    """Runs the command and returns its exit status; raises what it raises, and usage errors."""
+    try:
+        status = build_app()(standalone_mode=False)
+        sys.stdout.flush()
+    except SystemExit as ended:
+        # Typer ends with 1 where the reader of what we print went away in the middle.
+        if isinstance(ended.__context__, BrokenPipeError):
+            raise ended.__context__ from None
+        raise
+    if status == _INTERRUPTED:  # what typer makes of Ctrl-C
+        typer.echo("kedge: stopped", err=True)
+    return status if isinstance(status, int) else 0
+
+
+def _say_usage(error: Any) -> int:
+    """Says in one line what is wrong with the command line; a group alone gets its help."""
+    text = " ".join(error.format_message().split())
+    if type(error).__name__ == "NoArgsIsHelpError":
+        error.show()
+    elif error.ctx is None:
+        typer.echo(f"kedge: {text}", err=True)
+    else:
+        typer.echo(f"kedge: {text} (see '{error.ctx.command_path} --help')", err=True)
+    return 2
+
+
+def _say_import(error: ImportError) -> int:
+    """Says which extra brings a package that is not installed."""
+    if (error.name or "").partition(".")[0].startswith("kedge_"):
+        raise error  # ours is never missing: a bug, and no extra mends it
+    command = sys.argv[1] if len(sys.argv) > 1 else "kedge"
+    typer.echo(
+        f"kedge: '{command}' needs {error.name}; install it with: "
+        f"pip install 'kedge[{EXTRA_OF.get(command, command)}]' (and the runtime's extra)",
+        err=True,
+    )
+    return 2
