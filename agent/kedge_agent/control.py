@@ -19,13 +19,13 @@ from kedge_agent.blobs import BlobStore
 from kedge_agent.building.forms import Loadable, loadable
 from kedge_agent.detector import Detector, isolation_of, load_detector, open_slot
 from kedge_agent.errors import EngineError
+from kedge_agent.evidence.summary import Evidence
 from kedge_agent.frames import LatestFrames
 from kedge_agent.hotswap import HotEngine
 from kedge_agent.local_protocol import (
     Answer,
     Done,
     Drop,
-    Evidence,
     Failed,
     Hello,
     LoadCandidate,

@@ -17,8 +17,9 @@ from kedge_agent import limits
 from kedge_agent.errors import EngineError
 from kedge_agent.evidence.book import EvidenceBook
 from kedge_agent.evidence.budget import Budget
+from kedge_agent.evidence.summary import Evidence
 from kedge_agent.hotswap import Answer, HotEngine
-from kedge_agent.local_protocol import Evidence, SlotName
+from kedge_agent.local_protocol import SlotName
 from kedge_shared.manifest import Manifest
 from kedge_shared.vision import Frame
 

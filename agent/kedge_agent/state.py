@@ -6,7 +6,8 @@ from typing import Any
 
 import msgspec
 
-from kedge_agent.local_protocol import Proof, Slot, Slots
+from kedge_agent.evidence.summary import Proof
+from kedge_agent.local_protocol import Slot, Slots
 from kedge_shared.phases import Phase
 from kedge_shared.protocol import ManifestRef, Verdict
 from kedge_shared.windows import WindowSpec

@@ -15,12 +15,12 @@ from kedge_agent.admission import Isolation
 from kedge_agent.blobs import BlobStore
 from kedge_agent.control import Control
 from kedge_agent.detector import load_detector
+from kedge_agent.evidence.summary import Evidence
 from kedge_agent.frames import Captured, LatestFrames
 from kedge_agent.hotswap import HotEngine
 from kedge_agent.local_protocol import (
     SLOTS_FILE,
     Done,
-    Evidence,
     Failed,
     LoadCandidate,
     RollBack,

@@ -12,8 +12,9 @@ import pytest
 
 from kedge_agent.detector import Detections
 from kedge_agent.errors import EngineError
+from kedge_agent.evidence.summary import Evidence
 from kedge_agent.hotswap import HotEngine
-from kedge_agent.local_protocol import Evidence, Slot, SlotName
+from kedge_agent.local_protocol import Slot, SlotName
 from kedge_agent.shadow import Shadow
 from tests.shared import samples
 from tests.waiting import PATIENCE

@@ -10,8 +10,9 @@ import msgspec
 import pytest
 
 from kedge_agent.decisions import MAX_ATTEMPTS
+from kedge_agent.evidence.summary import Proof
 from kedge_agent.journal import Journal
-from kedge_agent.local_protocol import Failed, LoadCandidate, Proof, Ratio, Swap
+from kedge_agent.local_protocol import Failed, LoadCandidate, Ratio, Swap
 from kedge_agent.state import State
 from kedge_shared import api
 from kedge_shared.phases import Phase

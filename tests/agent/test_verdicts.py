@@ -9,8 +9,8 @@ import pytest
 from msgspec.structs import replace as replace_struct
 
 from kedge_agent.evidence.heat import Heat
+from kedge_agent.evidence.summary import Evidence, Proof
 from kedge_agent.evidence.verdicts import Served, judge_probation, judge_shadow
-from kedge_agent.local_protocol import Evidence, Proof
 from kedge_agent.patience import ProbationSettings
 from kedge_shared.device_classes import Budgets
 from kedge_shared.manifest import Shadow

@@ -5,15 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from kedge_agent.evidence.summary import Evidence, Proof
 from kedge_agent.local_protocol import (
     Answer,
     Done,
     Drop,
-    Evidence,
     Failed,
     Hello,
     LoadCandidate,
-    Proof,
     RollBack,
     RunnerState,
     Slot,

@@ -8,8 +8,8 @@ from collections import deque
 from kedge_agent.detector import Detections
 from kedge_agent.evidence.loss import LossTest
 from kedge_agent.evidence.pace import PaceTest
+from kedge_agent.evidence.summary import Evidence, Proof
 from kedge_agent.evidence.tracks import Stills, Tracker
-from kedge_agent.local_protocol import Evidence, Proof
 from kedge_shared.detections import Score
 from kedge_shared.manifest import Manifest
 from kedge_shared.pairing import Pairing

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from kedge_agent.decisions import WATCH, Ruling, harm
 from kedge_agent.evidence import bars
 from kedge_agent.evidence.heat import Heat
-from kedge_agent.local_protocol import Evidence, Proof
+from kedge_agent.evidence.summary import Evidence, Proof
 from kedge_agent.patience import ProbationSettings
 from kedge_shared.manifest import Manifest
 from kedge_shared.phases import Event, Phase
