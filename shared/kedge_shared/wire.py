@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
+import msgspec.inspect
 
 from kedge_shared.errors import InputError
 
@@ -97,9 +98,12 @@ def decode_yaml(data: bytes, kind: type[T], what: str) -> T:
         mend = _UNQUOTED if _READ_AS_NUMBER.match(str(error)) else ""
         raise InputError(f"{what} cannot be read: {error}", mend) from None
     unknown = next(_unknown(raw, msgspec.json.decode(encode(read)), read, ""), None)
-    if unknown is not None:
-        raise InputError(f"{what}: there is no field {unknown}")
-    return read
+    if unknown is None:
+        return read
+    name = unknown.rpartition(".")[2]
+    place = next(_places(name, msgspec.inspect.type_info(kind), ""), None)
+    belongs = f"; it belongs at {place}" if place is not None else ""
+    raise InputError(f"{what}: there is no field {unknown}{belongs}")
 
 
 def _unknown(given: Any, read: Any, meant: Any, path: str) -> Iterator[str]:
@@ -118,6 +122,21 @@ def _unknown(given: Any, read: Any, meant: Any, path: str) -> Iterator[str]:
         items = meant if isinstance(meant, list | tuple) else [None] * len(read)
         for index, each in enumerate(zip(given, read, items, strict=False)):
             yield from _unknown(*each, f"{path}[{index}]")
+
+
+def _places(name: str, kind: msgspec.inspect.Type, path: str) -> Iterator[str]:
+    """Yields where a type has fields of that name, as ``stages[].gate.soak_seconds``."""
+    if isinstance(kind, msgspec.inspect.DataclassType):
+        for each in kind.fields:
+            below = f"{path}.{each.name}" if path else each.name
+            if each.name == name:
+                yield below
+            yield from _places(name, each.type, below)
+    elif isinstance(kind, msgspec.inspect.VarTupleType):
+        yield from _places(name, kind.item_type, f"{path}[]")
+    elif isinstance(kind, msgspec.inspect.UnionType):
+        for option in kind.types:
+            yield from _places(name, option, path)
 
 
 def read_limited(path: Path, what: str, limit_bytes: int) -> bytes:

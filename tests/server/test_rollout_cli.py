@@ -130,6 +130,11 @@ HEAD = "{model: shapes, release: '1.0', %s}"
     [
         ("stages: [{percent: 100, gate: {sok_seconds: 3}}]",
          r"no field stages\[0\]\.gate\.sok_seconds; did you mean soak_seconds\?"),
+        ("stages: [{percent: 100}], soak_seconds: 3",
+         r"no field soak_seconds; it belongs at stages\[\]\.gate\.soak_seconds$"),
+        ("stages: [{percent: 100, download_slots: 3}]",
+         r"no field stages\[0\]\.download_slots; it belongs at download_slots$"),
+        ("stages: [{percent: 100}], nothing: 3", "no field nothing$"),
         ("stages: [{percent: 100, gate: {soak_seconds: .inf}}]",
          r"stages\[0\]\.gate\.soak_seconds: inf is no number to go by"),
         ("stages: [{percent: 100}], window: {begins: 22:00, ends: '04:00'}",
