@@ -182,12 +182,12 @@ def rows_of(models: Sequence[Path], trials: int, seconds: float) -> Iterator[Row
         print(f"probation: {at + 1} of {trials}", file=sys.stderr)
     for scene, found in outcomes.items():
         value, pairs = (
-            sum(each < _NEVER for each in way) / trials
+            sum(each < _NEVER for each in way)
             for way in ([each.both for each in found], [each.pairs for each in found])
         )
-        holds = value >= 1 if scene.slower else value <= 0
-        yield Row(name=scene.name, value=value, unit=f"of {trials}", holds=holds,
-                  target=float(scene.slower), against=pairs)  # fmt: skip
+        target = trials if scene.slower else 0
+        yield Row(name=scene.name, value=value, unit=f"of {trials}", holds=value == target,
+                  target=target, against=pairs)  # fmt: skip
         if scene.slower and value:
             yield Row(name=f"{scene.name}, slowest", unit="s", holds=None,
                       value=max(each.both for each in found if each.both < _NEVER))  # fmt: skip
