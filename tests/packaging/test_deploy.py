@@ -54,6 +54,17 @@ def test_only_the_proxy_is_reached_from_outside() -> None:
         assert services()[name]["networks"] == ["inside"]
 
 
+def test_a_workshop_needs_no_server_and_is_open_to_this_machine_alone() -> None:
+    """Compose reads every ``env_file`` of a file before it starts anything of it."""
+    (dev,) = yaml.safe_load((DEPLOY / "dev.yml").read_text())["services"].values()
+    assert "env_file" not in dev
+    assert all(port.startswith("127.0.0.1:") for port in dev["ports"])
+    assert dev["cap_drop"] == ["ALL"]
+    assert services()["dev"]["extends"] == {"file": "deploy/dev.yml", "service": "dev"}
+    page = (ROOT / "docs" / "howto" / "development.md").read_text()
+    assert "docker compose -f deploy/dev.yml up --build" in page
+
+
 def test_no_secret_stands_in_what_is_committed() -> None:
     for path in (ROOT / "docker-compose.yml", *DEPLOY.glob("*")):
         if path.is_file():
