@@ -267,6 +267,16 @@ def test_blocks_that_stay_float_stand_in_the_toolkit_s_list(
         rknn.build(toolkit, recipe(source, "x"), model)
 
 
+def test_folders_and_pythons_may_be_named_from_here(
+    calibrated: Path, toolkit: Path, source: Source, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The toolkit's process works in a folder of its own: ``--cache cache`` is not there."""
+    monkeypatch.chdir(calibrated.parent)
+    rknn.build(Path(toolkit.name), recipe(source), Path("model.rknn"))
+    assert Path("model.rknn").is_file()
+    rknn.simulate(Path(toolkit.name), recipe(source), Path(calibrated.name)).close()
+
+
 def test_the_simulator_answers_frame_after_frame(
     calibrated: Path, toolkit: Path, source: Source
 ) -> None:

@@ -143,7 +143,7 @@ def build(python: Path, recipe: Recipe, out: Path) -> None:
     """
     folder = out.with_suffix(SIMULATION)
     (folder / RECIPE).write_bytes(wire.encode(recipe))
-    run(python, _job(recipe) | {"out": str(out)}, folder)
+    run(python, _job(recipe) | {"out": str(out.absolute())}, folder)
 
 
 def simulate(python: Path, recipe: Recipe, folder: Path) -> Worker:
@@ -196,7 +196,8 @@ class Worker:
         self._log = Path(self._scratch.name) / "log"
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
-                [str(python), "-I", str(_WORKER), str(path)],
+                # Not resolved: an environment's python is a link, and known by where it lies.
+                [str(python.absolute()), "-I", str(_WORKER), str(path)],
                 cwd=folder, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log,
             )  # fmt: skip
 
