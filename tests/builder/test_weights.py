@@ -66,6 +66,14 @@ def test_junk_is_named(tmp_path: Path, content: bytes) -> None:
         load(path)
 
 
+def test_weights_that_were_cut_off_are_told_in_one_sentence(tmp_path: Path) -> None:
+    """Torch's own words go on to ask for a report of a bug in it."""
+    cut = tmp_path / "cut.pt"
+    cut.write_bytes(FIXTURE.read_bytes()[:2000])
+    with pytest.raises(InputError, match=r"checkpoint: [^.]+; copy the file anew$"):
+        load(cut)
+
+
 def test_a_hostile_old_style_checkpoint_runs_nothing(tmp_path: Path) -> None:
     proof, path = tmp_path / "proof", tmp_path / "evil.pt"
     body = {"model": Evil(os.system, f"touch {proof}")}

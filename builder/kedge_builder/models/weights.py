@@ -129,8 +129,12 @@ def _unpickle(path: Path) -> dict[str, Any]:
         raise InputError(f"weights {path}: {error}", "they are not loaded") from None
     # Boundary: torch raises whatever a broken file makes it stumble over.
     except Exception as error:  # noqa: BLE001
-        reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
-        raise InputError(f"weights {path} are no readable checkpoint: {reason}") from None
+        # Its first sentence: the next ones ask to report a bug to torch.
+        said = str(error).splitlines()[0].partition(". ")[0][:120] if str(error) else ""
+        raise InputError(
+            f"weights {path} are no readable checkpoint: {said or type(error).__name__}",
+            "copy the file anew",
+        ) from None
     if not isinstance(checkpoint, dict):
         raise InputError(f"weights {path} hold no detection model")
     return checkpoint
