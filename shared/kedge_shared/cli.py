@@ -12,8 +12,9 @@ import typer
 from kedge_shared import __version__
 from kedge_shared.errors import KedgeError
 
-#: Click's, of which newer typers hold a copy under a private name; this is the name both show.
-_UsageError: type[Exception] = typer.BadParameter.__mro__[1]
+#: Click's ClickException, of which newer typers hold a copy under a private name: what both show
+#: is its grandchild.
+_ClickError: type[Exception] = typer.BadParameter.__mro__[2]
 
 #: Exit statuses as a shell gives them to what SIGINT and SIGPIPE end.
 _INTERRUPTED, _READER_GONE = 130, 141
@@ -110,7 +111,7 @@ def main() -> None:
     """Runs the command; the one place where errors become a line and an exit status."""
     try:
         status = _run()
-    except _UsageError as error:
+    except _ClickError as error:
         status = _say_usage(error)
     except KedgeError as error:
         typer.echo(f"kedge: {error}", err=True)
@@ -118,7 +119,7 @@ def main() -> None:
     except ImportError as error:
         status = _say_import(error)
     except typer.Abort:
-        typer.echo("kedge: nothing was answered, nothing done", err=True)
+        typer.echo("kedge: not answered, so not done", err=True)
         status = 1
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -143,14 +144,13 @@ def _run() -> int:
 
 def _say_usage(error: Any) -> int:
     """Says in one line what is wrong with the command line; a group alone gets its help."""
-    text = " ".join(error.format_message().split())
     if type(error).__name__ == "NoArgsIsHelpError":
         error.show()
-    elif error.ctx is None:
-        typer.echo(f"kedge: {text}", err=True)
     else:
-        typer.echo(f"kedge: {text} (see '{error.ctx.command_path} --help')", err=True)
-    return 2
+        context = getattr(error, "ctx", None)
+        see = f" (see '{context.command_path} --help')" if context is not None else ""
+        typer.echo(f"kedge: {' '.join(error.format_message().split())}{see}", err=True)
+    return int(error.exit_code)
 
 
 def _say_import(error: ImportError) -> int:

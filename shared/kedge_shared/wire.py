@@ -100,14 +100,14 @@ def decode_yaml(data: bytes, kind: type[T], what: str) -> T:
     unknown = next(_unknown(raw, msgspec.json.decode(encode(read)), read, ""), None)
     if unknown is None:
         return read
-    name = unknown.rpartition(".")[2]
-    place = next(_places(name, msgspec.inspect.type_info(kind), ""), None)
-    belongs = f"; it belongs at {place}" if place is not None else ""
-    raise InputError(f"{what}: there is no field {unknown}{belongs}")
+    where, key, near = unknown
+    place = next(_places(key, msgspec.inspect.type_info(kind), ""), None)
+    mend = f"did you mean {near}?" if near else f"it belongs at {place}" if place else ""
+    raise InputError(f"{what}: there is no field {where}", mend)
 
 
-def _unknown(given: Any, read: Any, meant: Any, path: str) -> Iterator[str]:
-    """Yields what was written and not read, and what else there is by nearly that name."""
+def _unknown(given: Any, read: Any, meant: Any, path: str) -> Iterator[tuple[str, str, str | None]]:
+    """Yields where something was written and not read, its name, and what has nearly that name."""
     if isinstance(given, dict) and isinstance(read, dict):
         for key, value in given.items():
             where = f"{path}.{key}" if path else str(key)
@@ -117,7 +117,7 @@ def _unknown(given: Any, read: Any, meant: Any, path: str) -> Iterator[str]:
                 continue
             names = [each.name for each in fields(meant)] if is_dataclass(meant) else []
             near = difflib.get_close_matches(str(key), names, 1)
-            yield f"{where}; did you mean {near[0]}?" if near else where
+            yield where, str(key), near[0] if near else None
     elif isinstance(given, list) and isinstance(read, list):
         items = meant if isinstance(meant, list | tuple) else [None] * len(read)
         for index, each in enumerate(zip(given, read, items, strict=False)):
