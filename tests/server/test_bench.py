@@ -18,6 +18,7 @@ from kedge_server.database import transaction
 from kedge_shared import signing
 from kedge_shared.bench import JOB_TYPE, RESULT_TYPE, BenchFailure, BenchJob, BenchResult
 from kedge_shared.errors import ServiceError
+from kedge_shared.phases import Phase
 from tests.server.both import database  # noqa: F401
 from tests.sim.bench import bench_job, bench_result, upload
 from tests.sim.device import SimDevice
@@ -252,3 +253,17 @@ def test_no_rollout_waits_for_a_board_that_only_measures(running: World) -> None
     running.enrol("bench-2", serves=False)
     rows = running.operator.rollout_deployments(rollout.id)
     assert [each.device for each in rows] == ["cam-1"]
+
+
+def test_a_board_that_measured_serves_once_its_agent_runs(running: World) -> None:
+    """Its key was let in to measure; the agent of the same folder enrols no more."""
+    board = running.enrol("bench-1", serves=False)
+    running.publish("1.0", 10)
+    with pytest.raises(ServiceError, match="every device is revoked or only measures"):
+        running.roll_out("1.0")
+    board.send(board.report(Phase.IDLE))
+    assert running.operator.device("bench-1").serves
+    rollout = running.roll_out("1.0")
+    board.live()
+    running.tick()
+    assert running.operator.rollout(rollout.id).state == "completed"

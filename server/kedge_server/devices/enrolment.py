@@ -187,19 +187,28 @@ def admit(session: Session, enrolment: Enrolment, who: str) -> Admitted:
     return Admitted(Enrolled(device=device.id, token=secret), device.token_hash, fingerprint)
 
 
-def renew_facts(session: Session, device: DeviceRow, facts: DeviceFacts) -> None:
-    """Takes what a board says that it is now; a release that did not fit it before may do so."""
-    if facts_of(device.facts) == facts:
+def hear(session: Session, device: DeviceRow, facts: DeviceFacts | None) -> None:
+    """Takes what a report says that its board is; a release that did not fit before may do so.
+
+    Only an agent reports: a board that was let in to measure serves from then on.
+
+    Args:
+        session: Of the batch that the report is in.
+        device: Whose report it is.
+        facts: What the report says, if anything.
+    """
+    known = facts_of(device.facts)
+    said = known if facts is None else facts
+    if device.serves and said == known:
         return
     membership.settle(session)
-    device.facts = wire.encode(facts).decode()
+    device.facts, device.serves = wire.encode(said).decode(), True
     session.add(device)
     session.flush()
     changes.note(session, "device", device.id)
-    data = {"device_class": device.device_class, "agent": facts.agent}
+    data = {"device_class": device.device_class, "agent": said.agent}
     emit(session, kinds.DEVICE_CHANGED, device.id, data, time.time())
-    if device.serves:
-        reports.late_device(session, device, now(session))
+    reports.late_device(session, device, now(session))
 
 
 def fingerprint_of(enrolment: Enrolment) -> str:

@@ -178,6 +178,7 @@ def _devices(session: Session, sent: Sequence[Sent]) -> dict[str, Row[Any]]:
         "phase",
         "frames",
         "latency_p95_ms",
+        "serves",
     )
     query = select(*(_DEVICES.c[each] for each in columns))
     rows = session.execute(query.where(_DEVICES.c.id.in_({each.device for each in sent})))
@@ -291,8 +292,8 @@ def _write(session: Session, desk: _Desk, received: float) -> None:
         connection.execute(insert(_REPORTS), list(desk.reports.values()))
     rollouts.take(session, desk.fresh, received)
     for each in desk.fresh:
-        if each.facts is not None:
-            enrolment.renew_facts(session, session.get_one(DeviceRow, each.device), each.facts)
+        if each.facts is not None or not desk.devices[each.device].serves:
+            enrolment.hear(session, session.get_one(DeviceRow, each.device), each.facts)
         if each.attestation is not None:
             row = session.get_one(DeviceRow, each.device)
             attestations.take(session, row, each, received)

@@ -123,7 +123,10 @@ def _nobody(session: Session, spec: RolloutSpec) -> str:
         return "no device is enrolled"
     unknown = membership.unknown_tags(session, spec)
     told = f", and none has a tag {' or '.join(unknown)}" if unknown else ""
-    return f"no device is selected by {spec.selector or spec.tags}{told}"
+    wanted = spec.selector or spec.tags
+    if not wanted:
+        return "every device is revoked or only measures (`kedge device list`)"
+    return f"no device is selected by {wanted}{told}"
 
 
 def _check_order(session: Session, spec: RolloutSpec) -> None:
