@@ -25,6 +25,7 @@ from kedge_builder.report import output
 from kedge_builder.report.contents import Measurement
 from kedge_builder.tune import Tuned, choose
 from kedge_builder.workshop import Workshop
+from kedge_shared.bench import Speed
 from kedge_shared.device_classes import DeviceClass
 from kedge_shared.manifest import Provenance
 from kedge_shared.timing import speed
@@ -58,12 +59,14 @@ class Timings:
     Attributes:
         before: Float; ``None``: not measured.
         after: Built; likewise.
+        speed: Built against float, in rounds of one run.
         where: Machine.
         memory_mb: That loading the built engine added.
     """
 
     before: Latency | None
     after: Latency | None
+    speed: Speed | None
     where: str
     memory_mb: float | None
 
@@ -159,9 +162,7 @@ class ClassBuild:
                 golden_set.score(found, golden, classes),
             ),
             drop=drop,
-            speed=(
-                speed(timings.before, timings.after) if timings.before and timings.after else None
-            ),
+            speed=timings.speed,
             where=timings.where,
             memory_mb=timings.memory_mb,
             references=dict(zip((f.sha256 for f in golden.policy.golden), found, strict=True)),
@@ -195,11 +196,9 @@ class ClassBuild:
                 self._bench, self._class, files, floats, source.given, source.read, frames,
                 shop.progress, seconds=seconds,
             )  # fmt: skip
-            return Timings(
-                found.reference or found.built, found.built, found.where, found.memory_mb
-            )
+            return Timings(found.reference, found.built, found.speed, found.where, found.memory_mb)
         if not engines.is_here(self._class.runtime.name) or not machine.is_of(self._class.arch):
-            return Timings(None, None, self._where(), None)
+            return Timings(None, None, None, self._where(), None)
         stage = f"{name}: latency, float and built in turn"
         with shop.progress.stage(stage), pinned(self._class.threads):
             pair = [
@@ -210,7 +209,7 @@ class ClassBuild:
         added = memory.added_mb(
             self._class.runtime.name, files, source.given.height, self._class.threads
         )
-        return Timings(slow, fast, machine.describe(), added)
+        return Timings(slow, fast, speed(slow, fast), machine.describe(), added)
 
     def _simulation(self, candidate: Candidate) -> str:
         """Says what stood in for the board's arithmetic; empty if nothing did."""

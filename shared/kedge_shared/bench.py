@@ -30,6 +30,8 @@ RESULT_LIMIT_BYTES = 16 * 1024
 #: A signed job is an order to run code: it does not stay good for long.
 JOB_LIFE_SECONDS = 86400
 
+#: How often one thing goes into another.
+Times = Annotated[float, Meta(gt=0)]
 #: Where a job stands. ``lost``: boards took it and fell silent too often.
 BenchState = Literal["waiting", "running", "done", "expired", "lost"]
 #: Why nothing was measured; stable words.
@@ -132,6 +134,21 @@ class BenchJob:
         return files | {each.sha256: each.length for each in self.frames}
 
 
+@dataclass(frozen=True)
+class Speed:
+    """How many times as fast one engine is as another.
+
+    Attributes:
+        ratio: Median over rounds of the other's frame time over its own.
+        low: Lower end of the 95 % interval of that median.
+        high: Upper end.
+    """
+
+    ratio: Times
+    low: Times
+    high: Times
+
+
 @dataclass(frozen=True, kw_only=True)
 class EngineFigures:
     """What was measured of one engine.
@@ -144,6 +161,8 @@ class EngineFigures:
         rounds: Frames.
         memory_mb: Resident memory that load and first frame added, MiB; only of the engine that a
             fresh process loads first.
+        outrun: How many times as fast as this one the job's first engine is, counted by the board
+            from every round, which the answer has no room for; ``None`` for the first itself.
     """
 
     name: Name
@@ -152,6 +171,7 @@ class EngineFigures:
     engine_p50_ms: Millis
     rounds: Annotated[int, Meta(ge=1)]
     memory_mb: Annotated[float, Meta(ge=0)] | None = None
+    outrun: Speed | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

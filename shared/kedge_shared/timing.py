@@ -13,6 +13,7 @@ from typing import Protocol
 
 import numpy as np
 
+from kedge_shared.bench import Speed
 from kedge_shared.detections import Array
 from kedge_shared.manifest import InputSpec, OutputSpec
 from kedge_shared.vision import Frame, decode, prepare
@@ -39,7 +40,7 @@ class Latency:
         p95: 95th percentile.
         engine_p50: Median of the engine alone.
         rounds: Frames.
-        frames_ms: Every frame, in the order of the rounds; empty where only sums came.
+        frames_ms: Every frame, in the order of the rounds; empty for another machine's figures.
     """
 
     p50: float
@@ -47,21 +48,6 @@ class Latency:
     engine_p50: float
     rounds: int
     frames_ms: tuple[float, ...] = ()
-
-
-@dataclass(frozen=True)
-class Speed:
-    """How many times as fast one engine is as another.
-
-    Attributes:
-        ratio: Median over rounds of the other's frame time over its own.
-        low: Lower end of the 95 % interval of that median.
-        high: Upper end.
-    """
-
-    ratio: float
-    low: float
-    high: float
 
 
 @dataclass(frozen=True)
@@ -117,11 +103,13 @@ def speed(before: Latency, after: Latency) -> Speed:
 
     The interval is that of a median by order statistics (Conover 1999, section 3.2): it asks
     nothing of the distribution, and a neighbour who takes the core for some rounds does not move
-    it. Without rounds it is the ratio of the medians, with no interval.
+    it.
+
+    Raises:
+        ValueError: They are not of one run.
     """
-    if not before.frames_ms or len(before.frames_ms) != len(after.frames_ms):
-        ratio = before.p50 / after.p50
-        return Speed(ratio, ratio, ratio)
+    if not before.frames_ms:
+        raise ValueError("without its rounds a run tells no interval")
     ratios = sorted(b / a for b, a in zip(before.frames_ms, after.frames_ms, strict=True))
     count = len(ratios)
     reach = 1.96 * math.sqrt(count) / 2

@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 
 from kedge_builder.judge.acceptance import EXIT, Figures, judge
+from kedge_shared.bench import Speed
 from kedge_shared.device_classes import Budgets
-from kedge_shared.timing import Speed
 
 GOOD = Figures(
     latency_p95_ms=10, memory_mb=50, artifact_mb=3, drop=0.002, drop_low=-0.001, drop_high=0.005,
@@ -35,6 +35,7 @@ BUDGETS = Budgets(latency_p95_ms=12, memory_mb=64, artifact_mb=4, accuracy_drop=
         # A noisy neighbour is no verdict: the interval reaches what equal engines do.
         ({"speed": Speed(0.9, 0.7, 1.1)}, "pass", "latency"),
         ({"latency_p95_ms": None, "speed": None}, "undecided", "latency was not measured"),
+        ({"speed": None}, "undecided", "the board told no interval"),
         ({"finite": False}, "missed", "NaN"),
         ({"seen": 0}, "missed", "sees nothing at all on 500 images"),
         ({"seen": 0, "float_seen": 0}, "pass", "latency"),

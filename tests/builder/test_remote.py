@@ -16,7 +16,7 @@ from kedge_builder.progress import Progress
 from kedge_server.bench.tables import BenchJobRow
 from kedge_server.database import transaction
 from kedge_shared import signing
-from kedge_shared.bench import RESULT_TYPE, BenchFailure, BenchJob, Worker, open_job
+from kedge_shared.bench import RESULT_TYPE, BenchFailure, BenchJob, Speed, Worker, open_job
 from kedge_shared.device_classes import find_class
 from kedge_shared.errors import ServiceError
 from kedge_shared.manifest import InputSpec, OutputSpec
@@ -92,7 +92,7 @@ def test_a_board_measures_for_the_builder(running: World, tmp_path: Path) -> Non
     assert ("x86_64" in job.requires.arch, job.threads) == (True, 1)
     assert found.reference is not None
     assert (found.built.p50, found.built.p95, found.built.rounds) == (2.0, 3.0, 20)
-    assert found.memory_mb == 12.5
+    assert (found.memory_mb, found.speed) == (12.5, Speed(1.5, 1.2, 1.7))
     assert (found.where, found.runtime) == ("bench-1: a board, 4 cores", "1.32.0")
 
 

@@ -119,9 +119,11 @@ def test_the_interval_of_speed_covers_equal_engines() -> None:
     assert missed <= 0.08 * 300
 
 
-def test_without_rounds_speed_has_no_interval() -> None:
-    found = timing.speed(timing.Latency(10, 12, 9, 5), timing.Latency(5, 6, 4, 5))
-    assert (found.low, found.ratio, found.high) == (2.0, 2.0, 2.0)
+@pytest.mark.parametrize("frames", [[], [5.0, 5.0]])
+def test_without_the_same_rounds_there_is_no_speed(frames: list[float]) -> None:
+    whole = latency([5.0, 5.0, 5.0])
+    with pytest.raises(ValueError, match="rounds|zip"):
+        timing.speed(replace(whole, frames_ms=tuple(frames)), whole)
 
 
 def test_engines_take_turns_and_the_warm_up_does_not_count() -> None:

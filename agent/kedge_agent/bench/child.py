@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,7 +33,7 @@ from kedge_shared.bench import (
 )
 from kedge_shared.errors import KedgeError, StorageError, TrustError
 from kedge_shared.policy import FRAME_LIMIT_BYTES
-from kedge_shared.timing import Timed, interleaved
+from kedge_shared.timing import Latency, Timed, interleaved, speed
 from kedge_shared.vision import Frame
 
 
@@ -89,15 +90,26 @@ def measure(order: Order) -> Outcome:
         )  # fmt: skip
     except ValueError as error:
         raise EngineError(str(error)) from None
-    return Outcome(
-        engines=tuple(
-            EngineFigures(
-                name=engine.name, p50_ms=found.p50, p95_ms=found.p95,
-                engine_p50_ms=found.engine_p50, rounds=found.rounds,
-                memory_mb=None if at else memory,
-            )
-            for at, (engine, found) in enumerate(zip(job.engines, timed, strict=True))
+    return Outcome(engines=figures([each.name for each in job.engines], timed, memory))
+
+
+def figures(
+    names: Sequence[str], timed: Sequence[Latency], memory_mb: float
+) -> tuple[EngineFigures, ...]:
+    """Puts into an answer what was measured; the first of the engines is what it is about.
+
+    Args:
+        names: Of the engines.
+        timed: Their rounds, of one run.
+        memory_mb: What the first took.
+    """
+    return tuple(
+        EngineFigures(
+            name=name, p50_ms=found.p50, p95_ms=found.p95, engine_p50_ms=found.engine_p50,
+            rounds=found.rounds, memory_mb=None if at else memory_mb,
+            outrun=speed(found, timed[0]) if at else None,
         )
+        for at, (name, found) in enumerate(zip(names, timed, strict=True))
     )  # fmt: skip
 
 

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from kedge_shared.bench import Speed
 from kedge_shared.device_classes import Budgets
 from kedge_shared.manifest import Override
-from kedge_shared.timing import Speed
 
 Verdict = Literal["pass", "missed", "undecided", "overridden"]
 EXIT: Mapping[Verdict, int] = {"pass": 0, "overridden": 0, "missed": 3, "undecided": 4}
@@ -18,6 +18,9 @@ _SLOWER = 1.05
 _UNTIMED = (
     "latency was not measured: the class's runtime is not on this machine; have a board of the "
     "class measure it (--bench-server)"
+)
+_UNPAIRED = (
+    "the board told no interval of its speed beside float; `kedge` on it is older than this one"
 )
 
 
@@ -201,7 +204,7 @@ def _speed(figures: Figures) -> list[Finding]:
     if figures.latency_p95_ms is None:
         return [Finding("latency_p95_ms", "undecided", _UNTIMED)]
     if figures.speed is None:
-        return []
+        return [Finding("speed", "undecided", _UNPAIRED)]
     ratio, low, high = figures.speed.ratio, figures.speed.low, figures.speed.high
     said = f"runs at {ratio:.2f} times float's speed ({low:.2f} to {high:.2f}, 95 %)"
     if high * _SLOWER >= 1:

@@ -28,6 +28,7 @@ from kedge_shared.bench import (
     EngineFigures,
     FrameRef,
     NoiseFrames,
+    Speed,
 )
 from kedge_shared.client import Client
 from kedge_shared.device_classes import DeviceClass
@@ -53,6 +54,8 @@ class RemoteLatency:
     Attributes:
         built: Of the built engine.
         reference: Of the float engine in the same run, or ``None`` when there was none.
+        speed: Built against float in that run; ``None`` where there was none, or where the worker
+            is older than this figure.
         memory_mb: Resident memory that the built engine added on the board, MiB.
         device: Name of the board.
         machine: What the board is.
@@ -62,6 +65,7 @@ class RemoteLatency:
 
     built: Latency
     reference: Latency | None
+    speed: Speed | None
     memory_mb: float | None
     device: str
     machine: str
@@ -243,9 +247,11 @@ def _remote(result: BenchResult, job: BenchJob) -> RemoteLatency:
     found = {each.name: each for each in result.engines}
     if set(found) != {each.name for each in job.engines}:
         raise ServiceError(f"board {result.device} did not measure what it was asked to")
+    beside = found.get(_FLOAT)
     return RemoteLatency(
         built=_latency(found[_BUILT]),
-        reference=_latency(found[_FLOAT]) if _FLOAT in found else None,
+        reference=_latency(beside) if beside else None,
+        speed=beside.outrun if beside else None,
         memory_mb=found[_BUILT].memory_mb,
         device=result.device,
         machine=result.machine,

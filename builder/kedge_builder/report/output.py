@@ -25,6 +25,7 @@ from kedge_builder.report.bom import bom
 from kedge_builder.report.contents import Measurement
 from kedge_builder.report.provenance import provenance
 from kedge_shared import wire
+from kedge_shared.bench import Speed
 from kedge_shared.detections import Array
 from kedge_shared.device_classes import DeviceClass
 from kedge_shared.errors import InputError, StorageError
@@ -40,7 +41,7 @@ from kedge_shared.manifest import (
 )
 from kedge_shared.manifest import Measured as MeasuredFigure
 from kedge_shared.resolver import requires
-from kedge_shared.timing import Speed, Timed
+from kedge_shared.timing import Timed
 
 REFERENCES = "golden-references.json"
 _MIB = 2**20
