@@ -22,8 +22,9 @@ _FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "fma", "asimd", "asimddp
 _ROOT = Path("/")
 _TIMEOUT_SECONDS = 60
 _PROBE = (
-    "import json; from kedge_agent.runtimes.registry import available; "
-    "print(json.dumps(available()))"
+    "import json; from kedge_agent.children import leave; "
+    "from kedge_agent.runtimes.registry import available; "
+    "print(json.dumps(available())); leave()"
 )
 
 

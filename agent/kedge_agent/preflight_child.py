@@ -16,6 +16,7 @@ import msgspec
 
 from kedge_agent import sandbox
 from kedge_agent.blobs import HeldStore
+from kedge_agent.children import leave
 from kedge_agent.gpu import board_python
 from kedge_agent.local_protocol import PreflightJob, PreflightResult, Slot
 from kedge_shared.errors import KedgeError
@@ -36,6 +37,7 @@ def main() -> None:
     walls = sandbox.enter([store.root], memory_mb=memory_mb, cpu_seconds=job.cpu_seconds)
     result = msgspec.structs.replace(_examine(job, store), sandbox=walls)
     os.write(answer, msgspec.json.encode(result))
+    leave()
 
 
 def _ready(job: PreflightJob, store: HeldStore) -> bool:

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from kedge_agent import limits
 from kedge_agent.blobs import BlobStore
+from kedge_agent.children import leave
 from kedge_agent.control import Control
 from kedge_agent.frames import LatestFrames
 from kedge_agent.hotswap import HotEngine
@@ -112,7 +113,7 @@ def main() -> None:
     try:
         data = wire.read_limited(options.config, "runner configuration", _CONFIG_LIMIT_BYTES)
         settings = wire.decode(data, RunnerSettings, "runner configuration")
-        sys.exit(asyncio.run(run(settings)))
+        leave(asyncio.run(run(settings)))
     except KedgeError as error:
         print(f"runner: {error}", file=sys.stderr)
         sys.exit(error.exit_code)

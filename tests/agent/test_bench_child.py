@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from kedge_agent import facts
 from kedge_agent.bench import child
 from kedge_agent.bench.child import Order, Outcome, figures
 from kedge_agent.bench.worker import read_outcome
@@ -21,6 +22,7 @@ from kedge_shared.errors import TrustError
 from kedge_shared.manifest import FileRef, InputSpec
 from kedge_shared.timing import Latency
 from tests.sim.bench import bench_job
+from tests.sim.exits import aborts_at_exit
 from tests.sim.onnx_engine import SIZE, tiny_onnx
 from tests.sim.store import put
 
@@ -56,6 +58,16 @@ def test_a_real_child_measures_in_turn(tmp_path: Path, runtime: str) -> None:
     assert second.memory_mb is None, "a process that holds the other engine cannot tell"
     assert first.outrun is None
     assert second.outrun is not None
+
+
+def test_a_library_that_aborts_at_exit_is_no_fault_of_the_engine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    aborts_at_exit(tmp_path, monkeypatch)
+    store = BlobStore(tmp_path / "blobs")
+    outcome = in_child(store, tiny_job(store, "onnxruntime"))
+    assert outcome.failure is None, outcome.failure
+    assert "onnxruntime" in facts.runtimes(), "the child that asks them is believed too"
 
 
 def test_how_far_the_build_outruns_float_comes_from_the_rounds() -> None:

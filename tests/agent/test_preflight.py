@@ -23,6 +23,7 @@ from kedge_shared import wire
 from kedge_shared.errors import TrustError
 from kedge_shared.ids import sha256_hex
 from kedge_shared.manifest import read_manifest
+from tests.sim.exits import aborts_at_exit
 from tests.sim.onnx_engine import endless_onnx, greedy_onnx
 from tests.sim.store import put, put_build
 from tests.waiting import PATIENCE
@@ -69,6 +70,15 @@ def test_a_good_engine(store: BlobStore, built: dict[str, Any], name: str) -> No
     assert result.candidate_ms > 0
     assert (result.active_ms, result.ratio, result.agreement) == (0, None, None)
     assert {"limits", "privileges"} <= set(result.sandbox)
+
+
+def test_a_library_that_aborts_at_exit_is_no_fault_of_the_engine(
+    store: BlobStore, built: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As OpenVINO 2025.2 does on Arm; the engine would have been quarantined for it."""
+    aborts_at_exit(tmp_path, monkeypatch)
+    result = examine(store, put_build(store, built["x86-onnxruntime"].folder))
+    assert result.ok, result.error
 
 
 def test_beside_the_active_engine_of_another_runtime(

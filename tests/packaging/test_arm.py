@@ -1,4 +1,4 @@
-"""The agent's dependencies come as wheels for 64-bit Arm, as the index says."""
+"""Arm: the agent's dependencies come as wheels, and emulated boards are those of the catalogue."""
 
 from __future__ import annotations
 
@@ -10,13 +10,19 @@ from typing import Any
 
 import pytest
 
-SCRIPT = Path(__file__).parents[2] / "scripts/arm_wheels.py"
+from kedge_shared.device_classes import find_class
+
+SCRIPTS = Path(__file__).parents[2] / "scripts"
 
 
 @pytest.fixture(scope="module")
 def arm_wheels() -> Any:
     pytest.importorskip("tomllib", reason="the script needs tomllib or tomli")
-    spec = importlib.util.spec_from_file_location("arm_wheels", SCRIPT)
+    return load("arm_wheels")
+
+
+def load(name: str) -> Any:
+    spec = importlib.util.spec_from_file_location(name, SCRIPTS / f"{name}.py")
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # dataclasses look their module up
@@ -45,3 +51,12 @@ def test_a_distribution_without_wheels_is_told(arm_wheels: Any) -> None:
     answer = arm_wheels.ask("3.11", "agent", platforms=("manylinux_2_99_sparc",))
     assert not answer.resolves
     assert "ERROR" in answer.why
+
+
+def test_emulated_boards_are_what_their_classes_ask_for() -> None:
+    boards = load("arm_board").BOARDS
+    assert set(boards) == {"rpi4", "rpi5", "rk3588"}
+    for name, board in boards.items():
+        vendor, _, soc = board.compatible[-1].partition(",")
+        assert vendor
+        assert soc in (find_class(name).soc or ()), name

@@ -19,6 +19,7 @@ import numpy as np
 
 from kedge_agent import limits
 from kedge_agent.blobs import BlobStore
+from kedge_agent.children import leave
 from kedge_agent.detector import open_files, release
 from kedge_agent.errors import EngineError
 from kedge_agent.runtimes.base import Engine, Runtime
@@ -175,6 +176,7 @@ def main() -> None:
     except MemoryError:
         outcome = Outcome(failure=BenchFailure(code="memory", reason="out of memory"))
     os.write(answer, msgspec.json.encode(outcome))
+    leave()
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ import msgspec
 
 from kedge_agent import sandbox
 from kedge_agent.blobs import VerifiedBlob
+from kedge_agent.children import leave
 from kedge_agent.errors import EngineError
 from kedge_agent.hosting import wire
 from kedge_agent.hosting.wire import Message, Order
@@ -122,6 +123,7 @@ def main() -> None:
     os.set_inheritable(fd, False)
     with socket.socket(fileno=fd) as talk:
         serve(talk)
+    leave()
 
 
 if __name__ == "__main__":
