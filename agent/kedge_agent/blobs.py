@@ -39,7 +39,7 @@ class VerifiedBlob:
         self._fd = fd
         self.sha256 = sha256
         self.length = length
-        self._map = mmap.mmap(fd, length, prot=mmap.PROT_READ) if length else None
+        self._map = _map(fd, length) if length else None
         self.view = memoryview(self._map) if self._map else memoryview(b"")
 
     @property
@@ -76,6 +76,15 @@ class VerifiedBlob:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def _map(fd: int, length: int) -> mmap.mmap:
+    """Maps sealed memory to read.
+
+    Privately: Linux before 6.7, and so every Jetson, takes a shared mapping for one that may be
+    written later, and refuses it where a seal forbids writing.
+    """
+    return mmap.mmap(fd, length, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ)
 
 
 class BlobStore:

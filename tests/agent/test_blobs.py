@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from kedge_agent import blobs
 from kedge_agent.blobs import BlobStore
 from kedge_shared.errors import InputError, StorageError, TrustError
 from kedge_shared.ids import sha256_hex
+from tests.sim.gpu import old_kernel
 
 BODY = bytes(range(256)) * 20
 NAME = sha256_hex(BODY)
@@ -32,6 +34,12 @@ def test_what_was_stored_comes_back(store: BlobStore) -> None:
     with store.open_verified(NAME, len(BODY)) as blob:
         assert bytes(blob.view) == BODY
         assert Path(blob.path).read_bytes() == BODY
+
+
+def test_kernels_of_jetsons_map_it_too(store: BlobStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mmap, "mmap", old_kernel.mapped)
+    with store.open_verified(NAME) as blob:
+        assert bytes(blob.view) == BODY
 
 
 @given(at=st.integers(0, len(BODY) - 1), bit=st.integers(0, 7))

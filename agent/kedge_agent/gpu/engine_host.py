@@ -337,7 +337,7 @@ def serve(talk: socket.socket, trt: Any, cuda: Callable[[], Cuda] = Cuda) -> Non
     memory = mmap.mmap(fds[0], order["input_bytes"] + order["output_bytes"])
     begin = ctypes.addressof(ctypes.c_char.from_buffer(memory))
     try:
-        plan = mmap.mmap(fds[1], 0, prot=mmap.PROT_READ)
+        plan = mmap.mmap(fds[1], 0, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ)
         with memoryview(plan) as whole, whole[order["skip"] :] as view:
             session = Session(trt, cuda(), view, order["shape"], order.get("lean", ""))
         plan.close()

@@ -177,7 +177,7 @@ def _kind(layer: Any) -> str:
 def _read(fd: int) -> bytes:
     if not os.fstat(fd).st_size:
         return b""
-    with mmap.mmap(fd, 0, prot=mmap.PROT_READ) as held:
+    with mmap.mmap(fd, 0, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ) as held:
         return bytes(held)
 
 

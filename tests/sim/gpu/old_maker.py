@@ -9,12 +9,14 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))  # noqa: PTH100, 
 import cudart
 import fake_builder
 import fake_tensorrt
+import old_kernel
 
 if __name__ == "__main__":
     version, file = sys.argv[1:]
     spec = importlib.util.spec_from_file_location("plan_maker", file)
     maker = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(maker)
+    maker.mmap.mmap = old_kernel.mapped
     sys.modules["tensorrt"] = fake_builder.builds(
         fake_tensorrt.module(version, cudart.FakeCudart())
     )
