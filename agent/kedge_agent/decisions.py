@@ -51,6 +51,9 @@ def judge_preflight(result: PreflightResult, manifest: Manifest, policy: ModelPo
     if result.short:
         verdict = Verdict(code="memory", reason=result.error, cause="environment", stopped_in=phase)
         return Ruling(Event.ENVIRONMENT, verdict)
+    if result.misfit:
+        verdict = Verdict(code="misfit", reason=result.error, cause="environment", stopped_in=phase)
+        return Ruling(Event.ENVIRONMENT, verdict)
     if not result.ok:
         return harm("crash", result.error, phase)
     if result.non_finite:

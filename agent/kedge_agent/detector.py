@@ -15,7 +15,7 @@ from kedge_agent import hardware, limits
 from kedge_agent.admission import Isolation
 from kedge_agent.blobs import BlobStore, VerifiedBlob
 from kedge_agent.building.forms import check, loadable
-from kedge_agent.errors import EngineError
+from kedge_agent.errors import EngineError, Misfit
 from kedge_agent.hosting.host import HostedEngine
 from kedge_agent.local_protocol import Slot
 from kedge_agent.runtimes.base import (
@@ -166,6 +166,7 @@ def load_detector(
     Raises:
         TrustError: A file was altered on the board; no runtime was called.
         StorageError: A file is missing.
+        Misfit: The board is not, or no more, what its plan was made for; no runtime saw it.
         EngineError: The runtime is missing or does not take the engine.
     """
     opened = open_slot(slot, store)
@@ -190,13 +191,13 @@ def dispatched(runtime: Runtime, plan: Plan | None) -> Runtime:
     """Returns what loads a plan: for another release's, that release's lean runtime.
 
     Raises:
-        EngineError: It is not on the board.
+        Misfit: It is not on the board.
     """
     if plan is None or not plan.version_compatible:
         return runtime
     library = hardware.lean_runtime(plan.version)
     if library is None or not isinstance(runtime, Dispatching):
-        raise EngineError(f"the board lacks TensorRT's lean runtime {plan.version}")
+        raise Misfit(f"the board lacks TensorRT's lean runtime {plan.version}")
     return runtime.through(str(library))
 
 

@@ -2,6 +2,7 @@
 
 KedgeError
 ├── EngineError     a runtime does not take an engine, or an engine fails on a frame
+│   ├── Misfit      the board is not, or no more, what an engine was made for
 │   ├── EngineGone  its process died: no further frame is of use
 │   └── EngineLate  it is not done with a frame yet
 ├── SourceError     a source gives no frame
@@ -37,3 +38,7 @@ class RunnerGone(KedgeError):
     """The runner does not answer; it is restarted by the supervisor."""
 
     exit_code = 9
+
+
+class Misfit(EngineError):
+    """A board is not, or no more, what an engine was made for; the engine may be a good one."""

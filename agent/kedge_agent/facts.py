@@ -77,6 +77,7 @@ def gather(
         python=platform.python_version(),
         drivers=found.drivers,
         libraries=found.libraries,
+        cuda=found.cuda,
         lean_runtimes=found.lean_runtimes,
         gpus=found.gpus,
         gpu_memory_mb=card.memory_mb if card else None,

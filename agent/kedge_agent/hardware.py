@@ -6,14 +6,15 @@ root of the file system, so that a recorded tree stands for a board.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from kedge_agent import cuda_libraries
+from kedge_agent.cuda_libraries import PLACES
 from kedge_agent.sensors import files
-from kedge_shared.versions import numbers, same_release
+from kedge_shared.versions import major, numbers, same_release
 
 #: SoCs by their name in /proc/device-tree/compatible.
 _SOC = re.compile(r"^(?:nvidia,(tegra\d+)|rockchip,(rk\d+)s?|brcm,(bcm2\d+))$")
@@ -35,8 +36,6 @@ _RKNPU = re.compile(r"v?(\d+\.\d+\.\d+)")
 _RKNNRT = re.compile(rb"librknnrt version: (\d+\.\d+\.\d+)")
 #: Larger than any librknnrt.so so far (7 MiB).
 _LIBRARY_LIMIT_BYTES = 32 * 2**20
-#: Where vendors' packages put libraries.
-_PLACES = ("usr/lib/*-linux-gnu", "usr/lib64", "usr/lib", "usr/local/lib")
 _LEAN = "libnvinfer_lean"
 _VENDORS = {"0x8086": "intel", "0x10de": "nvidia", "0x1002": "amd"}
 
@@ -54,6 +53,7 @@ class Hardware:
         jetpack: NVIDIA's name for it.
         drivers: Kernel driver → version.
         libraries: Vendor's library → version.
+        cuda: Majors of CUDA whose runtime can be loaded; the first is what ``dlopen`` takes.
         lean_runtimes: Releases of TensorRT's lean runtime.
         gpus: Makers of the GPUs on the bus.
     """
@@ -66,6 +66,7 @@ class Hardware:
     jetpack: str = ""
     drivers: dict[str, str] = field(default_factory=dict)
     libraries: dict[str, str] = field(default_factory=dict)
+    cuda: tuple[int, ...] = ()
     lean_runtimes: tuple[str, ...] = ()
     gpus: tuple[str, ...] = ()
 
@@ -74,7 +75,7 @@ def look(root: Path) -> Hardware:
     """Returns what the files under ``root`` tell."""
     compatible = _strings(root / "proc/device-tree/compatible")
     soc = next(_socs(compatible), "")
-    l4t = _l4t(root)
+    l4t, cuda = _l4t(root), cuda_libraries.versions(root)
     return Hardware(
         board=_board(root),
         soc=soc,
@@ -83,7 +84,8 @@ def look(root: Path) -> Hardware:
         l4t=l4t,
         jetpack=_jetpack(l4t),
         drivers=_drivers(root),
-        libraries=_libraries(root),
+        libraries=_libraries(root, cuda),
+        cuda=tuple(each for version in cuda if (each := major(version)) is not None),
         lean_runtimes=_releases(root, _LEAN),
         gpus=_gpus(root),
     )
@@ -92,7 +94,7 @@ def look(root: Path) -> Hardware:
 def lean_runtime(version: str, root: Path = Path("/")) -> Path | None:
     """Returns the library of TensorRT's lean runtime of a release, where the system has it."""
     there = (
-        path for place in _PLACES for path in files.found(root, f"{place}/{_LEAN}.so.*")
+        path for place in PLACES for path in files.found(root, f"{place}/{_LEAN}.so.*")
         if same_release(path.name.removeprefix(f"{_LEAN}.so."), version)
     )  # fmt: skip
     return next(there, None)
@@ -145,11 +147,11 @@ def _drivers(root: Path) -> dict[str, str]:
     return {name: found[1] for name, found in told.items() if found}
 
 
-def _libraries(root: Path) -> dict[str, str]:
+def _libraries(root: Path, cuda: tuple[str, ...]) -> dict[str, str]:
     found = {
         "tensorrt": max(_releases(root, "libnvinfer"), key=numbers, default=""),
         "tensorrt-rtx": max(_releases(root, "libtensorrt_rtx"), key=numbers, default=""),
-        "cuda": _cuda(root),
+        "cuda": cuda[0] if cuda else "",
         "rknn": _rknn(root),
     }
     return {name: version for name, version in found.items() if version}
@@ -160,21 +162,10 @@ def _releases(root: Path, library: str) -> tuple[str, ...]:
     start = f"{library}.so."
     names = {
         path.name.removeprefix(start)
-        for place in _PLACES for path in files.found(root, f"{place}/{start}*")
+        for place in PLACES for path in files.found(root, f"{place}/{start}*")
     }  # fmt: skip
     whole = (each for each in names if len(numbers(each)) >= 3)
     return tuple(sorted(whole, key=numbers))
-
-
-def _cuda(root: Path) -> str:
-    """Returns CUDA's version; JetPack 4 tells it in a text, later ones in JSON."""
-    folder = root / "usr/local/cuda"
-    try:
-        told = json.loads(files.text(folder / "version.json"))["cuda"]["version"]
-        return told if isinstance(told, str) else ""
-    except (ValueError, KeyError, TypeError, RecursionError):
-        found = re.search(r"CUDA Version (\d+(?:\.\d+)+)", files.text(folder / "version.txt"))
-        return found[1] if found else ""
 
 
 def _rknn(root: Path) -> str:

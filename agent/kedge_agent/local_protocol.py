@@ -275,6 +275,7 @@ class PreflightResult(msgspec.Struct, frozen=True, kw_only=True):
         ok: Whether the engine loaded and answered every golden frame.
         error: Why not.
         short: It was for want of memory: that is the board's, not the engine's.
+        misfit: The board is not what the plan was made for: no runtime has seen it.
         fidelity: Share of the builder's references found again, or ``None`` without references.
         label_score: F1 on the golden labels, or ``None``.
         active_label_score: The same of the active engine, or ``None``.
@@ -294,6 +295,7 @@ class PreflightResult(msgspec.Struct, frozen=True, kw_only=True):
     ok: bool
     error: str = ""
     short: bool = False
+    misfit: bool = False
     fidelity: float | None = None
     label_score: float | None = None
     active_label_score: float | None = None

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from kedge_agent import limits
 from kedge_agent.blobs import BlobStore
 from kedge_agent.detector import Detections, Detector, golden_frames, load_detector, open_slot
+from kedge_agent.errors import Misfit
 from kedge_agent.local_protocol import PreflightJob, PreflightResult, Ratio
 from kedge_agent.racing import looks, paired_ratio, settled
 from kedge_agent.runtimes.registry import RUNTIMES
@@ -33,11 +34,14 @@ def examine(job: PreflightJob, store: BlobStore) -> PreflightResult:
     opened = open_slot(job.candidate, store)
     frames = golden_frames(opened.policy, store)
     before, started = limits.resident_mb(), time.perf_counter()
-    candidate = load_detector(job.candidate, store, RUNTIMES, job.threads)
+    try:
+        candidate = load_detector(job.candidate, store, RUNTIMES, job.threads)
+    except Misfit as error:
+        return PreflightResult(ok=False, misfit=True, error=str(error))
     load_ms = (time.perf_counter() - started) * 1000
     found = [candidate.detect(each) for each in frames]
     memory = limits.resident_mb() - before + candidate.gpu_memory_mb
-    active = load_detector(job.active, store, RUNTIMES, job.threads) if job.active else None
+    active = _beside(job, store)
     others = [active.detect(each) for each in frames] if active else None
     limit = opened.manifest.budgets.latency_ratio
     candidate_ms, active_ms, ratio = race(candidate, active, frames, limit, job)
@@ -59,6 +63,19 @@ def examine(job: PreflightJob, store: BlobStore) -> PreflightResult:
         memory_mb=max(0.0, memory),
         frames=len(frames),
     )
+
+
+def _beside(job: PreflightJob, store: BlobStore) -> Detector | None:
+    """Returns the active engine; ``None`` where there is none, or this board runs it no more.
+
+    A board whose TensorRT was changed has nothing to compare with, and must get a new engine.
+    """
+    if job.active is None:
+        return None
+    try:
+        return load_detector(job.active, store, RUNTIMES, job.threads)
+    except Misfit:
+        return None
 
 
 def fidelity(

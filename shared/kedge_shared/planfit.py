@@ -12,6 +12,10 @@ BUILDERS = frozenset({"tensorrt", "tensorrt-rtx"})
 _FORWARD = {8: 10, 10: 11}
 #: Version-compatible plans begin here.
 _FIRST_COMPATIBLE = ">=8.6"
+_NO_CUDA = (
+    "the board's CUDA is not known: no folder of libraries has libcudart.so.N "
+    "(package cuda-cudart-N, or nvidia-cuda-runtime from pip)"
+)
 #: GPUs without INT8 arithmetic that TensorRT knows: Maxwell and Pascal's Tegra, and Pascal's P100.
 _NO_INT8 = frozenset({50, 52, 53, 60, 62})
 #: GPUs that TensorRT for RTX compiles for (1.7: its ComputeCapability); no Hopper, no Jetson.
@@ -60,10 +64,19 @@ def _hardware(plan: Plan, facts: DeviceFacts) -> str:
         return f"plan for SM {made}, board has {facts.sm or 'no GPU'}"
     if plan.soc and facts.soc not in plan.soc:
         return f"plan for {', '.join(plan.soc)}, board is {facts.soc or 'another SoC'}"
-    if plan.sm and (plan.cuda is None or cuda_major(facts) != plan.cuda):
-        have = cuda_major(facts) or "of unknown version"
-        return f"plan of CUDA {plan.cuda}, the board's is {have}"
-    return _memory(plan, facts)
+    return (_cuda(plan, facts) if plan.sm else "") or _memory(plan, facts)
+
+
+def _cuda(plan: Plan, facts: DeviceFacts) -> str:
+    """Says why the board's CUDA is not the plan's; empty if it has the plan's, among others too."""
+    have = cuda_majors(facts)
+    if plan.cuda is None:
+        return "the plan does not say which CUDA it was compiled for"
+    if not have:
+        return f"plan of CUDA {plan.cuda}, {_NO_CUDA}"
+    if plan.cuda not in have:
+        return f"plan of CUDA {plan.cuda}, the board's is {' and '.join(map(str, have))}"
+    return ""
 
 
 def _memory(plan: Plan, facts: DeviceFacts) -> str:
@@ -77,9 +90,15 @@ def _memory(plan: Plan, facts: DeviceFacts) -> str:
     return ""
 
 
+def cuda_majors(facts: DeviceFacts) -> tuple[int, ...]:
+    """Returns the majors of CUDA that a board can load, the one that it does load first."""
+    told = major(facts.libraries.get("cuda", ""))
+    return facts.cuda or (() if told is None else (told,))
+
+
 def cuda_major(facts: DeviceFacts) -> int | None:
-    """Returns the major of the board's CUDA, or ``None``."""
-    return major(facts.libraries.get("cuda", ""))
+    """Returns the major of the CUDA that a board loads, or ``None``."""
+    return next(iter(cuda_majors(facts)), None)
 
 
 def device_memory_mb(facts: DeviceFacts) -> float | None:
@@ -96,6 +115,9 @@ def buildable(runtime: str, wanted: OnDevice, facts: DeviceFacts) -> str:
     lacks = _gpu_lacks(runtime, wanted, facts.sm)
     if lacks:
         return lacks
+    if not cuda_majors(facts):
+        # What it would build could not be told from another CUDA's, and was refused after an hour.
+        return _NO_CUDA
     if wanted.memory_mb is not None and facts.memory_mb < wanted.memory_mb:
         return f"building takes {wanted.memory_mb:.0f} MiB, board has {facts.memory_mb:.0f}"
     return ""
@@ -114,5 +136,5 @@ def cache_fits(cache: TimingCache, runtime: str, facts: DeviceFacts) -> bool:
     return (
         same_release(cache.version, facts.runtimes.get(runtime, ""))
         and cache.sm == facts.sm
-        and cache.cuda == cuda_major(facts)
+        and cache.cuda in cuda_majors(facts)
     )

@@ -60,6 +60,8 @@ class DeviceFacts:
         python: That the agent runs on.
         drivers: Kernel driver (``nvidia``, ``rknpu``) → version.
         libraries: Vendor's library on the disk → version, whether or not the agent loads it.
+        cuda: Majors of CUDA whose runtime can be loaded there, the one that is taken first; an
+            agent that tells none tells it in ``libraries`` alone.
         lean_runtimes: Releases of TensorRT whose lean runtime is on the disk.
         gpus: Makers of the GPUs on the bus: ``intel``, ``nvidia``, ``amd``.
         gpu_memory_mb: A discrete GPU's own memory, MiB, or ``None``.
@@ -81,6 +83,7 @@ class DeviceFacts:
     python: str = ""
     drivers: dict[str, str] = field(default_factory=dict)
     libraries: dict[str, str] = field(default_factory=dict)
+    cuda: tuple[int, ...] = ()
     lean_runtimes: tuple[str, ...] = ()
     gpus: tuple[str, ...] = ()
     gpu_memory_mb: float | None = None

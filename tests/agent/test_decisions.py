@@ -56,6 +56,7 @@ def ratio(median: float, low: float, high: float | None) -> Ratio:
         ({"non_finite": 3}, Event.HARM, "crash"),
         ({"ok": False, "error": "engine hangs"}, Event.HARM, "crash"),
         ({"ok": False, "short": True, "error": "killed"}, Event.ENVIRONMENT, "memory"),
+        ({"ok": False, "misfit": True, "error": "CUDA"}, Event.ENVIRONMENT, "misfit"),
         ({"agreement": 0.1, "label_score": 0.90}, Event.HARM, "accuracy"),
         # It sees other things than the old one, and sees them better.
         ({"agreement": 0.1, "label_score": 0.96}, Event.PASSED, "ok"),

@@ -11,15 +11,15 @@ import msgspec
 import numpy as np
 import pytest
 
-from kedge_agent import detector, facts, hardware
+from kedge_agent import detector, facts, hardware, preflight
 from kedge_agent.blobs import BlobStore
 from kedge_agent.building import forms, seal
 from kedge_agent.building.forms import form_of, loadable, needed
 from kedge_agent.building.seal import Derived
-from kedge_agent.errors import EngineError
+from kedge_agent.errors import EngineError, Misfit
 from kedge_agent.gpu.engine_host import Cuda
 from kedge_agent.identity import seal_key
-from kedge_agent.local_protocol import Form
+from kedge_agent.local_protocol import Form, PreflightJob
 from kedge_agent.runtimes.tensorrt import TensorRt
 from kedge_agent.ways import WAYS
 from kedge_shared import signing
@@ -33,7 +33,17 @@ from tests.shared import samples
 from tests.sim.gpu import fake_tensorrt
 from tests.sim.gpu.cudart import FakeCudart
 from tests.sim.gpu.fake_tensorrt import plan_of
-from tests.sim.plans import BOARD, CACHE, ONNX, manifest, plan, ref, slot_of, store_in
+from tests.sim.plans import (
+    BOARD,
+    CACHE,
+    ONNX,
+    VERSION,
+    manifest,
+    plan,
+    ref,
+    slot_of,
+    store_in,
+)
 from tests.sim.store import put
 
 
@@ -128,6 +138,7 @@ def test_a_plan_that_the_manifest_does_not_list_is_not_loaded(store: BlobStore) 
         ({"runtimes": {"tensorrt": "10.4.0"}}, "plan of tensorrt 10.3.0.26, board has 10.4.0"),
         ({"sm": 72}, "plan for SM 87, board has 72"),
         ({"libraries": {"cuda": "13.0"}}, "plan of CUDA 12, the board's is 13"),
+        ({"libraries": {}}, "plan of CUDA 12, the board's CUDA is not known"),
     ],
 )
 def test_a_board_that_was_changed_since_does_not_deserialize_the_plan(
@@ -137,8 +148,38 @@ def test_a_board_that_was_changed_since_does_not_deserialize_the_plan(
     monkeypatch.setattr(facts, "gather", lambda installed: replace(board, runtimes=installed))
     wanted = loadable(*exact(), store)
     blobs = detector.open_files(wanted.files, store)
-    with pytest.raises(EngineError, match=said):
+    with pytest.raises(Misfit, match=said):
         forms.check(wanted, blobs, lambda: board.runtimes["tensorrt"])
+
+
+def test_another_toolkit_beside_the_one_of_the_plan_changes_nothing(
+    store: BlobStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody installed CUDA 13, which /usr/local/cuda now is; TensorRT goes on with 12."""
+    board = replace(BOARD, libraries={"cuda": "13.0.48"}, cuda=(13, 12))
+    monkeypatch.setattr(facts, "gather", lambda installed: replace(board, runtimes=installed))
+    wanted = loadable(*exact(), store)
+    forms.check(wanted, detector.open_files(wanted.files, store), lambda: VERSION)
+
+
+def test_a_misfit_is_not_the_engines_fault_and_keeps_no_new_engine_out(
+    store: BlobStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = replace(BOARD, runtimes={"tensorrt": "10.7.0"})
+    monkeypatch.setattr(facts, "gather", lambda installed: replace(other, runtimes=installed))
+    module = fake_tensorrt.module("10.7.0", FakeCudart())
+    monkeypatch.setitem(sys.modules, "tensorrt", module)
+    runtime = TensorRt("tensorrt", "tensorrt", lambda: Cuda(module.cudart))
+    monkeypatch.setattr(preflight, "RUNTIMES", {"tensorrt": runtime})
+    slot = slot_of(store, exact()[0])
+    job = PreflightJob(blobs=str(store.root), candidate=slot, active=slot, threads=1, rounds=8)
+    result = preflight.examine(job, store)
+    assert (result.ok, result.misfit) == (False, True)
+    assert result.error == "plan of tensorrt 10.3.0.26, board has 10.7.0"
+    assert preflight._beside(job, store) is None, "what is tried next is tried without it"
+    store.path(slot.manifest).write_bytes(b"altered")
+    with pytest.raises(TrustError, match="altered"):
+        preflight._beside(job, store)
 
 
 def exact() -> tuple[Manifest, Form | None]:

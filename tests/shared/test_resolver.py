@@ -75,10 +75,14 @@ TABLE: list[tuple[str, Manifest, DeviceFacts, Way, str]] = [
     ("a near SM", only(replace(EXACT, sm=(86,))), ORIN, "refused", "SM 86, board has 87"),
     ("no GPU", only(EXACT), replace(ORIN, sm=None), "refused", "no GPU"),
     ("another CUDA", only(EXACT), has(ORIN, "10.3.0", "13.0"), "refused", "board's is 13"),
-    ("CUDA unknown", only(EXACT), replace(ORIN, libraries={}), "refused", "of unknown version"),
-    ("a plan that tells no CUDA", only(replace(EXACT, cuda=None)), ORIN, "refused", "CUDA None"),
+    ("two CUDAs", only(EXACT), replace(ORIN, cuda=(13, 12)), "exact-plan", "exactly this board's"),
+    ("two others", only(EXACT), replace(ORIN, cuda=(13, 11)), "refused", "board's is 13 and 11"),
+    ("CUDA unknown", only(EXACT), replace(ORIN, libraries={}), "refused",
+     "plan of CUDA 12, the board's CUDA is not known: no folder of libraries has libcudart.so.N"),
+    ("a plan that tells no CUDA", only(replace(EXACT, cuda=None)), ORIN, "refused",
+     "does not say which CUDA"),
     ("nobody tells a CUDA", only(replace(EXACT, cuda=None)), replace(ORIN, libraries={}), "refused",
-     "CUDA None"),
+     "does not say which CUDA"),
     ("a plan that tells no GPU", only(replace(EXACT, sm=())), ORIN, "refused", "does not say"),
     ("a plan with host code", only(replace(EXACT, host_code=True)), ORIN, "refused", "host code"),
     ("the second plan", release(replace(EXACT, file=OTHER, sm=(72,)), EXACT), ORIN, "exact-plan",
@@ -120,6 +124,14 @@ TABLE: list[tuple[str, Manifest, DeviceFacts, Way, str]] = [
     ("timings of another SM", release(caches=(replace(TIMINGS, sm=72),)), ORIN, "build", "without"),
     ("timings of another TensorRT", release(caches=(TIMINGS,)), has(ORIN, "10.7.0"), "build",
      "without a timing cache"),
+    # What it built could not be told from another CUDA's: an hour's work, refused.
+    ("CUDA unknown to the builder", release(), replace(ORIN, libraries={}), "refused",
+     "the board's CUDA is not known: no folder of libraries has libcudart.so.N "
+     "(package cuda-cudart-N, or nvidia-cuda-runtime from pip)"),
+    ("timings of another CUDA", release(caches=(TIMINGS,)), has(ORIN, "10.3.0", "13.0"), "build",
+     "without a timing cache"),
+    ("timings of one of two", release(caches=(TIMINGS,)), replace(ORIN, cuda=(13, 12)), "build",
+     "with the class's timing cache"),
     ("building forbidden", release(on_device=NO_BUILD), ORIN, "refused", "does not allow"),
     ("no memory to build", release(on_device=OnDevice(memory_mb=8000)), ORIN, "refused",
      "building takes 8000 MiB"),
@@ -248,6 +260,7 @@ boards = st.builds(
     runtimes=st.sampled_from(VERSIONS).map(lambda each: {"tensorrt": each} if each else {}),
     sm=st.sampled_from(SMS), soc=st.sampled_from(["", "tegra234"]),
     libraries=st.sampled_from([{}, {"cuda": "10.2"}, {"cuda": "12.6"}, {"cuda": "13.0"}]),
+    cuda=st.sampled_from([(), (), (12,), (13, 12)]),
     lean_runtimes=st.lists(st.sampled_from(VERSIONS), max_size=4).map(tuple),
     gpu_memory_mb=st.sampled_from([None, 4000.0, 12000.0]),
     ways=st.lists(st.sampled_from(["plans", "lean", "build", "fallback"])).map(tuple),
@@ -275,12 +288,13 @@ def test_nothing_is_accepted_that_must_not_be(build: Manifest, board: DeviceFact
     assert found.file in {each.sha256 for each in build.files}
     assert board.sm is not None
     if found.way == "build":
+        assert board.libraries or board.cuda
         assert "build" in board.ways and build.on_device.allowed and board.memory_mb >= 4000
         assert not (build.on_device.int8 and board.sm == 53)
         return
     fitting = [each for each in build.plans if each.file == found.file and board.sm in each.sm
                and not each.host_code and each.cuda is not None
-               and board.libraries.get("cuda", "").startswith(f"{each.cuda}.")]  # fmt: skip
+               and str(each.cuda) in cudas_of(board)]  # fmt: skip
     fitting = [each for each in fitting if fits_memory(each, board)]
     if found.way == "exact-plan":
         assert any(starts_alike(each.version, board.runtimes["tensorrt"]) for each in fitting)
@@ -291,6 +305,10 @@ def test_nothing_is_accepted_that_must_not_be(build: Manifest, board: DeviceFact
             for each in fitting
         )  # fmt: skip
         assert "lean" in board.ways
+
+
+def cudas_of(board: DeviceFacts) -> list[str]:
+    return [*map(str, board.cuda)] or [board.libraries.get("cuda", "").split(".")[0]]
 
 
 def fits_memory(plan: Plan, board: DeviceFacts) -> bool:

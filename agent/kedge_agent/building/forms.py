@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from kedge_agent import facts
 from kedge_agent.blobs import BlobStore, VerifiedBlob
-from kedge_agent.errors import EngineError
+from kedge_agent.errors import EngineError, Misfit
 from kedge_agent.local_protocol import Form
 from kedge_shared.errors import InputError, TrustError
 from kedge_shared.manifest import FileRef, FileRole, Manifest
@@ -111,7 +111,8 @@ def check(
         installed: Tells the version of its runtime on this board; empty is none.
 
     Raises:
-        EngineError: It does not fit; one line.
+        Misfit: It is for another board, or for what this one was; one line.
+        EngineError: It is not what its description says; one line.
     """
     if wanted.plan is None:
         return
@@ -119,7 +120,7 @@ def check(
     have = {wanted.runtime: version} if version else {}
     why = against(wanted.plan, facts.gather(installed=have))
     if why:
-        raise EngineError(why)
+        raise Misfit(why)
     try:
         check_plan(blobs["engine"].view, wanted.plan)
     except InputError as error:
