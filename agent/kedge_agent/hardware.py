@@ -33,6 +33,11 @@ _L4T = re.compile(r"R(\d+) \(release\), REVISION: ([\d.]+)")
 #: "NVIDIA UNIX x86_64 Kernel Module  535.129.03", "… Open Kernel Module for aarch64  540.4.0".
 _NVIDIA = re.compile(r"Kernel Module(?: for \S+)?\s+(\d+(?:\.\d+)+)")
 _RKNPU = re.compile(r"v?(\d+\.\d+\.\d+)")
+#: The module's own version everybody may read, where it is one: early drivers wrote the names of
+#: their macros there. debugfs is root's alone.
+_RKNPU_TOLD = ("sys/module/rknpu/version", "proc/rknpu/version", "sys/kernel/debug/rknpu/version")
+#: One of them is there where the driver is, built in or not.
+_RKNPU_THERE = ("sys/module/rknpu", "sys/bus/platform/drivers/RKNPU", "dev/rknpu")
 _RKNNRT = re.compile(rb"librknnrt version: (\d+\.\d+\.\d+)")
 #: Larger than any librknnrt.so so far (7 MiB).
 _LIBRARY_LIMIT_BYTES = 32 * 2**20
@@ -51,7 +56,7 @@ class Hardware:
         sm: CUDA compute capability times ten of the SoC's GPU.
         l4t: Release of Jetson Linux.
         jetpack: NVIDIA's name for it.
-        drivers: Kernel driver → version.
+        drivers: Kernel driver → version; empty where it is there and tells none.
         libraries: Vendor's library → version.
         cuda: Majors of CUDA whose runtime can be loaded; the first is what ``dlopen`` takes.
         lean_runtimes: Releases of TensorRT's lean runtime.
@@ -136,15 +141,18 @@ def _jetpack(l4t: str) -> str:
 
 
 def _drivers(root: Path) -> dict[str, str]:
-    told = {
-        "nvidia": _NVIDIA.search(files.text(root / "proc/driver/nvidia/version")),
-        # debugfs is root's alone on most images; some kernels tell it in /proc as well.
-        "rknpu": _RKNPU.search(
-            files.text(root / "sys/kernel/debug/rknpu/version")
-            or files.text(root / "proc/rknpu/version")
-        ),
-    }
-    return {name: found[1] for name, found in told.items() if found}
+    nvidia = _NVIDIA.search(files.text(root / "proc/driver/nvidia/version"))
+    rknpu = _rknpu(root)
+    return ({"nvidia": nvidia[1]} if nvidia else {}) | ({} if rknpu is None else {"rknpu": rknpu})
+
+
+def _rknpu(root: Path) -> str | None:
+    """Returns the NPU driver's version, empty if it tells none; ``None`` without a driver."""
+    told = (_RKNPU.search(files.text(root / each)) for each in _RKNPU_TOLD)
+    found = next(filter(None, told), None)
+    if found is None:
+        return "" if any((root / each).exists() for each in _RKNPU_THERE) else None
+    return found[1]
 
 
 def _libraries(root: Path, cuda: tuple[str, ...]) -> dict[str, str]:

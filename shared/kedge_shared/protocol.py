@@ -58,7 +58,8 @@ class DeviceFacts:
         l4t: Release of Jetson Linux.
         jetpack: NVIDIA's name for it.
         python: That the agent runs on.
-        drivers: Kernel driver (``nvidia``, ``rknpu``) → version.
+        drivers: Kernel driver (``nvidia``, ``rknpu``) → version; empty is: it is there, and the
+            agent's user may not read which.
         libraries: Vendor's library on the disk → version, whether or not the agent loads it.
         cuda: Majors of CUDA whose runtime can be loaded there, the one that is taken first; an
             agent that tells none tells it in ``libraries`` alone.

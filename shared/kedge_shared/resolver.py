@@ -174,18 +174,21 @@ def _missing(requires: Requires, facts: DeviceFacts) -> str:
 
 
 def _outside(requires: Requires, facts: DeviceFacts) -> str:
-    """Returns which version is missing or out of its range, or an empty string."""
+    """Returns which version is missing or out of its range, or an empty string.
+
+    A driver that is there and whose version cannot be read is not wrong by itself: loading tells.
+    """
     ranges = [
-        ("Jetson Linux", facts.l4t, requires.l4t),
-        ("Python", facts.python, requires.python),
+        ("Jetson Linux", facts.l4t or None, requires.l4t),
+        ("Python", facts.python or None, requires.python),
         *(
-            (f"driver {name}", facts.drivers.get(name, ""), bounds)
+            (f"driver {name}", facts.drivers.get(name), bounds)
             for name, bounds in sorted(requires.drivers.items())
         ),
     ]
     for name, have, bounds in ranges:
-        if bounds and not have:
+        if bounds and have is None:
             return f"{name} {bounds} is required, the board tells none"
-        if bounds and not in_range(have, bounds):
+        if bounds and have and not in_range(have, bounds):
             return f"{name} {have} is outside {bounds}"
     return ""

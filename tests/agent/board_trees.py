@@ -69,7 +69,7 @@ NANO = jetson(
 ROCK_5B: Tree = {
     "proc/device-tree/model": b"Radxa ROCK 5B\0",
     "proc/device-tree/compatible": b"radxa,rock-5b\0rockchip,rk3588\0",
-    "sys/kernel/debug/rknpu/version": b"RKNPU driver: v0.9.8\n",
+    "sys/module/rknpu/version": b"0.9.8\n",
     "usr/lib/librknnrt.so": b"\x7fELF" + bytes(500)
     + b"librknnrt version: 2.3.2 (429f97ae6b@2025-04-09T09:09:27)\0" + bytes(99),
     "proc/cpuinfo": ARM.encode(), "proc/meminfo": MEMORY.encode(),

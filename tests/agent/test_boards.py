@@ -98,13 +98,36 @@ def test_what_files_tell(
 
 def test_drivers_and_gpus(tmp_path: Path) -> None:
     assert hardware.look(plant(tmp_path / "a", ROCK_5B)).drivers == {"rknpu": "0.9.8"}
-    moved = {"proc/rknpu/version": b"RKNPU driver: v0.9.6\n"}
-    assert hardware.look(plant(tmp_path / "b", moved)).drivers == {"rknpu": "0.9.6"}
     desktop = hardware.look(plant(tmp_path / "c", DESKTOP))
     assert (desktop.drivers, desktop.gpus) == ({"nvidia": "580.65.06"}, ("nvidia",))
     assert desktop.board == "ASUS System Product"
     card = board(tmp_path / "c", DESKTOP, {}, arch="x86_64", gpu=Gpu(89, 12282.0))
     assert (card.sm, card.gpu_memory_mb) == (89, 12282.0)
+
+
+NAMES = b"DRIVER_MAJOR.DRIVER_MINOR.DRIVER_PATCHLEVEL\n"
+
+
+@pytest.mark.parametrize(
+    ("tree", "drivers"),
+    [
+        # The agent's user reads no debugfs: this is all that it is told.
+        ({"sys/module/rknpu/version": b"0.9.8\n"}, {"rknpu": "0.9.8"}),
+        ({"sys/module/rknpu/version": b"0.9.8\n",
+          "sys/kernel/debug/rknpu/version": b"RKNPU driver: v0.9.6\n"}, {"rknpu": "0.9.8"}),
+        ({"proc/rknpu/version": b"RKNPU driver: v0.9.6\n"}, {"rknpu": "0.9.6"}),
+        ({"sys/module/rknpu/version": NAMES,
+          "sys/kernel/debug/rknpu/version": b"RKNPU driver: v0.9.3\n"}, {"rknpu": "0.9.3"}),
+        ({"sys/module/rknpu/version": NAMES}, {"rknpu": ""}),
+        ({"sys/bus/platform/drivers/RKNPU/bind": b""}, {"rknpu": ""}),
+        ({"dev/rknpu": b""}, {"rknpu": ""}),
+        ({}, {}),
+    ],
+)  # fmt: skip
+def test_the_npus_driver_as_anybody_may_read_it(
+    tmp_path: Path, tree: Tree, drivers: dict[str, str]
+) -> None:
+    assert hardware.look(plant(tmp_path, tree)).drivers == drivers
 
 
 #: Where packages of JetPack 6 and of a server put CUDA's runtime.
@@ -231,6 +254,24 @@ def test_why_not_the_near_ones(tmp_path: Path) -> None:
     assert why["x86-openvino"] == "it is aarch64, not x86_64 or amd64"
     pi = {each.name: each.reason for each in classed(board(tmp_path / "pi", PI_4, ORT)).others}
     assert pi["rpi5"] == "its SoC is bcm2711, not bcm2712"
+
+
+@pytest.mark.parametrize(
+    ("drivers", "ready", "why"),
+    [
+        ({"rknpu": "0.9.8"}, True, "rknn 2.5.0 satisfies"),
+        ({"rknpu": ""}, True, "rknn 2.5.0 satisfies"),
+        ({"rknpu": "0.8.2"}, False, "driver rknpu 0.8.2 is outside"),
+        ({}, False, "driver rknpu >=0.9.2 is required, the board tells none"),
+    ],
+)
+def test_a_driver_whose_version_nobody_may_read_is_not_wrong_by_itself(
+    tmp_path: Path, drivers: dict[str, str], ready: bool, why: str
+) -> None:
+    rock = board(tmp_path, ROCK_5B, {"rknn": "2.5.0"})
+    found = classed(replace(rock, drivers=drivers))
+    assert (found.device_class, found.ready) == ("rk3588", ready)
+    assert why in found.reason
 
 
 def test_a_computer_takes_the_class_that_can_run_now(tmp_path: Path) -> None:
