@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from kedge_shared.device_classes import DeviceClass
+from kedge_shared.planfit import told_soc
 from kedge_shared.protocol import DeviceFacts
 from kedge_shared.resolver import fit, requires
 
@@ -81,7 +82,7 @@ def _lacks(device_class: DeviceClass, facts: DeviceFacts) -> str:
     if device_class.arch and facts.arch not in device_class.arch:
         return f"it is {facts.arch}, not {' or '.join(device_class.arch)}"
     if device_class.soc and facts.soc not in device_class.soc:
-        return f"its SoC is {facts.soc or 'not told'}, not {' or '.join(device_class.soc)}"
+        return f"it {told_soc(facts)}, not {' or '.join(device_class.soc)}"
     if device_class.modules and not facts.module.startswith(device_class.modules):
         have = facts.module or "not told"
         return f"its module is {have}, not {' or '.join(device_class.modules)}"

@@ -16,6 +16,11 @@ _NO_CUDA = (
     "the board's CUDA is not known: no folder of libraries has libcudart.so.N "
     "(package cuda-cudart-N, or nvidia-cuda-runtime from pip)"
 )
+#: A container masks /sys/firmware, where /proc/device-tree leads.
+_NO_DEVICE_TREE = (
+    "tells no SoC: its device tree cannot be read "
+    "(in a container: --security-opt systempaths=unconfined)"
+)
 #: GPUs without INT8 arithmetic that TensorRT knows: Maxwell and Pascal's Tegra, and Pascal's P100.
 _NO_INT8 = frozenset({50, 52, 53, 60, 62})
 #: GPUs that TensorRT for RTX compiles for (1.7: its ComputeCapability); no Hopper, no Jetson.
@@ -63,7 +68,7 @@ def _hardware(plan: Plan, facts: DeviceFacts) -> str:
         made = ", ".join(map(str, plan.sm))
         return f"plan for SM {made}, board has {facts.sm or 'no GPU'}"
     if plan.soc and facts.soc not in plan.soc:
-        return f"plan for {', '.join(plan.soc)}, board is {facts.soc or 'another SoC'}"
+        return f"plan for {', '.join(plan.soc)}, the board {told_soc(facts)}"
     return (_cuda(plan, facts) if plan.sm else "") or _memory(plan, facts)
 
 
@@ -104,6 +109,11 @@ def cuda_major(facts: DeviceFacts) -> int | None:
 def device_memory_mb(facts: DeviceFacts) -> float | None:
     """Returns what engines live in, MiB: a GPU's own memory, or the memory an SoC shares."""
     return facts.gpu_memory_mb or (facts.memory_mb if facts.soc else None)
+
+
+def told_soc(facts: DeviceFacts) -> str:
+    """Returns which SoC a board is, as the end of a sentence; the mend where it tells none."""
+    return f"is {facts.soc}" if facts.soc else _NO_DEVICE_TREE
 
 
 def buildable(runtime: str, wanted: OnDevice, facts: DeviceFacts) -> str:

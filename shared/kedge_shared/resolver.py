@@ -13,7 +13,7 @@ from typing import Literal
 
 from kedge_shared.device_classes import DeviceClass, RuntimeRange
 from kedge_shared.manifest import Manifest, Requires
-from kedge_shared.planfit import against, buildable, cache_fits
+from kedge_shared.planfit import against, buildable, cache_fits, told_soc
 from kedge_shared.plans import PLANNED, Plan
 from kedge_shared.protocol import DeviceFacts
 from kedge_shared.versions import in_range
@@ -162,7 +162,7 @@ def _missing(requires: Requires, facts: DeviceFacts) -> str:
     if requires.arch and facts.arch not in requires.arch:
         return f"board is {facts.arch}, build needs {' or '.join(requires.arch)}"
     if requires.soc and facts.soc not in requires.soc:
-        return f"build is for {' or '.join(requires.soc)}, board is {facts.soc or 'another SoC'}"
+        return f"build is for {' or '.join(requires.soc)}, the board {told_soc(facts)}"
     if requires.sm is not None and facts.sm != requires.sm:
         return f"build is for SM {requires.sm}, board has {facts.sm or 'no GPU'}"
     flags = sorted(set(requires.cpu_flags) - set(facts.cpu_flags))

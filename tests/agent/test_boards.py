@@ -250,10 +250,18 @@ def test_why_not_the_near_ones(tmp_path: Path) -> None:
     found = classed(board(tmp_path, ORIN_NANO, ORT))
     why = {each.name: each.reason for each in found.others}
     assert why["jetson-orin-nx"] == "its module is p3767-0005, not p3767-0000 or p3767-0001"
-    assert why["jetson-xavier-nx"] == "its SoC is tegra234, not tegra194"
+    assert why["jetson-xavier-nx"] == "it is tegra234, not tegra194"
     assert why["x86-openvino"] == "it is aarch64, not x86_64 or amd64"
     pi = {each.name: each.reason for each in classed(board(tmp_path / "pi", PI_4, ORT)).others}
-    assert pi["rpi5"] == "its SoC is bcm2711, not bcm2712"
+    assert pi["rpi5"] == "it is bcm2711, not bcm2712"
+
+
+def test_a_jetson_in_a_container_says_why_it_is_none(tmp_path: Path) -> None:
+    masked = {name: body for name, body in ORIN_NANO.items() if "device-tree" not in name}
+    found = classed(board(tmp_path, masked, {"tensorrt": "10.3.0"}))
+    why = {each.name: each.reason for each in found.others}
+    assert found.device_class is None
+    assert "--security-opt systempaths=unconfined" in why["jetson-orin-nano"]
 
 
 @pytest.mark.parametrize(
@@ -341,7 +349,7 @@ def test_detect_tells_this_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     told = CliRunner().invoke(app, ["detect"])
     assert told.exit_code == 0
     assert told.stdout.splitlines()[0].startswith("rpi5: bcm2712")
-    assert "  not rpi4: its SoC is bcm2712, not bcm2711" in told.stdout
+    assert "  not rpi4: it is bcm2712, not bcm2711" in told.stdout
     read = json.loads(CliRunner().invoke(app, ["detect", "--json"]).stdout)
     assert (read["detected"]["device_class"], read["facts"]["soc"]) == ("rpi5", "bcm2712")
     monkeypatch.setattr(facts, "gather", lambda: replace(pi, arch="riscv64"))

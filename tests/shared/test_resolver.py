@@ -161,7 +161,11 @@ TABLE: list[tuple[str, Manifest, DeviceFacts, Way, str]] = [
     ("no Jetson Linux", release(EXACT, requires=Requires(l4t=">=36")), replace(ORIN, l4t=""),
      "refused", "Jetson Linux >=36 is required"),
     ("another SoC", release(EXACT, requires=Requires(soc=("tegra194",))), ORIN, "refused",
-     "for tegra194, board is tegra234"),
+     "build is for tegra194, the board is tegra234"),
+    ("a container that masks the device tree",
+     release(EXACT, requires=Requires(soc=("tegra234",))), replace(ORIN, soc=""), "refused",
+     "build is for tegra234, the board tells no SoC: its device tree cannot be read "
+     "(in a container: --security-opt systempaths=unconfined)"),
     ("an old Python", release(EXACT, requires=Requires(python=">=3.8")),
      replace(ORIN, python="3.6.9"), "refused", "Python 3.6.9 is outside"),
     # -- TensorRT for RTX
@@ -201,7 +205,7 @@ TABLE: list[tuple[str, Manifest, DeviceFacts, Way, str]] = [
      replace(ROCK, runtimes={"rknn": "2.5.0"}), "refused",
      "plan of rknn 2.3.2, board has 2.5.0"),
     ("RKNN for another SoC", release(replace(RKNN_PLAN, soc=("rk3576",)), runtime="rknn",
-     versions=">=2.3,<3"), ROCK, "refused", "plan for rk3576, board is rk3588"),
+     versions=">=2.3,<3"), ROCK, "refused", "plan for rk3576, the board is rk3588"),
     ("RKNN builds nothing on a board", release(runtime="rknn", versions=">=2.3,<3"), ROCK,
      "refused", "rknn builds nothing on a board"),
     ("an old NPU driver", release(RKNN_PLAN, runtime="rknn", versions=">=2.3,<3",
