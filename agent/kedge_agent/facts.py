@@ -21,11 +21,13 @@ from kedge_shared.protocol import DeviceFacts
 _FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "fma", "asimd", "asimddp", "i8mm")
 _ROOT = Path("/")
 _TIMEOUT_SECONDS = 60
-_PROBE = (
-    "import json; from kedge_agent.children import leave; "
-    "from kedge_agent.runtimes.registry import available; "
-    "print(json.dumps(available())); leave()"
+_ASKED = (
+    "import json, sys; from kedge_agent.children import leave; "
+    "from kedge_agent.runtimes.registry import RUNTIMES, available; "
+    "print(); print(json.dumps({})); leave()"
 )
+_ALL, _NAMES = "available()", "dict.fromkeys(RUNTIMES, '')"
+_ONE = "{each.name: each.version for each in [RUNTIMES[sys.argv[1]].probe()] if each}"
 
 
 def cpu_flags(root: Path = _ROOT) -> tuple[str, ...]:
@@ -35,16 +37,30 @@ def cpu_flags(root: Path = _ROOT) -> tuple[str, ...]:
 
 
 def runtimes() -> dict[str, str]:
-    """Returns runtime → version, asked in a child: the updater imports no runtime."""
-    result = subprocess.run(
-        [sys.executable, "-c", _PROBE],
-        capture_output=True,
-        text=True,
-        timeout=_TIMEOUT_SECONDS,
-        env=clean_environment(),
-        check=False,
-    )
-    return dict(json.loads(result.stdout)) if result.returncode == 0 else {}
+    """Returns runtime → version, asked in a child: the updater imports no runtime.
+
+    Where one of them crashes or hangs there, each is asked in a child of its own: the others are
+    on the board all the same.
+    """
+    found = _asked(_ALL)
+    if found is not None:
+        return found
+    each = (_asked(_ONE, name) or {} for name in _asked(_NAMES) or {})
+    return {name: version for told in each for name, version in told.items()}
+
+
+def _asked(what: str, *arguments: str) -> dict[str, str] | None:
+    """Returns what a child tells of the runtimes; ``None`` if it dies of it or takes too long."""
+    try:
+        told = subprocess.run(
+            [sys.executable, "-c", _ASKED.replace("{}", what), *arguments],
+            capture_output=True, text=True, timeout=_TIMEOUT_SECONDS, env=clean_environment(),
+            check=True,
+        )  # fmt: skip
+        # Vendors print what they like before.
+        return dict(json.loads(told.stdout.splitlines()[-1]))
+    except (OSError, ValueError, IndexError, subprocess.SubprocessError):
+        return None
 
 
 def gather(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 from kedge_agent.blobs import BlobStore
 from kedge_agent.building.forms import form_of, needed
@@ -17,7 +18,7 @@ from kedge_shared.errors import TrustError
 from kedge_shared.manifest import MANIFEST_LIMIT_BYTES, Manifest, read_manifest
 from kedge_shared.policy import POLICY_LIMIT_BYTES, ModelPolicy, policy_path, read_policy
 from kedge_shared.protocol import DeviceFacts, Verdict
-from kedge_shared.resolver import resolve
+from kedge_shared.resolver import lost, resolve
 from kedge_shared.trust import Pinned, check_agreement, check_manifest
 
 
@@ -89,7 +90,7 @@ async def fetch_all(
     check_manifest(manifest, policy, deployment.manifest.path, pinned)
     fit = resolve(manifest, facts)
     if not fit.fits:
-        raise Unfit(Verdict(code="misfit", reason=fit.reason, cause="harm"))
+        raise Unfit(misfit(manifest, facts, fit.reason))
     known = quarantined(manifest.engine_hash, state, retry=deployment.retry)
     if known is not None:
         raise Unfit(known)
@@ -108,6 +109,12 @@ async def fetch_all(
         form=form,
     )
     return Fetched(slot, manifest, policy)
+
+
+def misfit(manifest: Manifest, facts: DeviceFacts, reason: str) -> Verdict:
+    """Returns the verdict on a build that does not fit: harm, unless the board lost what it had."""
+    cause: Literal["environment", "harm"] = "environment" if lost(manifest, facts) else "harm"
+    return Verdict(code="misfit", reason=reason, cause=cause)
 
 
 def _documents(

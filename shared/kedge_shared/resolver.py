@@ -13,7 +13,14 @@ from typing import Literal
 
 from kedge_shared.device_classes import DeviceClass, RuntimeRange
 from kedge_shared.manifest import Manifest, Requires
-from kedge_shared.planfit import against, buildable, cache_fits, told_soc
+from kedge_shared.planfit import (
+    BUILDERS,
+    against,
+    buildable,
+    cache_fits,
+    cuda_majors,
+    told_soc,
+)
 from kedge_shared.plans import PLANNED, Plan
 from kedge_shared.protocol import DeviceFacts
 from kedge_shared.versions import in_range
@@ -60,6 +67,16 @@ def resolve(manifest: Manifest, facts: DeviceFacts) -> Fit:
             return replace(found, reason=found.reason + because)
         reasons.append(lacking)
     return Fit(False, _joined(reasons))
+
+
+def lost(manifest: Manifest, facts: DeviceFacts) -> bool:
+    """Says whether what a board lacks for a build is the board's trouble and not the build's.
+
+    The server sends to boards that had the runtime, and a CUDA where plans want one: what is gone
+    since, or does not answer, speaks against no release.
+    """
+    name = manifest.runtime.name
+    return name not in facts.runtimes or (name in BUILDERS and not cuda_majors(facts))
 
 
 def fit(runtime: RuntimeRange, requires: Requires, facts: DeviceFacts) -> Fit:

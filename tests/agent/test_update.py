@@ -9,6 +9,7 @@ from functools import partial
 import msgspec
 import pytest
 
+from kedge_agent import facts
 from kedge_agent.decisions import MAX_ATTEMPTS
 from kedge_agent.evidence.summary import Proof
 from kedge_agent.journal import Journal
@@ -49,6 +50,25 @@ def serves(board: SimBoard) -> str:
     found = {board.runner.active.release, board.state.active.release, slots["active"]["release"]}
     assert len(found) == 1, found
     return found.pop()
+
+
+def test_a_runtime_that_was_lost_is_told_and_held_against_nobody(
+    running: World, board: SimBoard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    board.install()
+    running.publish("1.1", 11)
+    running.roll_out("1.1")
+    monkeypatch.setattr(facts, "gather", lambda: replace(samples.facts(), runtimes={}))
+    state = board.run(
+        lambda s: settled(s) and s.deployment is not None and s.deployment.phase is Phase.REFUSED
+    )
+    running.tick()
+    found = told(running)
+    assert found.phase is Phase.REFUSED
+    assert (found.verdict.code, found.verdict.cause) == ("misfit", "environment")
+    assert found.verdict.reason == "runtime onnxruntime is not on the board"
+    assert state.quarantine == {}
+    assert serves(board) == "1.0"
 
 
 def test_first_and_second_release(running: World, board: SimBoard) -> None:
