@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import fnmatch
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -65,10 +67,26 @@ def test_the_supervisor_goes_on_telling(tmp_path: Path, monkeypatch: pytest.Monk
         assert asyncio.run(scenario()) == [b"READY=1", *[b"WATCHDOG=1"] * 3]
 
 
+@pytest.mark.parametrize(
+    "devices",
+    [
+        ("nvidia-frontend", "nvidia-uvm", "nvidia-caps"),  # before driver 550.40
+        ("nvidia", "nvidiactl", "nvidia-uvm", "nvidia-caps"),
+    ],
+)
+def test_the_unit_lets_in_a_card_of_every_driver(devices: tuple[str, ...]) -> None:
+    """By its names in /proc/devices, which systemd holds against the pattern behind ``char-``."""
+    allowed = re.findall(r"^#?DeviceAllow=char-(\S+) rw$", UNIT.read_text(), re.MULTILINE)
+    for each in devices:
+        assert any(fnmatch.fnmatchcase(each, pattern) for pattern in allowed), each
+
+
 @pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="needs systemd-analyze")
 def test_the_unit_is_one_and_stays_closed(tmp_path: Path) -> None:
     unit = tmp_path / UNIT.name
-    unit.write_text(UNIT.read_text().replace("/opt/kedge/bin/kedge", "/bin/true"))
+    # With everything that may be uncommented for a board.
+    text = re.sub("^#(?=[A-Z][A-Za-z]+=)", "", UNIT.read_text(), flags=re.MULTILINE)
+    unit.write_text(text.replace("/opt/kedge/bin/kedge", "/bin/true"))
     checked = subprocess.run(
         ["systemd-analyze", "verify", str(unit)], capture_output=True, text=True, check=False
     )
