@@ -15,8 +15,11 @@ from kedge_agent import limits
 #: What a child may know of the environment: no tokens, no addresses.
 _ENVIRONMENT = (
     "PATH", "HOME", "LANG", "LD_LIBRARY_PATH", "PYTHONPATH", "TMPDIR", "VIRTUAL_ENV",
-    "KEDGE_TENSORRT_PYTHON",
+    "KEDGE_TENSORRT_PYTHON", "CUDA_VISIBLE_DEVICES",
 )  # fmt: skip
+#: CUDA counts the fastest GPU first, NVML by the bus: whoever measures memory or makes a plan must
+#: mean the GPU that runs it. NVIDIA, CUDA C++ Programming Guide, "CUDA Environment Variables".
+_GPU_ORDER = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
 _ERROR_BYTES = 2000
 
 
@@ -48,8 +51,11 @@ class Left:
 
 
 def clean_environment() -> dict[str, str]:
-    """Returns the environment for processes that get no credentials."""
-    return {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
+    """Returns the environment for processes that get no credentials.
+
+    All that load engines are such: the runner, what it starts, preflight and builds of plans.
+    """
+    return {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ} | _GPU_ORDER
 
 
 def leave(status: int = 0) -> NoReturn:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from kedge_agent.children import clean_environment
 from kedge_agent.sensors import load, nvml, thermal, throttling
 from kedge_agent.sensors.nvml import GpuReading
 from kedge_agent.sensors.sampler import Sampler
@@ -136,6 +137,10 @@ def test_a_discrete_gpu_is_asked_where_sysfs_does_not_tell(tmp_path: Path) -> No
     assert jetson.gpu == 0.637
 
 
+#: MiB of each GPU.
+MEMORY = {"gpu0": 8000, "gpu1": 24000, "gpu of GPU-7b": 48000}
+
+
 class FakeNvml:
     """NVIDIA's binding, as far as it is used; the names are checked against the real one."""
 
@@ -158,7 +163,15 @@ class FakeNvml:
 
     def nvmlDeviceGetHandleByIndex(self, index: int) -> str:
         self._step("nvmlDeviceGetHandleByIndex")
+        if index < 0:
+            raise self.NVMLError
         return f"gpu{index}"
+
+    def nvmlDeviceGetHandleByUUID(self, uuid: str) -> str:
+        return f"gpu of {uuid}"
+
+    def nvmlDeviceGetMemoryInfo(self, gpu: str) -> Any:
+        return SimpleNamespace(free=2**20 * MEMORY[gpu])
 
     def nvmlDeviceGetCurrentClocksThrottleReasons(self, _: str) -> int:
         return self.bits
@@ -181,6 +194,30 @@ def test_a_discrete_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
         0.42, 71.0, ("GPU: thermal slowdown (hardware)", "GPU: power cap")
     )
     assert fake.open == 0
+
+
+@pytest.mark.parametrize(
+    ("visible", "free"),
+    [
+        (None, 8000), ("0", 8000), ("1", 24000), ("1,0", 24000), (" 1 ", 24000),
+        ("GPU-7b,0", 48000), ("", None), ("-1", None), ("none", None),
+    ],
+)  # fmt: skip
+def test_the_gpu_that_is_measured_is_the_one_that_engines_run_on(
+    monkeypatch: pytest.MonkeyPatch, visible: str | None, free: float | None
+) -> None:
+    fake = FakeNvml(0)
+    monkeypatch.setitem(sys.modules, "pynvml", fake)
+    if visible is None:
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    else:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert nvml.free_memory_mb() == free
+    assert fake.open == 0
+    monkeypatch.setenv("CUDA_DEVICE_ORDER", "FASTEST_FIRST")
+    given = clean_environment()
+    assert given.get("CUDA_VISIBLE_DEVICES") == visible
+    assert given["CUDA_DEVICE_ORDER"] == "PCI_BUS_ID", "as NVML counts"
 
 
 @pytest.mark.parametrize("fails_at", ["nvmlInit", "nvmlDeviceGetHandleByIndex"])

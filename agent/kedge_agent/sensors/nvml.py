@@ -1,7 +1,12 @@
-"""A discrete NVIDIA GPU, if NVIDIA's own Python binding is there (``nvidia-ml-py``)."""
+"""A discrete NVIDIA GPU, if NVIDIA's own Python binding is there (``nvidia-ml-py``).
+
+Of several it is the one that engines run on: the first of ``CUDA_VISIBLE_DEVICES``, which counts by
+the bus in all processes of the agent (:mod:`kedge_agent.children`), else the first.
+"""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -85,8 +90,23 @@ def _asked(read: Callable[[Any, Any], T]) -> T | None:
     try:
         pynvml.nvmlInit()
         try:
-            return read(pynvml, pynvml.nvmlDeviceGetHandleByIndex(0))
+            return read(pynvml, _first(pynvml))
         finally:
             pynvml.nvmlShutdown()
-    except pynvml.NVMLError:
+    except (pynvml.NVMLError, ValueError):
         return None
+
+
+def _first(nvml: Any) -> Any:
+    """Returns the GPU that CUDA takes first.
+
+    Raises:
+        ValueError: The environment hides all of them, or names none.
+    """
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if named is None:
+        return nvml.nvmlDeviceGetHandleByIndex(0)
+    first = named.split(",")[0].strip()
+    if first.startswith(("GPU-", "MIG-")):
+        return nvml.nvmlDeviceGetHandleByUUID(first)
+    return nvml.nvmlDeviceGetHandleByIndex(int(first))
