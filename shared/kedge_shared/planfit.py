@@ -23,8 +23,14 @@ _NO_DEVICE_TREE = (
 )
 #: GPUs without INT8 arithmetic that TensorRT knows: Maxwell and Pascal's Tegra, and Pascal's P100.
 _NO_INT8 = frozenset({50, 52, 53, 60, 62})
-#: GPUs that TensorRT for RTX compiles for (1.7: its ComputeCapability); no Hopper, no Jetson.
+#: GPUs that TensorRT for RTX compiles for (1.7: its ComputeCapability); no Hopper, no Jetson. Its
+#: support matrices (1.0 to 1.5) do not list 80.
 _RTX_SM = frozenset({75, 80, 86, 89, 120, 121})
+#: Of those: INT8 is "No" in each of its support matrices.
+_RTX_NO_INT8 = frozenset({75})
+#: TensorRT → the oldest GPU that it was compiled for. NVIDIA, TensorRT 10.1 support matrix ("SM 7.0
+#: or higher") and 10.5 release notes (Volta removed). No JetPack with 10 is for Xavier, 72.
+_OLDEST_SM = ((">=10.5", 75), (">=10", 70))
 
 
 def against(plan: Plan, facts: DeviceFacts) -> str:
@@ -122,7 +128,7 @@ def buildable(runtime: str, wanted: OnDevice, facts: DeviceFacts) -> str:
         return f"{runtime} builds nothing on a board"
     if not wanted.allowed:
         return "the release does not allow building on the board"
-    lacks = _gpu_lacks(runtime, wanted, facts.sm)
+    lacks = _gpu_lacks(runtime, wanted, facts)
     if lacks:
         return lacks
     if not cuda_majors(facts):
@@ -133,11 +139,17 @@ def buildable(runtime: str, wanted: OnDevice, facts: DeviceFacts) -> str:
     return ""
 
 
-def _gpu_lacks(runtime: str, wanted: OnDevice, sm: int | None) -> str:
+def _gpu_lacks(runtime: str, wanted: OnDevice, facts: DeviceFacts) -> str:
+    sm, version = facts.sm, facts.runtimes.get(runtime, "")
     if sm is None:
         return "the board has no GPU"
     if runtime == "tensorrt-rtx" and sm not in _RTX_SM:
         return f"tensorrt-rtx does not run on SM {sm}"
+    if runtime == "tensorrt-rtx" and wanted.int8 and sm in _RTX_NO_INT8:
+        return f"tensorrt-rtx has no INT8 for SM {sm}"
+    oldest = next((sm for bounds, sm in _OLDEST_SM if in_range(version, bounds)), 0)
+    if runtime == "tensorrt" and sm < oldest:
+        return f"tensorrt {version} runs on SM {oldest} and newer, the board's is {sm}"
     return f"SM {sm} has no INT8 arithmetic" if wanted.int8 and sm in _NO_INT8 else ""
 
 

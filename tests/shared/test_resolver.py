@@ -138,6 +138,16 @@ TABLE: list[tuple[str, Manifest, DeviceFacts, Way, str]] = [
     ("INT8 on a Nano", release(versions=">=8.2,<9"), NANO, "refused", "SM 53 has no INT8"),
     ("FP16 on a Nano", release(versions=">=8.2,<9", on_device=OnDevice(int8=False)), NANO, "build",
      "tensorrt 8.2.1 builds it"),
+    ("a Volta, which 10.5 dropped", release(), replace(has(ORIN, "10.5.0"), sm=70), "refused",
+     "tensorrt 10.5.0 runs on SM 75 and newer, the board's is 70"),
+    ("a Volta, before", release(), replace(has(ORIN, "10.4.0"), sm=70), "build", "builds it"),
+    ("a Turing", release(), replace(has(ORIN, "10.7.0"), sm=75), "build", "builds it"),
+    ("a Pascal, which 10 dropped", release(), replace(has(ORIN, "10.0.1"), sm=61), "refused",
+     "tensorrt 10.0.1 runs on SM 70 and newer, the board's is 61"),
+    ("a Xavier with its own TensorRT", release(), replace(has(ORIN, "8.5.2"), sm=72), "build",
+     "builds it"),
+    ("a Xavier with another's", release(), replace(has(ORIN, "11.0.0"), sm=72), "refused",
+     "runs on SM 75 and newer"),
     ("TensorRT out of range", release(versions=">=10.3,<11"), has(ORIN, "8.5.2"), "refused",
      "tensorrt 8.5.2 is outside"),
     ("an agent that cannot build", release(), can(ORIN, "plans"), "refused",
@@ -181,8 +191,13 @@ TABLE: list[tuple[str, Manifest, DeviceFacts, Way, str]] = [
      replace(RTX, sm=90), "refused", "SM 86, 89, 120, board has 90"),
     ("RTX is not built on a Hopper", release(runtime="tensorrt-rtx", versions=">=1.7,<2"),
      replace(RTX, sm=90), "refused", "does not run on SM 90"),
-    ("RTX is built on a Turing", release(RTX_PLAN, runtime="tensorrt-rtx", versions=">=1.7,<2"),
-     replace(RTX, sm=75), "build", "because plan for SM 86, 89, 120, board has 75"),
+    ("RTX has no INT8 on a Turing", release(RTX_PLAN, runtime="tensorrt-rtx", versions=">=1.7,<2"),
+     replace(RTX, sm=75), "refused", "tensorrt-rtx has no INT8 for SM 75"),
+    ("RTX builds a float ONNX on a Turing", release(RTX_PLAN, runtime="tensorrt-rtx",
+     versions=">=1.7,<2", on_device=OnDevice(int8=False)), replace(RTX, sm=75), "build",
+     "because plan for SM 86, 89, 120, board has 75"),
+    ("RTX builds INT8 on an Ampere", release(runtime="tensorrt-rtx", versions=">=1.7,<2"),
+     replace(RTX, sm=86), "build", "builds it on the board"),
     ("an old driver", release(RTX_PLAN, runtime="tensorrt-rtx", versions=">=1.7,<2",
      requires=Requires(drivers={"nvidia": ">=580"})),
      replace(RTX, drivers={"nvidia": "535.129.03"}), "refused", "driver nvidia 535.129.03"),
@@ -295,6 +310,9 @@ def test_nothing_is_accepted_that_must_not_be(build: Manifest, board: DeviceFact
         assert board.libraries or board.cuda
         assert "build" in board.ways and build.on_device.allowed and board.memory_mb >= 4000
         assert not (build.on_device.int8 and board.sm == 53)
+        # By name, not by the table: Xavier went with 10.5, the Nano's Maxwell with 10.
+        newest = {53: (8,), 72: (8, 10)}.get(board.sm, (8, 9, 10, 11))
+        assert have[0] in newest and not (board.sm == 72 and have[:2] > [10, 4])
         return
     fitting = [each for each in build.plans if each.file == found.file and board.sm in each.sm
                and not each.host_code and each.cuda is not None
