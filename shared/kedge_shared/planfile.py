@@ -21,6 +21,11 @@ _HEADER_BYTES = 64
 #: Bit at offset 32 → SM.
 _SM_BITS = {0: 75, 1: 80, 2: 86, 3: 89, 4: 120, 5: 121}
 _ELF = b"\x7fELF"
+#: Bytes of an ELF header up to and with its machine.
+_ELF_BYTES = 20
+#: Its class, byte order and version, as every loader wants them; else weights may have those four
+#: bytes by chance. Tool Interface Standard, ELF 1.2, "ELF Identification".
+_CLASSES, _LITTLE, _BIG, _ELF_VERSION = (1, 2), 1, 2, 1
 #: Machine of an ELF image that holds code for an NVIDIA GPU, which every plan may carry.
 _EM_CUDA = 190
 
@@ -120,9 +125,14 @@ def _machines(data: bytes) -> Iterator[int]:
     """Yields the machine of each ELF image in ``data``; compressed ones stay unseen."""
     at = data.find(_ELF)
     while at >= 0:
-        if at + 20 <= len(data):
-            yield int.from_bytes(data[at + 18 : at + 20], "little")
-        at = data.find(_ELF, at + 4)
+        head = data[at : at + _ELF_BYTES]
+        if len(head) == _ELF_BYTES and _is_elf(head):
+            yield int.from_bytes(head[18:], "big" if head[5] == _BIG else "little")
+        at = data.find(_ELF, at + len(_ELF))
+
+
+def _is_elf(head: bytes) -> bool:
+    return head[4] in _CLASSES and head[5] in (_LITTLE, _BIG) and head[6] == _ELF_VERSION
 
 
 def _listed(sm: tuple[int, ...]) -> str:

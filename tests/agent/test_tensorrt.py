@@ -138,7 +138,8 @@ def test_the_first_output_is_read_by_its_name_wherever_it_stands(loads: Callable
         (b"no plan at all", "no TensorRT plan"),
         (plan_of(bad="plugin"), "EfficientNMS_TRT"),
         (plan_of(version="9.9.9"), "Version tag"),
-        (plan_of() + b"\x7fELF" + bytes(14) + b"\x3e\x00" + bytes(40), "code for the processor"),
+        (plan_of() + b"\x7fELF\x02\x01\x01" + bytes(11) + b"\x3e\x00" + bytes(40),
+         "code for the processor"),
         (plan_of(tensors=[["in", True, [1, 3, 32, 32], "float16"], ["out", False, [1], "float32"]]),
          "in is .*float16, Kedge feeds"),
         (plan_of(tensors=[["in", True, [1], "float32"]]), "1 inputs and 0 outputs"),
@@ -159,7 +160,7 @@ def test_what_is_no_plan_never_comes_near_tensorrt(
     store: BlobStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "tensorrt", None)
-    elf = plan_of() + b"\x7fELF" + bytes(14) + b"\x3e\x00" + bytes(40)
+    elf = plan_of() + b"\x7fELF\x02\x01\x01" + bytes(11) + b"\x3e\x00" + bytes(40)
     for data in (b"ftrt", b"onnx", elf):
         with pytest.raises(EngineError, match=r"cut off|no TensorRT plan|code for"):
             TensorRt("tensorrt", "tensorrt").load(blobs(store, data), Spec(), threads=1)

@@ -237,7 +237,7 @@ def test_a_plan_is_held_against_its_manifest(made: Compiled) -> None:
 
 def with_code(data: bytes, machine: int) -> bytes:
     """The plan with an ELF image of ``machine`` in it, and its length put right."""
-    image = b"\x7fELF" + bytes(14) + machine.to_bytes(2, "little") + bytes(40)
+    image = b"\x7fELF\x02\x01\x01" + bytes(11) + machine.to_bytes(2, "little") + bytes(40)
     whole = data + image
     return whole[:16] + len(whole).to_bytes(8, "little") + whole[24:]
 
