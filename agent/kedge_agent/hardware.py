@@ -23,11 +23,14 @@ _SOC = re.compile(r"^(?:nvidia,(tegra\d+)|rockchip,(rk\d+)s?|brcm,(bcm2\d+))$")
 _MODULE = re.compile(r"p(?:3767|3701|3668|3448|2888|3636|3489|3310|2180)-\d{4}")
 #: CUDA compute capability times ten of a Tegra's GPU. NVIDIA, "CUDA GPUs".
 _SM = {"tegra210": 53, "tegra186": 62, "tegra194": 72, "tegra234": 87}
-#: Jetson Linux → JetPack. NVIDIA, "JetPack Archive"; the longest beginning counts.
+#: Jetson Linux → JetPack; a release that is not here has no name. NVIDIA, "JetPack Archive" and the
+#: "Downloads and Notes" of JetPack 7; jetson_stats' table has the same.
 _JETPACK = {
-    "32.6": "4.6", "32.7": "4.6.1", "35.1": "5.0.2", "35.2": "5.1", "35.3": "5.1.1",
-    "35.4": "5.1.2", "35.5": "5.1.3", "35.6": "5.1.4", "36.2": "6.0 DP", "36.3": "6.0",
-    "36.4.0": "6.1", "36.4.3": "6.2", "36.4.4": "6.2.1", "38.2": "7.0",
+    "32.6.1": "4.6", "32.7.1": "4.6.1", "32.7.2": "4.6.2", "32.7.3": "4.6.3", "32.7.4": "4.6.4",
+    "32.7.5": "4.6.5", "32.7.6": "4.6.6", "35.1.0": "5.0.2", "35.2.1": "5.1", "35.3.1": "5.1.1",
+    "35.4.1": "5.1.2", "35.5.0": "5.1.3", "35.6.0": "5.1.4", "35.6.1": "5.1.5", "35.6.2": "5.1.5",
+    "36.2.0": "6.0 DP", "36.3.0": "6.0", "36.4.0": "6.1", "36.4.3": "6.2", "36.4.4": "6.2.1",
+    "36.5.0": "6.2.2", "38.2.0": "7.0", "38.2.1": "7.0", "38.4.0": "7.1", "39.2.0": "7.2",
 }  # fmt: skip
 _L4T = re.compile(r"R(\d+) \(release\), REVISION: ([\d.]+)")
 #: "NVIDIA UNIX x86_64 Kernel Module  535.129.03", "… Open Kernel Module for aarch64  540.4.0".
@@ -87,7 +90,7 @@ def look(root: Path) -> Hardware:
         module=next((m[0] for each in compatible if (m := _MODULE.search(each))), ""),
         sm=_SM.get(soc),
         l4t=l4t,
-        jetpack=_jetpack(l4t),
+        jetpack=_JETPACK.get(l4t, ""),
         drivers=_drivers(root),
         libraries=_libraries(root, cuda),
         cuda=tuple(each for version in cuda if (each := major(version)) is not None),
@@ -133,11 +136,6 @@ def _board(root: Path) -> str:
 def _l4t(root: Path) -> str:
     found = _L4T.search(files.text(root / "etc/nv_tegra_release"))
     return f"{found[1]}.{found[2].rstrip('.')}" if found else ""
-
-
-def _jetpack(l4t: str) -> str:
-    begins = (each for each in _JETPACK if f"{l4t}.".startswith(f"{each}."))
-    return _JETPACK.get(max(begins, key=len, default=""), "")
 
 
 def _drivers(root: Path) -> dict[str, str]:

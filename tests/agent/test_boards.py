@@ -29,6 +29,8 @@ from tests.agent.board_trees import (
     ORIN_NX,
     PI_4,
     PI_5,
+    R32,
+    R35,
     R36,
     ROCK_5B,
     XAVIER_NX,
@@ -198,6 +200,16 @@ def test_of_several_libraries_the_newest_is_told_and_every_lean_one(tmp_path: Pa
         (R36.replace("4.3", "4.0"), "36.4.0", "6.1"),
         (R36.replace("4.3", "3.0"), "36.3.0", "6.0"),
         (R36.replace("4.3", "4.7"), "36.4.7", ""),  # a security release: no JetPack of its own
+        (R36.replace("4.3", "5.0"), "36.5.0", "6.2.2"),
+        (R32, "32.7.1", "4.6.1"),
+        (R32.replace("7.1", "7.4"), "32.7.4", "4.6.4"),
+        (R32.replace("7.1", "7.6"), "32.7.6", "4.6.6"),
+        (R32.replace("7.1", "7.9"), "32.7.9", ""),  # not 4.6.1 because it begins like it
+        (R35.replace("4.1", "6.0"), "35.6.0", "5.1.4"),
+        (R35.replace("4.1", "6.1"), "35.6.1", "5.1.5"),
+        (R35.replace("4.1", "6.2"), "35.6.2", "5.1.5"),
+        (R36.replace("R36", "R38").replace("4.3", "4.0"), "38.4.0", "7.1"),
+        (R36.replace("R36", "R39").replace("4.3", "2.0"), "39.2.0", "7.2"),
         (R36.replace("R36", "R99"), "99.4.3", ""),
         ("something else", "", ""),
         ("", "", ""),
@@ -254,6 +266,17 @@ def test_why_not_the_near_ones(tmp_path: Path) -> None:
     assert why["x86-openvino"] == "it is aarch64, not x86_64 or amd64"
     pi = {each.name: each.reason for each in classed(board(tmp_path / "pi", PI_4, ORT)).others}
     assert pi["rpi5"] == "it is bcm2711, not bcm2712"
+
+
+def test_an_orin_with_jetpack_7_is_known_and_not_sent_to_until_somebody_tried(
+    tmp_path: Path,
+) -> None:
+    newer = ORIN_NANO | {
+        "etc/nv_tegra_release": R36.replace("R36", "R39").replace("4.3", "2.0").encode()
+    }
+    found = classed(board(tmp_path, newer, {"tensorrt": "10.16.2.10"}))
+    assert (found.device_class, found.ready) == ("jetson-orin-nano", False)
+    assert "Jetson Linux 39.2.0 is outside >=36.4,<37" in found.reason
 
 
 def test_a_jetson_in_a_container_says_why_it_is_none(tmp_path: Path) -> None:
