@@ -95,7 +95,8 @@ def gather(
         libraries=found.libraries,
         cuda=found.cuda,
         lean_runtimes=found.lean_runtimes,
-        gpus=found.gpus,
+        # A headless driver and WSL2 show no card to the kernel's graphics.
+        gpus=tuple(sorted({*found.gpus, "nvidia"})) if card and not found.soc else found.gpus,
         gpu_memory_mb=card.memory_mb if card else None,
         ways=WAYS,
     )

@@ -83,7 +83,7 @@ def look(root: Path) -> Hardware:
     """Returns what the files under ``root`` tell."""
     compatible = _strings(root / "proc/device-tree/compatible")
     soc = next(_socs(compatible), "")
-    l4t, cuda = _l4t(root), cuda_libraries.versions(root)
+    l4t, cuda, drivers = _l4t(root), cuda_libraries.versions(root), _drivers(root)
     return Hardware(
         board=_board(root),
         soc=soc,
@@ -91,11 +91,12 @@ def look(root: Path) -> Hardware:
         sm=_SM.get(soc),
         l4t=l4t,
         jetpack=_JETPACK.get(l4t, ""),
-        drivers=_drivers(root),
+        drivers=drivers,
         libraries=_libraries(root, cuda),
         cuda=tuple(each for version in cuda if (each := major(version)) is not None),
         lean_runtimes=_releases(root, _LEAN),
-        gpus=_gpus(root),
+        # A headless driver shows no card among the graphics; a Tegra's is no card.
+        gpus=_gpus(root, drives="nvidia" in drivers and not soc),
     )
 
 
@@ -187,6 +188,8 @@ def _rknn(root: Path) -> str:
     return ""
 
 
-def _gpus(root: Path) -> tuple[str, ...]:
+def _gpus(root: Path, *, drives: bool) -> tuple[str, ...]:
+    """Returns the makers of the GPUs; NVIDIA's also where its driver ``drives`` one by itself."""
     codes = (files.text(path) for path in files.found(root, "sys/class/drm/card*/device/vendor"))
-    return tuple(sorted({_VENDORS[each] for each in codes if each in _VENDORS}))
+    shown = {_VENDORS[each] for each in codes if each in _VENDORS}
+    return tuple(sorted(shown | ({"nvidia"} if drives else set())))

@@ -330,6 +330,30 @@ def test_a_gpu_of_another_kind_is_no_rtx(tmp_path: Path) -> None:
         assert found.device_class != "rtx" and "not one of 86, 89, 120" in why["rtx"]
 
 
+@pytest.mark.parametrize(
+    ("tree", "gpu", "gpus"),
+    [
+        # A headless driver, without nvidia-drm; with nvidia-ml-py and without.
+        ({"proc/driver/nvidia/version": DESKTOP["proc/driver/nvidia/version"]}, Gpu(89, 12000),
+         ("nvidia",)),
+        ({"proc/driver/nvidia/version": DESKTOP["proc/driver/nvidia/version"]}, None, ("nvidia",)),
+        # WSL2: NVML alone tells, beside the processor's own graphics or without.
+        ({}, Gpu(89, 12000), ("nvidia",)),
+        ({"sys/class/drm/card0/device/vendor": b"0x8086\n"}, Gpu(89, 12000), ("intel", "nvidia")),
+        ({}, None, ()),
+        # A Tegra's GPU is no card.
+        (ORIN_NANO, Gpu(87, 7620), ()),
+    ],
+)  # fmt: skip
+def test_a_card_that_the_kernels_graphics_do_not_show(
+    tmp_path: Path, tree: Tree, gpu: Gpu | None, gpus: tuple[str, ...]
+) -> None:
+    found = board(tmp_path, tree, {"tensorrt-rtx": "1.7.1"}, arch="x86_64", gpu=gpu)
+    assert found.gpus == gpus
+    is_rtx = "nvidia" in gpus and gpu is not None
+    assert (classed(found).device_class == "rtx") == is_rtx
+
+
 def test_a_board_that_nobody_knows(tmp_path: Path) -> None:
     found = classed(board(tmp_path, {}, ORT, arch="riscv64"))
     assert (found.device_class, found.ready) == (None, False)
