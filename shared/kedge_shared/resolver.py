@@ -34,6 +34,8 @@ _NEEDS: dict[Way, tuple[str, str]] = {
     "build": ("build", "cannot build plans on the board"),
     "fallback": ("fallback", "takes no fallback"),
 }
+#: What is not told → how to have it told.
+_MENDS = {"Jetson Linux": " (in a container: mount /etc/nv_tegra_release)"}
 #: Reasons that one sentence bears.
 _REASONS = 4
 
@@ -205,7 +207,7 @@ def _outside(requires: Requires, facts: DeviceFacts) -> str:
     ]
     for name, have, bounds in ranges:
         if bounds and have is None:
-            return f"{name} {bounds} is required, the board tells none"
+            return f"{name} {bounds} is required, the board tells none{_MENDS.get(name, '')}"
         if bounds and have and not in_range(have, bounds):
             return f"{name} {have} is outside {bounds}"
     return ""

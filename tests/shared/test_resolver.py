@@ -169,7 +169,8 @@ TABLE: list[tuple[str, Manifest, DeviceFacts, Way, str]] = [
     ("another Jetson Linux", release(EXACT, requires=Requires(l4t=">=36")),
      replace(ORIN, l4t="35.4.1"), "refused", "Jetson Linux 35.4.1 is outside >=36"),
     ("no Jetson Linux", release(EXACT, requires=Requires(l4t=">=36")), replace(ORIN, l4t=""),
-     "refused", "Jetson Linux >=36 is required"),
+     "refused", "Jetson Linux >=36 is required, the board tells none "
+     "(in a container: mount /etc/nv_tegra_release)"),
     ("another SoC", release(EXACT, requires=Requires(soc=("tegra194",))), ORIN, "refused",
      "build is for tegra194, the board is tegra234"),
     ("a container that masks the device tree",
