@@ -33,9 +33,10 @@ _PACKAGES = "python3,busybox-static,ca-certificates,iproute2,procps"
 _PYTHON = "3.11"
 _PLATFORMS = ("manylinux2014_aarch64", "manylinux_2_28_aarch64", "manylinux_2_34_aarch64")
 #: In the order in which they are loaded, as far as a kernel has them as modules.
-_MODULES = ("virtio", "virtio_ring", "virtio_pci_legacy_dev", "virtio_pci_modern_dev", "virtio_pci", "virtio_blk", "crc16",
-            "crc32c_generic", "mbcache", "jbd2", "ext4", "failover", "net_failover", "virtio_net",
-            "netfs", "fscache", "9pnet", "9pnet_virtio", "9p")  # fmt: skip
+_MODULES = ("virtio", "virtio_ring", "virtio_pci_legacy_dev", "virtio_pci_modern_dev",
+            "virtio_pci", "virtio_blk", "crc16", "crc32c_generic", "mbcache", "jbd2", "ext4",
+            "failover", "net_failover", "virtio_net", "netfs", "fscache", "9pnet",
+            "9pnet_virtio", "9p")  # fmt: skip
 _TOOLS: Mapping[str, str] = MappingProxyType(
     {
         "mmdebstrap": "mmdebstrap",
@@ -202,12 +203,13 @@ def run(home: Path, wanted: Wanted, command: Sequence[str]) -> int:
                    "-serial", "stdio", "-no-reboot", "-snapshot",
                    "-kernel", home / f"kernel-{wanted.kernel}",
                    "-initrd", home / f"first-{wanted.kernel}.cpio",
-                   "-append", "console=ttyAMA0 quiet loglevel=1 panic=-1",
+                   "-append", "console=ttyAMA0 quiet loglevel=0 panic=-1",
                    "-drive", f"if=none,id=disk,file={home / 'disk'},format=raw",
                    "-device", "virtio-blk-pci,drive=disk",
                    "-netdev", f"user,id=net,restrict={'off' if wanted.net else 'on'}",
                    "-device", "virtio-net-pci,netdev=net,romfile=",
-                   *_shared("control", control), *_shared("host", wanted.share or empty))  # fmt: skip
+                   *_shared("control", control),
+                   *_shared("host", wanted.share or empty))  # fmt: skip
         _do(*machine, "-machine", f"virt,dumpdtb={tree}", quiet=True)
         _rename(tree, board)
         subprocess.run([*machine, "-machine", "virt", "-dtb", tree], check=True)
@@ -251,12 +253,14 @@ def _tell(what: str) -> None:
 def main() -> int:
     """Makes a board or runs a command on one."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("what", choices=("make", "run"))
-    parser.add_argument("--as", dest="name", choices=sorted(BOARDS), default="rpi5")
-    parser.add_argument("--kernel", choices=sorted(KERNELS), default="6.1")
-    parser.add_argument("--share", type=Path, metavar="FOLDER")
-    parser.add_argument("--net", action="store_true")
-    parser.add_argument("command", nargs="*")
+    tasks = parser.add_subparsers(dest="what", required=True)
+    tasks.add_parser("make", help="fetch and install what a board is")
+    runs = tasks.add_parser("run", help="start a board and run a command there")
+    runs.add_argument("--as", dest="name", choices=sorted(BOARDS), default="rpi5")
+    runs.add_argument("--kernel", choices=sorted(KERNELS), default="6.1")
+    runs.add_argument("--share", type=Path, metavar="FOLDER", help="is /host there")
+    runs.add_argument("--net", action="store_true", help="lets it reach this machine and beyond")
+    runs.add_argument("command", nargs=argparse.REMAINDER)
     asked = parser.parse_args()
     missing = [package for tool, package in _TOOLS.items() if shutil.which(tool) is None]
     if missing:
@@ -271,7 +275,8 @@ def main() -> int:
                   file=sys.stderr)  # fmt: skip
             return 2
         wanted = Wanted(asked.name, asked.kernel, asked.share, asked.net)
-        return run(_HOME, wanted, asked.command or ["sh"])
+        command = asked.command[asked.command[:1] == ["--"] :]
+        return run(_HOME, wanted, command or ["sh"])
     except subprocess.CalledProcessError as error:
         print(f"arm board: {error.cmd[0]} ended with {error.returncode}", file=sys.stderr)
         return 1
