@@ -3,7 +3,8 @@
     sudo python scripts/arm_board.py make
     python scripts/arm_board.py run --as rpi5 -- kedge device-class detect
 
-Every instruction is emulated: what a command answers is what a board would answer, how long it
+Two kernels are there: 6.1, and 5.10 of 2024 (``--kernel 5.10``), near to what Jetsons have. Every
+instruction is emulated: what a command answers is what a board would answer, how long it
 takes is not. ``make`` fetches Debian packages and wheels (some six minutes, 1.5 GB in
 ``~/.cache/kedge/arm-board``); ``run`` starts the board anew, runs one command as root, shows what
 it prints and ends with its status. ``--share FOLDER`` is ``/host`` there; with ``--net`` this
@@ -31,10 +32,11 @@ _PACKAGES = "python3,busybox-static,ca-certificates,iproute2,procps"
 #: The Python of Debian 12, and what its C library can load.
 _PYTHON = "3.11"
 _PLATFORMS = ("manylinux2014_aarch64", "manylinux_2_28_aarch64", "manylinux_2_34_aarch64")
-#: In the order in which they are loaded; Debian's kernel has none of them built in.
-_MODULES = ("virtio_pci_legacy_dev", "virtio_pci_modern_dev", "virtio_pci", "virtio_blk", "crc16",
-            "crc32c_generic", "mbcache", "jbd2", "ext4", "failover", "net_failover", "virtio_net",
-            "netfs", "fscache", "9pnet", "9pnet_virtio", "9p")  # fmt: skip
+#: In the order in which they are loaded, as far as a kernel has them as modules.
+_MODULES = ("virtio", "virtio_ring", "virtio_pci_legacy_dev", "virtio_pci_modern_dev",
+            "virtio_pci", "virtio_blk", "crc16", "crc32c_generic", "mbcache", "jbd2", "ext4",
+            "failover", "net_failover", "virtio_net", "netfs", "fscache", "9pnet",
+            "9pnet_virtio", "9p")  # fmt: skip
 _TOOLS: Mapping[str, str] = MappingProxyType(
     {
         "mmdebstrap": "mmdebstrap",
@@ -45,17 +47,26 @@ _TOOLS: Mapping[str, str] = MappingProxyType(
         "qemu-aarch64-static": "qemu-user-static binfmt-support",
     }
 )
-#: The kernel's package as it is called today, unpacked and not installed: what installing it makes
-#: is of no use here, and takes minutes in emulation.
+#: Packages by version: Debian 12's, and one of Debian 11 from before stable kernels were given what
+#: newer ones do.
+KERNELS: Mapping[str, str] = MappingProxyType(
+    {"6.1": r"linux-image-6\.1\.[0-9]+-[0-9]+-arm64", "5.10": r"linux-image-5\.10\.0-32-arm64"}
+)
+#: Unpacked and not installed: what installing makes is of no use here, and takes minutes.
 _KERNEL = """
 set -e; cd "$1"; export APT_CONFIG=$MMDEBSTRAP_APT_CONFIG
-apt-get download "$(apt-cache depends linux-image-arm64 | sed -n 's/.*Depends: //p')"
-dpkg-deb -x linux-image-*.deb kernel; rm linux-image-*.deb
+apt-get download "$(apt-cache pkgnames | grep -E '^{pattern}$' | sort -V | tail -n 1)"
+dpkg-deb -x linux-image-*.deb kernel-{version}; rm linux-image-*.deb
 """
+_SOURCES = tuple(
+    f"deb http://deb.debian.org/debian {each} main" for each in ("bookworm", "bullseye")
+)
 _FIRST = f"""#!/bin/busybox sh
 /bin/busybox --install -s /bin
 mount -t proc proc /proc; mount -t sysfs sys /sys; mount -t devtmpfs dev /dev
-for each in {" ".join(_MODULES)}; do insmod /modules/$each.ko; done
+for each in {" ".join(_MODULES)}; do
+    [ ! -e /modules/$each.ko ] || insmod /modules/$each.ko
+done
 until [ -e /dev/vda ]; do sleep 0.1; done
 mount -t ext4 /dev/vda /new
 for each in control host; do mount -t 9p -o trans=virtio,version=9p2000.L $each /new/$each; done
@@ -108,15 +119,19 @@ def make(home: Path) -> None:
     home.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=home) as scratch:
         root = Path(scratch) / "root"
-        _tell("Debian, its kernel and Python")
+        _tell("Debian, its kernels and Python")
+        hooks = (_KERNEL.format(version=name, pattern=each) for name, each in KERNELS.items())
         _do("mmdebstrap", "--quiet", "--arch=arm64", "--variant=minbase", "--format=directory",
-            f"--include={_PACKAGES}", f"--customize-hook={_KERNEL}", "bookworm", root)  # fmt: skip
-        kernel = root / "kernel"
-        (found,) = kernel.glob("boot/vmlinuz-*")
-        shutil.move(found, home / "kernel")
-        _tell("first steps")
-        _first_steps(kernel, root / "bin/busybox", Path(scratch) / "first", home / "first.cpio")
-        shutil.rmtree(kernel)
+            f"--include={_PACKAGES}", *(f"--customize-hook={each}" for each in hooks),
+            "bookworm", root, *_SOURCES)  # fmt: skip
+        for name in KERNELS:
+            kernel = root / f"kernel-{name}"
+            (found,) = kernel.glob("boot/vmlinuz-*")
+            shutil.move(found, home / f"kernel-{name}")
+            _first_steps(
+                kernel, root / "bin/busybox", Path(scratch) / name, home / f"first-{name}.cpio"
+            )
+            shutil.rmtree(kernel)
         _tell(f"kedge[{_EXTRAS}] and what it wants, for Python {_PYTHON}")
         _install(root, Path(scratch) / "wheels")
         _tell("disk")
@@ -135,8 +150,8 @@ def _first_steps(kernel: Path, busybox: Path, folder: Path, to: Path) -> None:
     shutil.copy(busybox, folder / "bin/busybox")
     _program(folder / "init", _FIRST)
     for each in _MODULES:
-        (found,) = kernel.rglob(f"{each}.ko")
-        shutil.copy(found, folder / "modules")
+        for found in kernel.rglob(f"{each}.ko"):
+            shutil.copy(found, folder / "modules")
     names = "\n".join(str(each.relative_to(folder)) for each in folder.rglob("*"))
     with to.open("wb") as out:
         subprocess.run(
@@ -157,9 +172,26 @@ def _install(root: Path, wheels: Path) -> None:
     _program(root / "usr/local/bin/kedge", _KEDGE)
 
 
-def run(home: Path, name: str, command: Sequence[str], share: Path | None, *, net: bool) -> int:
+@dataclass(frozen=True)
+class Wanted:
+    """How a board is started.
+
+    Attributes:
+        name: Which, by device class.
+        kernel: Which, by version.
+        share: Folder that is ``/host`` there.
+        net: This machine and what is beyond it can be reached.
+    """
+
+    name: str
+    kernel: str
+    share: Path | None
+    net: bool
+
+
+def run(home: Path, wanted: Wanted, command: Sequence[str]) -> int:
     """Starts a board, runs a command there and returns its status; 1 if the board ended first."""
-    board = BOARDS[name]
+    board = BOARDS[wanted.name]
     with tempfile.TemporaryDirectory() as scratch:
         control, empty = Path(scratch) / "control", Path(scratch) / "empty"
         control.mkdir()
@@ -169,13 +201,15 @@ def run(home: Path, name: str, command: Sequence[str], share: Path | None, *, ne
         machine = ("qemu-system-aarch64", "-cpu", board.processor, "-smp", "2", "-m", "3072",
                    "-accel", "tcg,thread=multi", "-display", "none", "-monitor", "none",
                    "-serial", "stdio", "-no-reboot", "-snapshot",
-                   "-kernel", home / "kernel", "-initrd", home / "first.cpio",
-                   "-append", "console=ttyAMA0 quiet loglevel=1 panic=-1",
+                   "-kernel", home / f"kernel-{wanted.kernel}",
+                   "-initrd", home / f"first-{wanted.kernel}.cpio",
+                   "-append", "console=ttyAMA0 quiet loglevel=0 panic=-1",
                    "-drive", f"if=none,id=disk,file={home / 'disk'},format=raw",
                    "-device", "virtio-blk-pci,drive=disk",
-                   "-netdev", f"user,id=net,restrict={'off' if net else 'on'}",
+                   "-netdev", f"user,id=net,restrict={'off' if wanted.net else 'on'}",
                    "-device", "virtio-net-pci,netdev=net,romfile=",
-                   *_shared("control", control), *_shared("host", share or empty))  # fmt: skip
+                   *_shared("control", control),
+                   *_shared("host", wanted.share or empty))  # fmt: skip
         _do(*machine, "-machine", f"virt,dumpdtb={tree}", quiet=True)
         _rename(tree, board)
         subprocess.run([*machine, "-machine", "virt", "-dtb", tree], check=True)
@@ -219,11 +253,14 @@ def _tell(what: str) -> None:
 def main() -> int:
     """Makes a board or runs a command on one."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("what", choices=("make", "run"))
-    parser.add_argument("--as", dest="name", choices=sorted(BOARDS), default="rpi5")
-    parser.add_argument("--share", type=Path, metavar="FOLDER")
-    parser.add_argument("--net", action="store_true")
-    parser.add_argument("command", nargs="*")
+    tasks = parser.add_subparsers(dest="what", required=True)
+    tasks.add_parser("make", help="fetch and install what a board is")
+    runs = tasks.add_parser("run", help="start a board and run a command there")
+    runs.add_argument("--as", dest="name", choices=sorted(BOARDS), default="rpi5")
+    runs.add_argument("--kernel", choices=sorted(KERNELS), default="6.1")
+    runs.add_argument("--share", type=Path, metavar="FOLDER", help="is /host there")
+    runs.add_argument("--net", action="store_true", help="lets it reach this machine and beyond")
+    runs.add_argument("command", nargs=argparse.REMAINDER)
     asked = parser.parse_args()
     missing = [package for tool, package in _TOOLS.items() if shutil.which(tool) is None]
     if missing:
@@ -237,7 +274,9 @@ def main() -> int:
             print("arm board: there is none; `sudo python scripts/arm_board.py make`",
                   file=sys.stderr)  # fmt: skip
             return 2
-        return run(_HOME, asked.name, asked.command or ["sh"], asked.share, net=asked.net)
+        wanted = Wanted(asked.name, asked.kernel, asked.share, asked.net)
+        command = asked.command[asked.command[:1] == ["--"] :]
+        return run(_HOME, wanted, command or ["sh"])
     except subprocess.CalledProcessError as error:
         print(f"arm board: {error.cmd[0]} ended with {error.returncode}", file=sys.stderr)
         return 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, cast
 
@@ -43,8 +44,9 @@ def niceness() -> dict[int, int]:
     found = {}
     for each in Path("/proc/self/task").iterdir():
         # The name may hold blanks and brackets; field 19 of proc(5) is the 17th after it.
-        fields = (each / "stat").read_text().rpartition(")")[2].split()
-        found[int(each.name)] = int(fields[16])
+        with suppress(FileNotFoundError):  # it has ended meanwhile
+            fields = (each / "stat").read_text().rpartition(")")[2].split()
+            found[int(each.name)] = int(fields[16])
     return found
 
 

@@ -14,11 +14,13 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from kedge_builder.quantize.blocks import blocks_of
+from kedge_builder.quantize.float_weights import wants_float_weights
 from kedge_builder.quantize.floatzone import WEIGHTED, FloatZone, find_float_zone
 from kedge_builder.quantize.observe import Observations, observe
 from kedge_builder.quantize.qdq import QdqOptions, quantize, silu_inputs
 from kedge_builder.quantize.source import Source
 from kedge_shared.detections import Array
+from kedge_shared.device_classes import catalogue, find_class
 from tests.builder.test_floatzone import scrambled
 
 S8 = QdqOptions(form="qdq-s8s8", calibrator="minmax")
@@ -64,6 +66,12 @@ def inner(source: Source) -> list[str]:
 @pytest.fixture(scope="module")
 def symmetric(source: Source, observed: Observations) -> Graph:
     return Graph(quantize(source.onnx, source.zone, observed, S8))
+
+
+@pytest.fixture(scope="module")
+def in_the_graph(source: Source, observed: Observations) -> Graph:
+    """As TensorRT before 10 wants it."""
+    return Graph(quantize(source.onnx, source.zone, observed, replace(S8, float_weights=True)))
 
 
 @pytest.fixture(scope="module")
@@ -331,3 +339,33 @@ def test_without_module_paths_each_convolution_is_a_block(source: Source) -> Non
     assert {each.convolutions for each in blocks} == {1}
     held = Counter(name for block in blocks for name in block.nodes)
     assert set(held.values()) == {1}
+
+
+def test_old_parsers_get_no_int8_constant_and_the_very_same_numbers(
+    symmetric: Graph, in_the_graph: Graph
+) -> None:
+    packed = [node.input[0] for node in symmetric.all("DequantizeLinear")]
+    assert any(
+        symmetric.tensors[each].dtype == np.int8 for each in packed if each in symmetric.tensors
+    )
+    made = {node.output[0] for node in in_the_graph.all("QuantizeLinear")}
+    assert all(node.input[0] in made for node in in_the_graph.all("DequantizeLinear"))
+    batch = np.random.default_rng(5).random((1, 3, 96, 96), dtype=np.float32)
+    answers = [literally(each, batch) for each in (symmetric, in_the_graph)]
+    np.testing.assert_array_equal(*answers)
+
+
+def test_of_the_catalogue_xavier_alone_has_such_a_parser() -> None:
+    """The Nano's older one reads no INT8 at all."""
+    assert {each for each in catalogue() if wants_float_weights(find_class(each))} == {
+        "jetson-nano", "jetson-xavier-nx"
+    }  # fmt: skip
+
+
+def literally(graph: Graph, batch: Array) -> Array:
+    """Runs a graph operator by operator."""
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    session = onnxruntime.InferenceSession(graph.model.SerializeToString(), options)
+    (found,) = session.run(None, {session.get_inputs()[0].name: batch})
+    return np.asarray(found)

@@ -18,6 +18,7 @@ from typing import Any, Literal
 import numpy as np
 
 from kedge_builder.quantize.bias import corrected
+from kedge_builder.quantize.float_weights import with_float_weights
 from kedge_builder.quantize.floatzone import WEIGHTED, FloatZone
 from kedge_builder.quantize.observe import Observations
 from kedge_builder.quantize.ranges import Calibrator, span
@@ -37,6 +38,7 @@ class QdqOptions:
         bias_correction: Whether biases make up for rounded weights.
         reduce_range: 7-bit weights.
         keep_float: Nodes that stay float besides the float zone.
+        float_weights: Weights are quantized in the graph, for parsers that know no INT8 constants.
     """
 
     form: Form
@@ -44,6 +46,7 @@ class QdqOptions:
     bias_correction: bool = True
     reduce_range: bool = False
     keep_float: tuple[str, ...] = ()
+    float_weights: bool = False
 
 
 def prepare_float(model: bytes) -> Any:
@@ -80,6 +83,8 @@ def quantize(graph: Any, zone: FloatZone, seen: Observations, options: QdqOption
     if options.bias_correction:
         graph = corrected(graph, quantized, seen.means)
         quantized = _quantized(graph, zone, ranges, options)
+    if options.float_weights:
+        quantized = with_float_weights(quantized)
     return bytes(quantized.SerializeToString())
 
 

@@ -15,6 +15,7 @@ from kedge_builder.measure import engines
 from kedge_builder.measure.engines import EngineFile
 from kedge_builder.progress import Progress
 from kedge_builder.quantize import half, ncnn, openvino, qdq
+from kedge_builder.quantize.float_weights import wants_float_weights
 from kedge_builder.quantize.observe import Observations, observe
 from kedge_builder.quantize.plan import Plan
 from kedge_builder.quantize.refitting import refit_engine
@@ -60,6 +61,7 @@ class Quantizer:
             "images": digest_of(self.calibrate),
             "form": form,
             "reduce_range": self.device_class.reduce_range,
+            "float_weights": wants_float_weights(self.device_class),
             "plan": plan,
             "method": _METHOD,
         }
@@ -76,6 +78,7 @@ class Quantizer:
             bias_correction=plan.bias_correction,
             reduce_range=self.device_class.reduce_range,
             keep_float=self.source.nodes_of(plan.float_blocks),
+            float_weights=wants_float_weights(self.device_class),
         )
         model = qdq.quantize(self.source.onnx, self.source.zone, self._observed(), options)
         (out / "model.onnx").write_bytes(model)
