@@ -69,7 +69,9 @@ for each in {" ".join(_MODULES)}; do
 done
 until [ -e /dev/vda ]; do sleep 0.1; done
 mount -t ext4 /dev/vda /new
-for each in control host; do mount -t 9p -o trans=virtio,version=9p2000.L,msize=262144 $each /new/$each; done
+for each in control host; do
+    mount -t 9p -o trans=virtio,version=9p2000.L,msize=262144 $each /new/$each
+done
 exec switch_root /new /sbin/board
 """
 _BOARD = """#!/bin/sh
