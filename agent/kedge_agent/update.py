@@ -55,7 +55,9 @@ _SWITCH_SECONDS = 30.0
 _RUNNER_SECONDS = 60.0
 #: The server does not have the file: waiting does not mend it, another assignment may.
 _GONE = frozenset({404, 410})
-_CODES: Mapping[str, VerdictCode] = {"memory": "memory", "disk": "disk", "trust": "trust"}
+_CODES: Mapping[str, VerdictCode] = {
+    "memory": "memory", "disk": "disk", "trust": "trust", "misfit": "misfit",
+}  # fmt: skip
 
 Step = Callable[[], Awaitable[Ruling]]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from kedge_agent.admission import Isolation
 from kedge_agent.blobs import BlobStore
 from kedge_agent.control import Control
 from kedge_agent.detector import load_detector
+from kedge_agent.errors import EngineError, Misfit
 from kedge_agent.evidence.summary import Evidence
 from kedge_agent.frames import Captured, LatestFrames
 from kedge_agent.hotswap import HotEngine
@@ -255,3 +256,22 @@ def test_no_room_at_all(bench: Bench) -> None:
     answer = bench.control.handle(LoadCandidate(bench.new))
     assert isinstance(answer, Failed)
     assert "also without the active one" in answer.reason
+
+
+def test_what_the_board_is_no_more_is_told_from_what_kills_its_process(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between preflight and here another CUDA was installed; the engine is none the worse."""
+    for error, code in ((Misfit("plan of CUDA 12, the board's is 13"), "misfit"),
+                        (EngineError("no kernel image"), "crash")):  # fmt: skip
+        monkeypatch.setattr(bench.runtime, "load", raising(error))
+        answer = bench.control.handle(LoadCandidate(bench.new))
+        assert isinstance(answer, Failed)
+        assert (answer.code, answer.reason) == (code, str(error))
+
+
+def raising(error: Exception) -> Callable[..., SimEngine]:
+    def load(*_: Any, **__: Any) -> SimEngine:
+        raise error
+
+    return load

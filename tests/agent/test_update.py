@@ -229,7 +229,7 @@ def test_a_swap_that_is_not_answered_is_undone(running: World, board: SimBoard) 
     assert serves(board) == "1.0"
 
 
-@pytest.mark.parametrize("code", ["memory", "disk"])
+@pytest.mark.parametrize("code", ["memory", "disk", "misfit"])
 def test_trouble_of_the_board_is_not_the_engines(
     running: World, board: SimBoard, code: str
 ) -> None:
