@@ -18,7 +18,7 @@ from kedge_agent.admission import Admission, Isolation, Room, choose_rung
 from kedge_agent.blobs import BlobStore
 from kedge_agent.building.forms import Loadable, loadable
 from kedge_agent.detector import Detector, isolation_of, load_detector, open_slot
-from kedge_agent.errors import EngineError
+from kedge_agent.errors import EngineError, EngineKilled
 from kedge_agent.evidence.summary import Evidence
 from kedge_agent.frames import LatestFrames
 from kedge_agent.hotswap import HotEngine
@@ -57,6 +57,8 @@ _HEALTHY_SECONDS = 30.0
 def _code(error: KedgeError) -> str:
     if isinstance(error, TrustError):
         return "trust"
+    if isinstance(error, EngineKilled):
+        return "memory"
     return "disk" if isinstance(error, (StorageError, InputError)) else "crash"
 
 

@@ -20,7 +20,7 @@ import pytest
 from kedge_agent import detector
 from kedge_agent.blobs import BlobStore
 from kedge_agent.detector import Detections, Detector
-from kedge_agent.errors import EngineError, EngineGone, EngineLate
+from kedge_agent.errors import EngineError, EngineGone, EngineKilled, EngineLate
 from kedge_agent.frames import Captured, LatestFrames
 from kedge_agent.hosting import host, wire
 from kedge_agent.hosting.host import HostedEngine
@@ -156,6 +156,26 @@ def test_a_process_that_dies_of_the_load(
     assert answer is not None
     assert answer.slot == slot_of("old")
     hot.close()
+
+
+@pytest.mark.parametrize("at", [0, 1])
+def test_a_process_that_the_kernel_kills_tells_that_memory_was_short(
+    at: int, hosted: Callable[..., Served]
+) -> None:
+    """While it loads, and while preflight runs its first frames."""
+    with pytest.raises(EngineKilled, match="memory was short"):
+        hosted("killed", at).engine.infer(BATCH)
+
+
+def test_a_process_that_kedge_itself_ended_was_not_killed_for_memory(
+    hosted: Callable[..., Served], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = hosted("hang", 1).engine
+    monkeypatch.setattr(host, "HANG_SECONDS", 0.1)
+    for _ in range(2):
+        with pytest.raises(EngineGone, match="hangs") as told:
+            engine.infer(BATCH)
+        assert not isinstance(told.value, EngineKilled)
 
 
 @pytest.mark.parametrize(
