@@ -37,7 +37,7 @@ from kedge_agent.engine_file import open_engine
 from kedge_agent.gpu import board_python
 from kedge_agent.gpu.engine_host import EngineFault
 from kedge_agent.runtimes.registry import RUNTIMES
-from kedge_agent.runtimes.tensorrt import open_cuda
+from kedge_agent.runtimes.tensorrt import devices, memory_of, open_cuda
 from kedge_shared.errors import KedgeError
 
 #: As automake and pytest's plug-ins have it: not run, and no failure.
@@ -76,7 +76,7 @@ class Engines:
 def gpu() -> str:
     """Says why there is no GPU to measure on; empty if there is one."""
     try:
-        return "" if open_cuda().devices() else "CUDA finds none"
+        return "" if devices(open_cuda()) else "CUDA finds none"
     except EngineFault as error:
         return str(error)
 
@@ -140,13 +140,13 @@ def leak_row(found: Engines) -> Row:
         with suppress(KedgeError, MemoryError):
             bad.load(0)
         cuda = open_cuda()
-        before, failed = cuda.memory()[0], 0
+        before, failed = memory_of(cuda)[0], 0
         for _ in range(_FAILED_LOADS):
             try:
                 bad.load(0).close()
             except (KedgeError, MemoryError):
                 failed += 1
-        kept = (before - cuda.memory()[0]) / _MIB
+        kept = (before - memory_of(cuda)[0]) / _MIB
         keeper.close()
     return row(f"GPU memory kept after {failed} failed loads", kept, "MiB", 0)
 

@@ -19,7 +19,7 @@ from kedge_agent.gpu.engine_host import Cuda, EngineFault
 from kedge_agent.hotswap import HotEngine
 from kedge_agent.runtimes.base import Engine
 from kedge_agent.runtimes.registry import RUNTIMES
-from kedge_agent.runtimes.tensorrt import open_cuda
+from kedge_agent.runtimes.tensorrt import devices, memory_of, open_cuda
 from kedge_shared.device_classes import RuntimeRange
 from kedge_shared.manifest import InputSpec, OutputSpec
 from tests.sim.engine import slot_of
@@ -42,7 +42,7 @@ class Spec:
 def cuda() -> Cuda:
     try:
         found = open_cuda()
-        if found.devices():
+        if devices(found):
             return found
         why = "CUDA finds none"
     except EngineFault as error:
@@ -92,11 +92,15 @@ def on_the_processor(folder: Path) -> Engine:
 
 
 def test_bytes_come_back_as_they_went_up_and_memory_is_given_back(cuda: Cuda) -> None:
-    stream, event = cuda.stream(), cuda.event()
-    before = cuda.memory()[0]
+    stream, event = cuda.make("stream", 1), cuda.make("event", 3)
+    before = memory_of(cuda)[0]
     size = 64 * MIB
-    up, down, device = cuda.pinned_memory(size), cuda.pinned_memory(size), cuda.device_memory(size)
-    assert before - cuda.memory()[0] >= size
+    up, down, device = (
+        cuda.make("pinned", size),
+        cuda.make("pinned", size),
+        cuda.make("device", size),
+    )
+    assert before - memory_of(cuda)[0] >= size
     ctypes.memset(up, 0x5A, size)
     cuda.copy(device, up, size, stream, up=True)
     cuda.copy(down, device, size, stream, up=False)
@@ -105,10 +109,10 @@ def test_bytes_come_back_as_they_went_up_and_memory_is_given_back(cuda: Cuda) ->
     for kind, handle in (("pinned", up), ("pinned", down), ("device", device),
                          ("event", event), ("stream", stream)):  # fmt: skip
         cuda.free(kind, handle)
-    assert before - cuda.memory()[0] < MIB
+    assert before - memory_of(cuda)[0] < MIB
     with pytest.raises(EngineFault, match="out of memory"):
-        cuda.device_memory(1 << 50)
-    assert cuda.devices() >= 1, "and goes on"
+        cuda.make("device", 1 << 50)
+    assert devices(cuda) >= 1, "and goes on"
 
 
 def test_it_answers_as_the_processor_does(engine: Engine, tmp_path: Path) -> None:
@@ -135,6 +139,6 @@ def test_it_is_swapped_in_a_loop_and_leaves_nothing_behind(
         assert answer is not None
         assert answer.slot.release == str(at)
         hot.drop("previous")
-        left.append(cuda.memory()[0])
+        left.append(memory_of(cuda)[0])
     hot.close()
     assert left[3] - left[-1] < 8 * MIB

@@ -79,7 +79,7 @@ def test_the_gpu_is_a_runtime_of_its_own_and_never_silently_the_processor(
 def test_this_machine_offers_the_gpu_only_if_it_has_one() -> None:
     found = OnnxRuntimeCuda().probe()
     try:
-        has_gpu = tensorrt.open_cuda().devices() > 0
+        has_gpu = tensorrt.devices(tensorrt.open_cuda()) > 0
     except EngineFault:
         has_gpu = False
     assert found is None or has_gpu

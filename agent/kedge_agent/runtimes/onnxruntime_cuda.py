@@ -16,7 +16,7 @@ from kedge_agent.blobs import VerifiedBlob
 from kedge_agent.errors import EngineError
 from kedge_agent.gpu.engine_host import Cuda, EngineFault
 from kedge_agent.runtimes.base import Engine, EngineSpec, RuntimeFacts, refusal
-from kedge_agent.runtimes.tensorrt import open_cuda
+from kedge_agent.runtimes.tensorrt import devices, open_cuda
 from kedge_shared.detections import Array
 from kedge_shared.manifest import FileRef, FileRole
 
@@ -44,7 +44,7 @@ class OnnxRuntimeCuda:
         try:
             import onnxruntime
 
-            if _PROVIDER in onnxruntime.get_available_providers() and self._open_cuda().devices():
+            if _PROVIDER in onnxruntime.get_available_providers() and devices(self._open_cuda()):
                 return RuntimeFacts(self.name, str(onnxruntime.__version__))
         except (ImportError, EngineFault):
             pass
