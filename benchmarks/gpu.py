@@ -32,6 +32,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.common import Row, as_object, as_table
 from benchmarks.swapping import frames_of, hot, shape_of
+from kedge_agent.building.maker import order
 from kedge_agent.detector import Detector
 from kedge_agent.engine_file import open_engine
 from kedge_agent.gpu import board_python
@@ -39,6 +40,7 @@ from kedge_agent.gpu.engine_host import EngineFault
 from kedge_agent.runtimes.registry import RUNTIMES
 from kedge_agent.runtimes.tensorrt import devices, memory_of, open_cuda
 from kedge_shared.errors import KedgeError
+from kedge_shared.plans import OnDevice
 
 #: As automake and pytest's plug-ins have it: not run, and no failure.
 SKIPPED = 77
@@ -105,9 +107,9 @@ def build(runtime: str, onnx: Path, scratch: Path, *, int8: bool) -> Path:
     if command is None:
         raise RuntimeError(f"{runtime} builds nothing")
     with onnx.open("rb") as source, plan.open("wb") as out:
-        job = {"onnx": source.fileno(), "plan": out.fileno(), "cache": -1, "int8": int8}
+        job = order(source.fileno(), out.fileno(), OnDevice(int8=int8))
         done = subprocess.run(
-            command, input=json.dumps(job).encode(), capture_output=True, check=False,
+            command, input=job, capture_output=True, check=False,
             pass_fds=(source.fileno(), out.fileno()), timeout=_BUILD_SECONDS,
         )  # fmt: skip
     told = json.loads(done.stdout or b"{}")

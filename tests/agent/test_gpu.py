@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from kedge_agent.blobs import BlobStore
+from kedge_agent.building.maker import order
 from kedge_agent.detector import Detector
 from kedge_agent.gpu import board_python
 from kedge_agent.gpu.engine_host import Cuda, EngineFault
@@ -22,6 +23,7 @@ from kedge_agent.runtimes.registry import RUNTIMES
 from kedge_agent.runtimes.tensorrt import devices, memory_of, open_cuda
 from kedge_shared.device_classes import RuntimeRange
 from kedge_shared.manifest import InputSpec, OutputSpec
+from kedge_shared.plans import OnDevice
 from tests.sim.engine import slot_of
 from tests.sim.onnx_engine import SIZE, tiny_onnx
 from tests.sim.store import put
@@ -67,8 +69,8 @@ def engine_bytes(name: str, tmp_path: Path) -> bytes:
     onnx, plan = tmp_path / "model.onnx", tmp_path / "model.plan"
     onnx.write_bytes(tiny_onnx())
     with onnx.open("rb") as source, plan.open("wb") as out:
-        job = {"onnx": source.fileno(), "plan": out.fileno(), "cache": -1, "int8": False}
-        done = subprocess.run(command, input=json.dumps(job).encode(), capture_output=True,
+        job = order(source.fileno(), out.fileno(), OnDevice(int8=False))
+        done = subprocess.run(command, input=job, capture_output=True,
                               check=True, pass_fds=(source.fileno(), out.fileno()))  # fmt: skip
     assert json.loads(done.stdout)["ok"], done.stdout
     return plan.read_bytes()

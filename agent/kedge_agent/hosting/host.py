@@ -168,6 +168,7 @@ class HostedEngine:
             raise self._end(f"engine hangs: not loaded in {LOAD_SECONDS:.0f} s") from None
         # It loaded as the nicest process of the board; it serves like the loop.
         limits.restore_priority(_threads(self.pid), limits.thread_priority_of(os.getpid()))
+        limits.be_killed_no_sooner(self.pid)
 
     def _usual(self) -> float:
         if len(self._took) < _USUAL_FRAMES:

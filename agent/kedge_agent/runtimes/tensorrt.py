@@ -63,7 +63,9 @@ class TensorRt:
 
     @property
     def isolation(self) -> Isolation:
-        """A process of its own before TensorRT 10."""
+        """A process of its own before TensorRT 10; TensorRT for RTX came after it, as 1.0."""
+        if self._module != "tensorrt":
+            return "in-process"
         try:
             version = metadata.version(self._module)
         except metadata.PackageNotFoundError:

@@ -54,7 +54,7 @@ class _Severe:
 
 
 def started(module, logger):
-    """What runtime and builder begin with: TensorRT goes on with its first logger, and asks CUDA."""
+    """What runtime and builder begin with: TensorRT keeps its first logger, and asks CUDA."""
     if module.first_logger is None:
         module.first_logger = weakref.ref(logger)
     assert logger.started, "TensorRT's own constructor was not called"
@@ -90,6 +90,8 @@ class Runtime:
     def _deserialized(self, data):
         assert self.loader() is not None, "the runtime that loaded it is gone"
         assert not getattr(self, "engine_host_code_allowed", False)
+        for each in getattr(self.module, "holds", ()):
+            assert each() is None, "builder, network and config still take their memory"
         whole = bytes(data)
         if whole[:4] != b"ftrt":
             self._say.error("Magic tag does not match")
@@ -98,6 +100,8 @@ class Runtime:
         if told["version"] not in ("", self.module.__version__):
             self._say.error("Version tag does not match")
             return None
+        if told["bad"] == "throws":
+            raise RuntimeError("std::exception")
         if told["bad"] == "plugin":
             self._say.error("getPluginCreator could not find plugin: EfficientNMS_TRT")
             return None
