@@ -32,13 +32,15 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.common import Row, as_object, as_table
 from benchmarks.swapping import frames_of, hot, shape_of
+from kedge_agent.building.maker import order
 from kedge_agent.detector import Detector
 from kedge_agent.engine_file import open_engine
 from kedge_agent.gpu import board_python
 from kedge_agent.gpu.engine_host import EngineFault
 from kedge_agent.runtimes.registry import RUNTIMES
-from kedge_agent.runtimes.tensorrt import open_cuda
+from kedge_agent.runtimes.tensorrt import devices, memory_of, open_cuda
 from kedge_shared.errors import KedgeError
+from kedge_shared.plans import OnDevice
 
 #: As automake and pytest's plug-ins have it: not run, and no failure.
 SKIPPED = 77
@@ -76,7 +78,7 @@ class Engines:
 def gpu() -> str:
     """Says why there is no GPU to measure on; empty if there is one."""
     try:
-        return "" if open_cuda().devices() else "CUDA finds none"
+        return "" if devices(open_cuda()) else "CUDA finds none"
     except EngineFault as error:
         return str(error)
 
@@ -105,9 +107,9 @@ def build(runtime: str, onnx: Path, scratch: Path, *, int8: bool) -> Path:
     if command is None:
         raise RuntimeError(f"{runtime} builds nothing")
     with onnx.open("rb") as source, plan.open("wb") as out:
-        job = {"onnx": source.fileno(), "plan": out.fileno(), "cache": -1, "int8": int8}
+        job = order(source.fileno(), out.fileno(), OnDevice(int8=int8))
         done = subprocess.run(
-            command, input=json.dumps(job).encode(), capture_output=True, check=False,
+            command, input=job, capture_output=True, check=False,
             pass_fds=(source.fileno(), out.fileno()), timeout=_BUILD_SECONDS,
         )  # fmt: skip
     told = json.loads(done.stdout or b"{}")
@@ -140,13 +142,13 @@ def leak_row(found: Engines) -> Row:
         with suppress(KedgeError, MemoryError):
             bad.load(0)
         cuda = open_cuda()
-        before, failed = cuda.memory()[0], 0
+        before, failed = memory_of(cuda)[0], 0
         for _ in range(_FAILED_LOADS):
             try:
                 bad.load(0).close()
             except (KedgeError, MemoryError):
                 failed += 1
-        kept = (before - cuda.memory()[0]) / _MIB
+        kept = (before - memory_of(cuda)[0]) / _MIB
         keeper.close()
     return row(f"GPU memory kept after {failed} failed loads", kept, "MiB", 0)
 

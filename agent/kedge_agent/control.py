@@ -18,7 +18,7 @@ from kedge_agent.admission import Admission, Isolation, Room, choose_rung
 from kedge_agent.blobs import BlobStore
 from kedge_agent.building.forms import Loadable, loadable
 from kedge_agent.detector import Detector, isolation_of, load_detector, open_slot
-from kedge_agent.errors import EngineError, Misfit
+from kedge_agent.errors import EngineError, EngineKilled, Misfit
 from kedge_agent.evidence.summary import Evidence
 from kedge_agent.frames import LatestFrames
 from kedge_agent.hotswap import HotEngine
@@ -54,12 +54,18 @@ _FIRST_FRAME_SECONDS = 15.0
 _HEALTHY_SECONDS = 30.0
 
 
+#: What the updater is told of a load that failed; a crash is what none of them is.
+_WORDS: tuple[tuple[tuple[type[KedgeError], ...], str], ...] = (
+    ((TrustError,), "trust"),
+    ((Misfit,), "misfit"),
+    ((EngineKilled,), "memory"),
+    ((StorageError, InputError), "disk"),
+)
+
+
 def _code(error: KedgeError) -> str:
-    if isinstance(error, TrustError):
-        return "trust"
-    if isinstance(error, Misfit):
-        return "misfit"
-    return "disk" if isinstance(error, (StorageError, InputError)) else "crash"
+    found = (code for kinds, code in _WORDS if isinstance(error, kinds))
+    return next(found, "crash")
 
 
 @dataclass

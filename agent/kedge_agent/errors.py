@@ -4,6 +4,7 @@ KedgeError
 ├── EngineError     a runtime does not take an engine, or an engine fails on a frame
 │   ├── Misfit      the board is not, or no more, what an engine was made for
 │   ├── EngineGone  its process died: no further frame is of use
+│   │   └── EngineKilled  the kernel ended it: memory was short
 │   └── EngineLate  it is not done with a frame yet
 ├── SourceError     a source gives no frame
 └── RunnerGone      the runner does not answer on its socket
@@ -22,6 +23,10 @@ class EngineError(KedgeError):
 
 class EngineGone(EngineError):
     """The process that an engine lived in died, or hung and was ended."""
+
+
+class EngineKilled(EngineGone):
+    """The kernel ended an engine's process because memory was short: that is no engine's fault."""
 
 
 class EngineLate(EngineError):

@@ -61,6 +61,17 @@ def restore_priority(threads: set[int], level: int) -> None:
             os.setpriority(os.PRIO_PROCESS, each, level)
 
 
+def be_killed_no_sooner(pid: int) -> None:
+    """Gives a child this process's own place among those that the kernel kills for memory.
+
+    An engine is loaded as the first of them; one that serves must not go before a candidate does.
+    """
+    # It may be gone, or have begun at a higher value than it may be lowered to without privilege.
+    with suppress(OSError):
+        own = Path("/proc/self/oom_score_adj").read_text()
+        Path(f"/proc/{pid}/oom_score_adj").write_text(own)
+
+
 def die_with_parent() -> None:
     """Has the kernel end this process when the one that started it ends.
 

@@ -17,6 +17,7 @@ import msgspec
 from kedge_agent import sandbox
 from kedge_agent.blobs import HeldStore
 from kedge_agent.children import leave
+from kedge_agent.errors import EngineKilled
 from kedge_agent.gpu import board_python
 from kedge_agent.local_protocol import PreflightJob, PreflightResult, Slot
 from kedge_shared.errors import KedgeError
@@ -67,10 +68,10 @@ def _examine(job: PreflightJob, store: HeldStore) -> PreflightResult:
 
         cv2.setNumThreads(1)
         return examine(job, store)
+    except (MemoryError, EngineKilled) as error:
+        return PreflightResult(ok=False, short=True, error=str(error) or "out of memory")
     except KedgeError as error:
         return PreflightResult(ok=False, error=str(error))
-    except MemoryError as error:
-        return PreflightResult(ok=False, short=True, error=str(error) or "out of memory")
 
 
 if __name__ == "__main__":

@@ -110,8 +110,8 @@ def load_at_start(
             continue
         try:
             detector = load_detector(slot, store, runtimes, threads, isolation)
-        except KedgeError as error:
-            why = why or str(error)
+        except (KedgeError, MemoryError) as error:
+            why = why or str(error) or "out of memory"
     if detector is None or detector.slot == slots.previous:
         return Begun(detector, None, why if detector is not None else "")
     return Begun(detector, _beside(slots, store, runtimes, threads, isolation), "")
@@ -130,7 +130,7 @@ def _beside(
         if not fits(slots.previous, store, runtimes):
             return None
         return load_detector(slots.previous, store, runtimes, threads, isolation)
-    except KedgeError:
+    except (KedgeError, MemoryError):
         # Without it there is no reverse shadow; going back then takes a load.
         return None
 

@@ -7,42 +7,21 @@ import json
 import os
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
-import msgspec
-import numpy as np
 import pytest
 
-from kedge_agent import detector, facts
+from benchmarks import gpu
 from kedge_agent.blobs import BlobStore
 from kedge_agent.building import maker
-from kedge_agent.building.forms import loadable
 from kedge_agent.building.maker import Held, Job, NotBuilt
 from kedge_agent.building.pacing import Pace
-from kedge_agent.building.step import Building
-from kedge_agent.errors import EngineError, RunnerGone
-from kedge_agent.fetching import Unfit
 from kedge_agent.gpu import board_python, plan_maker
-from kedge_agent.gpu.engine_host import Cuda
-from kedge_agent.housekeeping import Housekeeping
-from kedge_agent.local_protocol import Slot
-from kedge_agent.patience import BuildingSettings
-from kedge_agent.runtimes.registry import takes_mb
-from kedge_agent.runtimes.tensorrt import TensorRt
-from kedge_agent.state import State
-from kedge_shared.errors import TrustError
-from kedge_shared.ids import sha256_hex
-from kedge_shared.phases import Phase
 from kedge_shared.plans import OnDevice
-from kedge_shared.protocol import DeviceFacts
 from tests.agent.test_engine_host import pythons
-from tests.sim.gpu import fake_tensorrt, old_maker
-from tests.sim.gpu.cudart import FakeCudart
-from tests.sim.gpu.fake_tensorrt import plan_of
-from tests.sim.plans import BOARD, CACHE, NETWORK, ONNX, VERSION, manifest, ref, slot_of, store_in
+from tests.sim.gpu import old_maker
+from tests.sim.plans import NETWORK, ONNX, VERSION, store_in
 from tests.sim.store import put
 
 
@@ -161,18 +140,50 @@ def test_the_decode_begins_behind_the_last_convolutions_and_holds_dfls(store: Bl
     assert kept == sorted(["split", "soft", "turn", "dfl", "score", "all"])
 
 
+@pytest.mark.parametrize("version", ["8.5.2.2", VERSION])
 @pytest.mark.parametrize(
     ("bad", "said", "harm"),
     [
         ("operator", "No importer registered for op: Frobnicate", True),
         ("build", "could not find any implementation", True),
+        ("memory", "could not find any implementation", False),
+        ("workspace", "insufficient workspace", False),
         ("crash", "SIGSEGV", False),
     ],
 )
-def test_what_cannot_be_built_says_why(store: BlobStore, bad: str, said: str, harm: bool) -> None:
+def test_what_cannot_be_built_says_why(
+    store: BlobStore, bad: str, said: str, harm: bool, version: str
+) -> None:
+    """TensorRT's last error says nothing, and a warning that memory was what wanted."""
     with pytest.raises(NotBuilt, match=said) as told:
-        make(job(store, json.dumps(NETWORK | {"bad": bad}).encode()))
+        make(job(store, json.dumps(NETWORK | {"bad": bad}).encode(), version=version))
     assert told.value.harm is harm
+
+
+@pytest.mark.parametrize("status", [2, 35])
+def test_a_builder_that_does_not_start_is_the_boards(store: BlobStore, status: int) -> None:
+    with pytest.raises(NotBuilt, match=f"does not start: CUDA initialization.*{status}") as told:
+        make(job(store, command=(*command(), str(status))))
+    assert not told.value.harm
+
+
+def test_a_plan_that_cannot_be_asked_for_its_memory_is_a_plan(store: BlobStore) -> None:
+    data, told = make(job(store, json.dumps(NETWORK | {"plan": "throws"}).encode()))
+    assert data[:4] == b"ftrt"
+    assert told.memory_bytes == 0
+
+
+def test_the_harness_says_to_the_builder_what_the_agent_says(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(board_python, "maker", lambda _: command("8.2.1.9"))
+    onnx = tmp_path / "model.onnx"
+    onnx.write_bytes(ONNX)
+    built = json.loads(gpu.build("tensorrt", onnx, tmp_path, int8=True).read_bytes()[64:])["built"]
+    assert built["flags"] == ["FP16", "INT8", "OBEY_PRECISION_CONSTRAINTS"]
+
+
+def test_plugins_are_named(store: BlobStore) -> None:
     plugin = NETWORK | {"layers": [["nms", "PLUGIN_V2", ["images"], ["output0"]]]}
     with pytest.raises(NotBuilt, match="plugin for nms"):
         make(job(store, json.dumps(plugin).encode()))
@@ -243,154 +254,3 @@ def test_a_build_is_stopped_while_the_loop_is_slow_and_goes_on_after(
     assert data == b"plan"
     assert seen[2] == seen[3] == seen[4], "it stood still from the look that stopped it"
     assert seen[-1] > seen[4], "and went on"
-
-
-@dataclass
-class Runner:
-    ms: float = 0.0
-
-    async def state(self) -> Any:
-        if not self.ms:
-            raise RunnerGone("no loop")
-        return SimpleNamespace(frame_ms=self.ms)
-
-
-@dataclass
-class Board:
-    """As much of a board as a build needs."""
-
-    store: BlobStore
-    state_dir: Path
-    facts: DeviceFacts = BOARD
-    room: list[int] = field(default_factory=list)
-    runner: Runner = field(default_factory=Runner)
-    state: State = field(default_factory=State)
-
-    @property
-    def settings(self) -> Any:
-        return SimpleNamespace(state_dir=self.state_dir, building=BuildingSettings(seconds=60))
-
-    @property
-    def journal(self) -> Any:
-        return SimpleNamespace(state=self.state)
-
-    def held(self, phase: Phase) -> str:
-        return ""
-
-    def make_room(self, coming: dict[str, int]) -> None:
-        self.room.append(sum(coming.values()))
-
-    def log(self, line: str) -> None: ...
-
-
-@pytest.fixture
-def board(store: BlobStore, state_dir: Path) -> Board:
-    return Board(store, state_dir)
-
-
-def build(board: Any, slot: Slot, version: str = VERSION) -> Slot:
-    how: Callable[[str], tuple[str, ...] | None] = lambda _: command(version)  # noqa: E731
-    return asyncio.run(Building(board, how).built(slot, manifest()))
-
-
-def test_what_was_built_is_sealed_loaded_and_kept(
-    board: Board, store: BlobStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    slot = slot_of(store, manifest())
-    assert slot.form is not None
-    ready = build(board, slot)
-    assert ready.form is not None
-    assert ready.form.seal is not None
-    assert board.room == [sum(store.path(each).stat().st_size
-                              for each in (ready.form.file, ready.form.seal))]  # fmt: skip
-    wanted = loadable(manifest(), ready.form, store)
-    assert wanted.plan is not None
-    assert (wanted.plan.sm, wanted.plan.cuda, wanted.plan.onnx) == ((87,), 12, sha256_hex(ONNX))
-    assert wanted.plan.timing_cache == sha256_hex(CACHE)
-    assert (
-        json.loads(store.path(ready.form.file).read_bytes()[64:])["built"]["cache"]
-        == "timings of this class"
-    )
-    # What the engine said it takes is what is asked for at the admission.
-    assert takes_mb(wanted) == pytest.approx(1 + wanted.files[0].length / 2**20)
-
-    monkeypatch.setattr(facts, "gather", lambda installed: replace(BOARD, runtimes=installed))
-    module = fake_tensorrt.module(VERSION, FakeCudart())
-    monkeypatch.setitem(sys.modules, "tensorrt", module)
-    runtimes: Any = {"tensorrt": TensorRt("tensorrt", "tensorrt", lambda: Cuda(module.cudart))}
-    loaded = detector.load_detector(ready, store, runtimes, 1)
-    assert loaded.gpu_memory_mb > 1
-    assert loaded.detect(np.zeros((40, 40, 3), np.uint8)).finite
-    loaded.close()
-
-    monkeypatch.setattr(
-        facts, "gather", lambda installed: replace(BOARD, runtimes={"tensorrt": "10.7.0.23"})
-    )
-    module.Runtime.deserialize_cuda_engine = lambda *_: pytest.fail("it was deserialized")
-    with pytest.raises(EngineError, match=r"board has 10\.7\.0\.23"):
-        detector.load_detector(ready, store, runtimes, 1)
-
-    Housekeeping(store, store.root / "partial", None, 0).collect(State(active=ready))
-    kept = {each.name for each in store.root.iterdir()}
-    assert {ready.form.file, ready.form.seal, ready.engine} <= kept
-    assert sha256_hex(plan_of()) not in kept
-
-    altered = bytearray(store.path(ready.form.file).read_bytes())
-    altered[-2] ^= 1
-    store.path(ready.form.file).write_bytes(altered)
-    with pytest.raises(TrustError, match="altered"):
-        detector.load_detector(ready, store, runtimes, 1)
-
-
-def test_it_is_built_once(board: Board, store: BlobStore) -> None:
-    slot = slot_of(store, manifest())
-    ready = build(board, slot)
-    assert build(board, ready) is ready, "after a power cut"
-    board.state = State(previous=ready)
-    again = build(board, slot, version="no version at all")
-    assert again.form == ready.form, "going back takes no build"
-
-
-def test_a_plan_that_fits_no_longer_is_built_anew(board: Board, store: BlobStore) -> None:
-    slot = slot_of(store, manifest())
-    ready = build(board, slot)
-    assert ready.form is not None
-    board.state = State(active=ready)
-    board.facts = replace(BOARD, runtimes={"tensorrt": "10.7.0.23"})
-    with pytest.raises(Unfit):
-        build(board, slot, version="no version at all")
-    board.facts = BOARD
-    put(store, b"no seal")
-    forged = msgspec.structs.replace(ready.form, seal=sha256_hex(b"no seal"))
-    board.state = State(active=msgspec.structs.replace(ready, form=forged))
-    with pytest.raises(Unfit):
-        build(board, slot, version="no version at all")
-
-
-def test_a_model_that_cannot_be_built_is_harm_and_a_board_that_cannot_is_none(
-    board: Board, store: BlobStore
-) -> None:
-    bad = json.dumps(NETWORK | {"bad": "operator"}).encode()
-    files = (ref("engine", bad, "model.onnx"), *manifest().files[1:])
-    put(store, bad)
-    with pytest.raises(Unfit) as told:
-        build(board, slot_of(store, manifest(files=files)))
-    assert (told.value.verdict.code, told.value.verdict.cause) == ("misfit", "harm")
-    with pytest.raises(Unfit) as told:
-        asyncio.run(Building(board, lambda _: ("/nowhere/python",)).built(  # type: ignore[arg-type]
-            slot_of(store, manifest()), manifest()))  # fmt: skip
-    assert told.value.verdict.cause == "environment"
-
-
-def test_the_boards_own_python_builds_where_it_brings_the_bindings(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    assert board_python.maker("onnxruntime") is None
-    monkeypatch.setattr(board_python, "find", lambda: Path("/usr/bin/python3.8"))
-    found = board_python.maker("tensorrt")
-    assert found is not None
-    assert found[-4:] == ("/usr/bin/python3.8", "-I", str(plan_maker.__file__), "tensorrt")
-    rtx = board_python.maker("tensorrt-rtx")
-    assert rtx is not None
-    assert rtx[-4:] == (sys.executable, "-I", str(plan_maker.__file__), "tensorrt_rtx")
-    assert os.access(plan_maker.__file__, os.R_OK)

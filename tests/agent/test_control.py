@@ -15,7 +15,7 @@ from kedge_agent.admission import Isolation
 from kedge_agent.blobs import BlobStore
 from kedge_agent.control import Control
 from kedge_agent.detector import load_detector
-from kedge_agent.errors import EngineError, Misfit
+from kedge_agent.errors import EngineError, EngineKilled, Misfit
 from kedge_agent.evidence.summary import Evidence
 from kedge_agent.frames import Captured, LatestFrames
 from kedge_agent.hotswap import HotEngine
@@ -220,6 +220,19 @@ def test_without_room_the_old_one_goes_first_and_the_gap_is_counted(bench: Bench
     assert alone.new_p95_ms > 0, "its frame times are judged all the same"
     assert isinstance(bench.control.handle(RollBack()), Done)
     assert (bench.serves(), bench.runtime.most) == ("1.0", 1)
+
+
+def test_a_load_whose_process_the_kernel_ended_is_refused_for_memory(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*_: Any, **__: Any) -> None:
+        raise EngineKilled("engine's process was killed (SIGKILL): memory was short")
+
+    monkeypatch.setattr(SimRuntime, "load", killed)
+    answer = bench.control.handle(LoadCandidate(bench.new))
+    assert isinstance(answer, Failed)
+    assert answer.code == "memory"
+    assert bench.serves() == "1.0"
 
 
 @pytest.mark.parametrize("bench", [False], indirect=True)

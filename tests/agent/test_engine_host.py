@@ -19,7 +19,7 @@ from kedge_agent import sandbox
 from kedge_agent.blobs import BlobStore
 from kedge_agent.detector import Detector
 from kedge_agent.errors import EngineError, EngineGone
-from kedge_agent.gpu import board_python, engine_host
+from kedge_agent.gpu import board_python, engine_host, plan_maker
 from kedge_agent.hosting import wire
 from kedge_agent.hosting.process import Host
 from kedge_agent.hotswap import HotEngine
@@ -120,7 +120,8 @@ def test_its_process_stands_behind_the_walls(hosted: Callable[..., Any]) -> None
     engine = hosted(plan_of())
     status = Path(f"/proc/{engine.pid}/status").read_text()
     assert "NoNewPrivs:\t1" in status
-    assert Path(f"/proc/{engine.pid}/oom_score_adj").read_text().strip() == "1000"
+    own = Path("/proc/self/oom_score_adj").read_text()
+    assert Path(f"/proc/{engine.pid}/oom_score_adj").read_text() == own
     told = subprocess.run([sys.executable, "-m", "kedge_agent.sandbox"], capture_output=True,
                           text=True, check=True)  # fmt: skip
     if "calls" in told.stdout.split():
@@ -183,6 +184,11 @@ def test_the_hosts_words_are_the_wires() -> None:
     for name in ("MAGIC", "VERSION", "LOAD", "READY", "INFER", "ANSWER", "FAILED", "ENGINE",
                  "MEMORY", "LOST"):  # fmt: skip
         assert getattr(engine_host, name) == getattr(wire, name), name
+
+
+def test_host_and_builder_know_want_of_memory_by_the_same_words() -> None:
+    assert engine_host._SHORT.pattern == plan_maker._SHORT.pattern
+    assert engine_host._VENDOR == plan_maker._VENDOR
 
 
 @pytest.mark.parametrize("name", ["engine_host.py", "plan_maker.py"])

@@ -13,15 +13,17 @@ import numpy as np
 import pytest
 
 from kedge_agent.blobs import BlobStore
+from kedge_agent.building.maker import order
 from kedge_agent.detector import Detector
 from kedge_agent.gpu import board_python
 from kedge_agent.gpu.engine_host import Cuda, EngineFault
 from kedge_agent.hotswap import HotEngine
 from kedge_agent.runtimes.base import Engine
 from kedge_agent.runtimes.registry import RUNTIMES
-from kedge_agent.runtimes.tensorrt import open_cuda
+from kedge_agent.runtimes.tensorrt import devices, memory_of, open_cuda
 from kedge_shared.device_classes import RuntimeRange
 from kedge_shared.manifest import InputSpec, OutputSpec
+from kedge_shared.plans import OnDevice
 from tests.sim.engine import slot_of
 from tests.sim.onnx_engine import SIZE, tiny_onnx
 from tests.sim.store import put
@@ -42,7 +44,7 @@ class Spec:
 def cuda() -> Cuda:
     try:
         found = open_cuda()
-        if found.devices():
+        if devices(found):
             return found
         why = "CUDA finds none"
     except EngineFault as error:
@@ -67,8 +69,8 @@ def engine_bytes(name: str, tmp_path: Path) -> bytes:
     onnx, plan = tmp_path / "model.onnx", tmp_path / "model.plan"
     onnx.write_bytes(tiny_onnx())
     with onnx.open("rb") as source, plan.open("wb") as out:
-        job = {"onnx": source.fileno(), "plan": out.fileno(), "cache": -1, "int8": False}
-        done = subprocess.run(command, input=json.dumps(job).encode(), capture_output=True,
+        job = order(source.fileno(), out.fileno(), OnDevice(int8=False))
+        done = subprocess.run(command, input=job, capture_output=True,
                               check=True, pass_fds=(source.fileno(), out.fileno()))  # fmt: skip
     assert json.loads(done.stdout)["ok"], done.stdout
     return plan.read_bytes()
@@ -92,11 +94,15 @@ def on_the_processor(folder: Path) -> Engine:
 
 
 def test_bytes_come_back_as_they_went_up_and_memory_is_given_back(cuda: Cuda) -> None:
-    stream, event = cuda.stream(), cuda.event()
-    before = cuda.memory()[0]
+    stream, event = cuda.make("stream", 1), cuda.make("event", 3)
+    before = memory_of(cuda)[0]
     size = 64 * MIB
-    up, down, device = cuda.pinned_memory(size), cuda.pinned_memory(size), cuda.device_memory(size)
-    assert before - cuda.memory()[0] >= size
+    up, down, device = (
+        cuda.make("pinned", size),
+        cuda.make("pinned", size),
+        cuda.make("device", size),
+    )
+    assert before - memory_of(cuda)[0] >= size
     ctypes.memset(up, 0x5A, size)
     cuda.copy(device, up, size, stream, up=True)
     cuda.copy(down, device, size, stream, up=False)
@@ -105,10 +111,10 @@ def test_bytes_come_back_as_they_went_up_and_memory_is_given_back(cuda: Cuda) ->
     for kind, handle in (("pinned", up), ("pinned", down), ("device", device),
                          ("event", event), ("stream", stream)):  # fmt: skip
         cuda.free(kind, handle)
-    assert before - cuda.memory()[0] < MIB
+    assert before - memory_of(cuda)[0] < MIB
     with pytest.raises(EngineFault, match="out of memory"):
-        cuda.device_memory(1 << 50)
-    assert cuda.devices() >= 1, "and goes on"
+        cuda.make("device", 1 << 50)
+    assert devices(cuda) >= 1, "and goes on"
 
 
 def test_it_answers_as_the_processor_does(engine: Engine, tmp_path: Path) -> None:
@@ -135,6 +141,6 @@ def test_it_is_swapped_in_a_loop_and_leaves_nothing_behind(
         assert answer is not None
         assert answer.slot.release == str(at)
         hot.drop("previous")
-        left.append(cuda.memory()[0])
+        left.append(memory_of(cuda)[0])
     hot.close()
     assert left[3] - left[-1] < 8 * MIB

@@ -20,9 +20,9 @@ import pytest
 from kedge_agent import detector
 from kedge_agent.blobs import BlobStore
 from kedge_agent.detector import Detections, Detector
-from kedge_agent.errors import EngineError, EngineGone, EngineLate
+from kedge_agent.errors import EngineError, EngineGone, EngineKilled, EngineLate
 from kedge_agent.frames import Captured, LatestFrames
-from kedge_agent.hosting import host, wire
+from kedge_agent.hosting import child, host, wire
 from kedge_agent.hosting.host import HostedEngine
 from kedge_agent.hosting.process import Host
 from kedge_agent.hosting.wire import Message, WireError
@@ -121,7 +121,8 @@ def test_it_answers_as_the_same_engine_does_in_the_process(tmp_path: Path, name:
     np.testing.assert_array_equal(found[0], here.infer(BATCH).copy())
     np.testing.assert_array_equal(found[1], here.infer(BATCH * np.float32(0.5)))
     process = Path(f"/proc/{there.pid}")
-    assert (process / "oom_score_adj").read_text().strip() == "1000", "killed before the loop"
+    own = Path("/proc/self/oom_score_adj").read_text()
+    assert (process / "oom_score_adj").read_text() == own, "it goes no sooner than the loop"
     assert "NoNewPrivs:\t1" in (process / "status").read_text()
     if os.geteuid() == 0:
         nice = {
@@ -156,6 +157,26 @@ def test_a_process_that_dies_of_the_load(
     assert answer is not None
     assert answer.slot == slot_of("old")
     hot.close()
+
+
+@pytest.mark.parametrize("at", [0, 1])
+def test_a_process_that_the_kernel_kills_tells_that_memory_was_short(
+    at: int, hosted: Callable[..., Served]
+) -> None:
+    """While it loads, and while preflight runs its first frames."""
+    with pytest.raises(EngineKilled, match="memory was short"):
+        hosted("killed", at).engine.infer(BATCH)
+
+
+def test_a_process_that_kedge_itself_ended_was_not_killed_for_memory(
+    hosted: Callable[..., Served], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = hosted("hang", 1).engine
+    monkeypatch.setattr(host, "HANG_SECONDS", 0.1)
+    for _ in range(2):
+        with pytest.raises(EngineGone, match="hangs") as told:
+            engine.infer(BATCH)
+        assert not isinstance(told.value, EngineKilled)
 
 
 @pytest.mark.parametrize(
@@ -361,3 +382,11 @@ def test_a_plan_lives_in_a_process_of_its_own_where_the_bindings_are_the_agents(
         engine = HostedEngine("tensorrt", blobs, spec, threads=1, lean=lean, host=Host(command))
         assert np.array_equal(engine.infer(batch).reshape(-1), batch.reshape(-1)[:96])
         engine.close()
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [(EngineGone("x"), wire.LOST), (EngineError("x"), wire.ENGINE), (MemoryError(), wire.MEMORY)],
+)
+def test_the_runner_hears_that_no_later_frame_can_be_answered(error: Any, code: int) -> None:
+    assert child._failure(error)[:2] == struct.pack("<H", code)

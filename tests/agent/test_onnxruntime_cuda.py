@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from kedge_agent.blobs import BlobStore
-from kedge_agent.errors import EngineError
+from kedge_agent.errors import EngineError, EngineGone
 from kedge_agent.gpu.engine_host import Cuda, EngineFault
 from kedge_agent.runtimes import tensorrt
 from kedge_agent.runtimes.base import RuntimeFacts
@@ -37,6 +37,7 @@ class Ort:
 
     def __init__(self, providers: list[str], loaded: list[str]) -> None:
         self.providers, self.loaded, self.given = providers, loaded, []
+        self.falls_back, self.fails = True, ""
 
     class SessionOptions: ...
 
@@ -49,8 +50,14 @@ class Ort:
             get_providers=lambda: self.loaded,
             get_inputs=lambda: [SimpleNamespace(name="images")],
             get_outputs=lambda: [SimpleNamespace(name="output0")],
-            run=lambda names, fed: [fed["images"].reshape(1, -1)[:, :96].reshape(1, 6, 16)],
-        )
+            disable_fallback=lambda: setattr(self, "falls_back", False), run=self.run,
+        )  # fmt: skip
+
+    def run(self, names: list[str], fed: dict[str, Any]) -> list[Any]:
+        """Answers, if need be on the processor, as the vendor's session does."""
+        if self.fails and not self.falls_back:
+            raise RuntimeError(self.fails)
+        return [fed["images"].reshape(1, -1)[:, :96].reshape(1, 6, 16)]
 
 
 BOTH = ["CUDAExecutionProvider", "CPUExecutionProvider"]
@@ -76,10 +83,30 @@ def test_the_gpu_is_a_runtime_of_its_own_and_never_silently_the_processor(
         runtime.load(loads, Spec(), threads=1)
 
 
+@pytest.mark.parametrize(
+    ("said", "kind"),
+    [
+        ("CUDA failure 700: an illegal memory access was encountered", EngineGone),
+        ("CUDA error 719: unspecified launch failure", EngineGone),
+        ("CUDNN_STATUS_EXECUTION_FAILED", EngineError),
+    ],
+)
+def test_a_frame_that_fails_on_the_gpu_is_not_done_in_secret_on_the_processor(
+    store: BlobStore, cudart: FakeCudart, monkeypatch: pytest.MonkeyPatch, said: str, kind: Any
+) -> None:
+    ort = Ort(BOTH, BOTH)
+    monkeypatch.setitem(sys.modules, "onnxruntime", ort)
+    engine = OnnxRuntimeCuda(lambda: Cuda(cudart)).load(blobs(store, b"onnx"), Spec(), threads=1)
+    ort.fails = said
+    with pytest.raises(EngineError) as failed:
+        engine.infer(BATCH)
+    assert type(failed.value) is kind
+
+
 def test_this_machine_offers_the_gpu_only_if_it_has_one() -> None:
     found = OnnxRuntimeCuda().probe()
     try:
-        has_gpu = tensorrt.open_cuda().devices() > 0
+        has_gpu = tensorrt.devices(tensorrt.open_cuda()) > 0
     except EngineFault:
         has_gpu = False
     assert found is None or has_gpu

@@ -13,9 +13,10 @@ from typing import Any
 import msgspec
 import pytest
 
+from kedge_agent import preflight, preflight_child
 from kedge_agent.blobs import BlobStore
 from kedge_agent.detector import load_detector
-from kedge_agent.errors import EngineError
+from kedge_agent.errors import EngineError, EngineKilled
 from kedge_agent.local_protocol import PreflightJob, PreflightResult, Slot
 from kedge_agent.preflight_process import read_result, run_preflight
 from kedge_agent.runtimes.registry import RUNTIMES
@@ -190,6 +191,18 @@ def test_what_a_dying_child_leaves(status: int, output: bytes, said: str) -> Non
 def test_what_the_kernel_kills_for_memory_is_not_the_engines_fault() -> None:
     assert read_result(-9, b"", b"").short
     assert not read_result(-11, b"", b"").short
+
+
+def test_an_engines_process_that_the_kernel_killed_is_not_the_engines_fault_either(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def killed(*_: Any) -> None:
+        raise EngineKilled("engine's process was killed (SIGKILL): memory was short")
+
+    monkeypatch.setattr(preflight, "examine", killed)
+    found = preflight_child._examine(None, None)  # type: ignore[arg-type]
+    assert (found.ok, found.short) == (False, True)
+    assert "memory was short" in found.error
 
 
 def test_the_child_gets_no_secrets(monkeypatch: pytest.MonkeyPatch) -> None:

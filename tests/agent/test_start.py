@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -52,6 +53,21 @@ def broken(monkeypatch: pytest.MonkeyPatch) -> set[str]:
     return bad
 
 
+@pytest.fixture
+def short(broken: set[str], monkeypatch: pytest.MonkeyPatch) -> set[str]:
+    """Releases that find no memory where the admission thought there was some."""
+    wants: set[str] = set()
+    load = start.load_detector
+
+    def loads(slot: Slot, *given: Any) -> Any:
+        if slot.release in wants:
+            raise MemoryError
+        return load(slot, *given)
+
+    monkeypatch.setattr(start, "load_detector", loads)
+    return wants
+
+
 def begin(folder: Path, slots: Slots) -> start.Begun:
     return load_at_start(folder, slots, BlobStore(folder), {}, 1)
 
@@ -70,6 +86,26 @@ def test_a_board_without_room_for_two_starts_with_the_newer_alone(
     begun = begin(tmp_path, Slots(active=NEW, previous=OLD, probation=True, deployment="d"))
     assert begun.active is not None
     assert (begun.active.slot, begun.previous, begun.fell_back) == (NEW, None, "")
+
+
+def test_an_older_engine_that_finds_no_memory_beside_it_does_not_end_the_runner(
+    tmp_path: Path, short: set[str]
+) -> None:
+    short.add("old")
+    begun = begin(tmp_path, Slots(active=NEW, previous=OLD, probation=True, deployment="d"))
+    assert begun.active is not None
+    assert (begun.active.slot, begun.previous, begun.fell_back) == (NEW, None, "")
+
+
+def test_where_the_newer_engine_finds_no_memory_the_older_one_serves(
+    tmp_path: Path, short: set[str]
+) -> None:
+    short.add("new")
+    begun = begin(tmp_path, Slots(active=NEW, previous=OLD))
+    assert begun.active is not None
+    assert (begun.active.slot, begun.fell_back) == (OLD, "out of memory")
+    short.add("old")
+    assert begin(tmp_path, Slots(active=NEW, previous=OLD)).active is None
 
 
 def test_an_altered_engine_is_not_loaded_and_the_older_one_serves(

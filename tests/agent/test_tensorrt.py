@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -145,6 +148,8 @@ def test_the_first_output_is_read_by_its_name_wherever_it_stands(loads: Callable
         (plan_of(tensors=[["in", True, [1], "float32"]]), "1 inputs and 0 outputs"),
         (plan_of(tensors=[["in", True, [1], "float32"], ["out", False, [1, -1], "float32"]]),
          "out has the shape"),
+        (plan_of(tensors=[["in", True, [1], "float32"], ["out", False, [-1, -1], "float32"]]),
+         "out has the shape"),
         (plan_of(bad="address"), "does not take the memory"),
     ],
 )  # fmt: skip
@@ -166,13 +171,67 @@ def test_what_is_no_plan_never_comes_near_tensorrt(
             TensorRt("tensorrt", "tensorrt").load(blobs(store, data), Spec(), threads=1)
 
 
+@pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize("bad", ["short", "context"])
 def test_want_of_memory_is_the_boards_and_not_the_engines(
-    loads: Callable[..., Any], cudart: FakeCudart, bad: str
+    loads: Callable[..., Any], cudart: FakeCudart, bad: str, version: str
 ) -> None:
+    """TensorRT 8 ends with a line that says nothing; what it was is a line before."""
     with pytest.raises(MemoryError, match=r"(?i)memory"):
-        loads(plan_of(bad=bad))
+        loads(plan_of(bad=bad), version)
     assert cudart.live == {}
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_the_first_of_tensorrts_errors_is_told(loads: Callable[..., Any], version: str) -> None:
+    for bad, said in (("plugin", "EfficientNMS_TRT"), ("own thread", "fell off the bus")):
+        with pytest.raises(EngineError, match=f"does not take the plan: .*{said}"):
+            loads(plan_of(bad=bad), version)
+
+
+def test_what_one_call_said_is_no_reason_of_another(
+    loads: Callable[..., Any], cudart: FakeCudart
+) -> None:
+    """Neither of an earlier frame, nor of an engine that is loaded at the same time."""
+    engine = loads(plan_of(bad="mutters"))
+    for _ in range(2):
+        engine.infer(BATCH)
+    with pytest.raises(EngineError, match="no reason was given"):
+        engine.infer(BATCH)
+
+    def other() -> None:
+        with ThreadPoolExecutor(1) as pool:
+            refused.append(pool.submit(loads, plan_of(bad="plugin")).exception())
+
+    refused: list[BaseException | None] = []
+    cudart.meanwhile = other
+    with pytest.raises(MemoryError, match="OutOfMemory"):
+        loads(plan_of(bad="short"))
+    assert "EfficientNMS_TRT" in str(refused[0])
+    assert isinstance(refused[0], EngineError)
+
+
+@pytest.mark.parametrize(("status", "error"), [(35, EngineError), (2, MemoryError)])
+def test_a_tensorrt_that_does_not_start_says_why(
+    loads: Callable[..., Any], cudart: FakeCudart, status: int, error: type[Exception]
+) -> None:
+    """Its bindings raise a TypeError, whatever it was; the logger was told."""
+    cudart.starts = status
+    with pytest.raises(error, match=f"does not start: CUDA initialization failure.*{status}"):
+        loads(plan_of())
+    cudart.starts = 0
+    assert loads(plan_of()).infer(BATCH).shape == (1, 6, 16)
+
+
+def test_the_first_logger_lives_as_long_as_tensorrt(
+    loads: Callable[..., Any], cudart: FakeCudart, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The fake holds that it does; here the bindings stay the same over three engines."""
+    module = fake_tensorrt.module(VERSIONS[2], cudart)
+    monkeypatch.setattr(fake_tensorrt, "module", lambda *_: module)
+    for _ in range(3):
+        loads(plan_of()).close()
+        gc.collect()
 
 
 def test_buffers_that_do_not_fit_give_back_those_that_did(
@@ -261,12 +320,13 @@ def test_it_is_offered_where_bindings_and_a_gpu_are(
 
 def test_errors_of_cuda_are_told_apart(cudart: FakeCudart) -> None:
     cuda = Cuda(cudart)
-    assert cuda.devices() == 1
-    assert cuda.memory() == (1 << 30, 1 << 30)
-    for status, error in ((2, OutOfMemory), (100, EngineFault), (700, ContextLost)):
+    assert tensorrt.devices(cuda) == 1
+    assert tensorrt.memory_of(cuda) == (1 << 30, 1 << 30)
+    lost = [(each, ContextLost) for each in (220, 700, 719, 721, 999)]
+    for status, error in ((2, OutOfMemory), (100, EngineFault), *lost):
         cudart.fails["cudaStreamCreateWithFlags"] = status
         with pytest.raises(error, match=rf"\({status}\)") as told:
-            cuda.stream()
+            cuda.make("stream", 1)
         assert type(told.value) is error
         cuda.do("cudaGetLastError")  # the next call is not blamed for it
 
@@ -277,16 +337,19 @@ def test_on_a_real_cuda_runtime_every_function_is_there() -> None:
     except EngineFault:
         pytest.skip("no libcudart; pip install nvidia-cuda-runtime brings one")
     library = cuda._library
-    names = [*engine_host._FREES.values(), "cudaEventRecord", "cudaEventSynchronize",
-             "cudaEventCreateWithFlags", "cudaStreamCreateWithFlags", "cudaMalloc",
-             "cudaMallocHost", "cudaMemcpyAsync", "cudaGetLastError", "cudaMemGetInfo"]  # fmt: skip
+    names = ["cudaEventRecord", "cudaEventSynchronize", "cudaStreamSynchronize", "cudaMemcpyAsync",
+             "cudaGetLastError", "cudaMemGetInfo"]  # fmt: skip
+    names += [name for make, _, free in engine_host._KINDS.values() for name in (make, free)]
     assert all(getattr(library, each) for each in names)
     try:
-        assert cuda.devices() >= 1
+        assert tensorrt.devices(cuda) >= 1
     except EngineFault as error:
         # Without a driver or a GPU: told, not crashed.
         assert "cudaGetDeviceCount: " in str(error)
-        for call in (cuda.memory, cuda.stream, cuda.event, lambda: cuda.device_memory(4)):
+        for call in (
+            *(partial(cuda.make, each, 3) for each in engine_host._KINDS),
+            lambda: tensorrt.memory_of(cuda),
+        ):
             with pytest.raises(EngineFault, match=r"cuda\w+: .+ \(\d+\)"):
                 call()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import signal
 import sys
 import time
 from typing import Any
@@ -28,6 +29,8 @@ class BadEngine:
     def misbehave(self) -> None:
         if self.how == "crash":
             ctypes.string_at(0)
+        if self.how == "killed":  # as the kernel does when memory is short
+            os.kill(os.getpid(), signal.SIGKILL)
         if self.how == "exit":
             os._exit(3)
         if self.how == "fail":

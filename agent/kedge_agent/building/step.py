@@ -26,7 +26,7 @@ from kedge_shared.manifest import Manifest
 from kedge_shared.phases import Phase
 from kedge_shared.planfile import check_plan
 from kedge_shared.planfit import against, cuda_major
-from kedge_shared.plans import Plan
+from kedge_shared.plans import OnDevice, Plan
 from kedge_shared.protocol import Verdict
 
 
@@ -88,7 +88,10 @@ class Building:
             plan = loadable(manifest, form, board.store).plan
         except (TrustError, StorageError):
             return False
-        return plan is not None and board.store.has(form.file) and not against(plan, board.facts)
+        return (
+            plan is not None and made_as(plan, manifest.on_device)
+            and board.store.has(form.file) and not against(plan, board.facts)
+        )  # fmt: skip
 
     async def _make(self, slot: Slot, form: Form, manifest: Manifest) -> Form:
         board, store = self.board, self.board.store
@@ -134,7 +137,9 @@ class Building:
         plan = Plan(
             file=sha256_hex(data), runtime=form.runtime, version=told.version, onnx=onnx,
             sm=() if facts.sm is None else (facts.sm,), cuda=cuda_major(facts),
-            flags=told.flags, timing_cache=form.timing_cache,
+            flags=told.flags,
+            # TensorRT may have refused it.
+            timing_cache=form.timing_cache if "timing-cache" in told.flags else None,
             memory_mb=told.memory_bytes / 2**20 or None,
         )  # fmt: skip
         try:
@@ -148,6 +153,16 @@ class Building:
         for name, body in zip(names, (data, seal), strict=True):
             write_whole(board.store.path(name), body)
         return msgspec.structs.replace(form, file=plan.file, seal=names[1])
+
+
+def made_as(plan: Plan, wanted: OnDevice) -> bool:
+    """Says whether a plan was built as a release wants it, which may forbid FP16. Pure.
+
+    From TensorRT 11 on types are the ONNX's, and there is nothing to want.
+    """
+    flags = set(plan.flags)
+    allowed = {name for name, on in (("float16", wanted.half), ("int8", wanted.int8)) if on}
+    return "strongly-typed" in flags or flags & {"float16", "int8"} == allowed
 
 
 def _too_long(ended: tuple[float, ...]) -> str:

@@ -16,6 +16,7 @@ from pathlib import Path
 from kedge_agent.children import clean_environment
 from kedge_agent.hosting import walled
 from kedge_agent.hosting.process import Host
+from kedge_shared.versions import numbers
 
 FOLDER = Path(__file__).parent
 #: Names such a Python, for boards where it lies elsewhere.
@@ -42,7 +43,7 @@ def find(root: Path = Path("/")) -> Path | None:
         return Path(named)
     names = {each.parts[-3] for each in root.glob(_BINDINGS)}
     there = (each for name in names if (each := root / "usr/bin" / name).exists())
-    return max(there, key=lambda each: each.name, default=None)
+    return max(there, key=lambda each: numbers(each.name.removeprefix("python")), default=None)
 
 
 @cache
@@ -61,14 +62,18 @@ def maker(runtime: str) -> tuple[str, ...] | None:
     return walled.command((str(python or sys.executable), "-I", program, module))
 
 
-@cache
 def version(python: Path) -> str:
-    """Returns its TensorRT's version, asked once; empty if the bindings do not import."""
+    """Returns its TensorRT's version, asked until it tells one; empty if it does not."""
     try:
-        told = subprocess.run(
-            [str(python), "-I", "-c", _PROBE], capture_output=True, check=True,
-            timeout=_PROBE_SECONDS, env=clean_environment(),
-        )  # fmt: skip
-        return str(json.loads(told.stdout))
+        return _version(python)
     except (OSError, ValueError, subprocess.SubprocessError):
         return ""
+
+
+@cache
+def _version(python: Path) -> str:
+    told = subprocess.run(
+        [str(python), "-I", "-c", _PROBE], capture_output=True, check=True,
+        timeout=_PROBE_SECONDS, env=clean_environment(),
+    )  # fmt: skip
+    return str(json.loads(told.stdout))

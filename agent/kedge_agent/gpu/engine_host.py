@@ -16,25 +16,29 @@ import json
 import mmap
 import operator
 import os
+import re
 import socket
 import struct
 import sys
+import threading
 from typing import Any, Callable, Dict, List, NamedTuple, Sequence, Tuple, Type
 
 HEADER = struct.Struct("<4sHHQ")
 MAGIC, VERSION = b"KDGE", 2
 LOAD, READY, INFER, ANSWER, FAILED = 1, 2, 3, 4, 5
 ENGINE, MEMORY, LOST = 1, 2, 3
-_MESSAGE_BYTES, _MOST_DESCRIPTORS = 65536, 8
-
+_MESSAGE_BYTES, _MOST_DESCRIPTORS, _MOST_LINES = 65536, 8, 64
 _LIBRARIES = ("libcudart.so", "libcudart.so.13", "libcudart.so.12", "libcudart.so.11.0",
               "libcudart.so.10.2", "/usr/local/cuda/lib64/libcudart.so")  # fmt: skip
-_TO_DEVICE, _TO_HOST = 1, 2
-_FREES = {"stream": "cudaStreamDestroy", "event": "cudaEventDestroy", "device": "cudaFree",
-          "pinned": "cudaFreeHost"}  # fmt: skip
-_NON_BLOCKING_STREAM = 1
-#: cudaEventBlockingSync and cudaEventDisableTiming: waiting for it sleeps instead of spinning.
-_SLEEPING_EVENT = 3
+#: What an engine holds → how it is made (flags or bytes), and freed; pinned is the host's memory.
+_KINDS: Dict[str, Tuple[str, Any, str]] = {
+    "stream": ("cudaStreamCreateWithFlags", ctypes.c_uint, "cudaStreamDestroy"),
+    "event": ("cudaEventCreateWithFlags", ctypes.c_uint, "cudaEventDestroy"),
+    "device": ("cudaMalloc", ctypes.c_size_t, "cudaFree"),
+    "pinned": ("cudaMallocHost", ctypes.c_size_t, "cudaFreeHost"),
+}
+#: Flags: a stream that waits for no other, and an event whose wait sleeps instead of spinning.
+NON_BLOCKING, SLEEPING = 1, 3
 
 
 class EngineFault(Exception):
@@ -51,7 +55,12 @@ class ContextLost(EngineFault):
 
 #: cudaError → its kind. After most of them nothing of this process works on the GPU any more.
 _FAULTS: Dict[int, Type[EngineFault]] = {2: OutOfMemory}
-_FAULTS.update(dict.fromkeys((4, 46, 214, 226, 700, 702, 709, 710, *range(714, 720)), ContextLost))
+_STICKY = (4, 46, 214, 220, 226, 700, 702, 709, 710, *range(714, 720), 721, 999)
+_FAULTS.update(dict.fromkeys(_STICKY, ContextLost))
+#: How the bindings fail: a constructor of theirs that gets nothing from TensorRT is a TypeError.
+_VENDOR = (TypeError, RuntimeError, ValueError, OSError, MemoryError)
+#: How TensorRT says that memory is short; one way is misspelt, and CUDA's error 2 is that too.
+_SHORT = re.compile(r"(?i)out ?of ?mem|allocat|suff?icient (mem|work)|memory is ins|error:? 2\b")
 
 
 class Cuda:
@@ -61,53 +70,27 @@ class Cuda:
         self._library = library if library is not None else find_library()
         self._library.cudaGetErrorString.restype = ctypes.c_char_p
 
-    def devices(self) -> int:
-        """Returns how many GPUs there are; raises where the driver does not answer."""
-        found = ctypes.c_int()
-        self.do("cudaGetDeviceCount", ctypes.byref(found))
-        return found.value
-
-    def memory(self) -> Tuple[int, int]:
-        """Returns the GPU's memory that is free and all of it, bytes."""
-        free, total = ctypes.c_size_t(), ctypes.c_size_t()
-        self.do("cudaMemGetInfo", ctypes.byref(free), ctypes.byref(total))
-        return free.value, total.value
-
-    def stream(self) -> int:
-        """Makes a stream that waits for no other."""
-        return self._made("cudaStreamCreateWithFlags", ctypes.c_uint(_NON_BLOCKING_STREAM))
-
-    def event(self) -> int:
-        """Makes an event that a thread sleeps for."""
-        return self._made("cudaEventCreateWithFlags", ctypes.c_uint(_SLEEPING_EVENT))
-
-    def device_memory(self, size: int) -> int:
-        """Takes memory of the GPU, bytes."""
-        return self._made("cudaMalloc", ctypes.c_size_t(size))
-
-    def pinned_memory(self, size: int) -> int:
-        """Takes memory of the host that is never moved, bytes."""
-        return self._made("cudaMallocHost", ctypes.c_size_t(size))
+    def make(self, kind: str, how: int) -> int:
+        """Makes a stream or an event with flags, or takes so many bytes of memory."""
+        name, number, _ = _KINDS[kind]
+        found = ctypes.c_void_p()
+        self.do(name, ctypes.byref(found), number(how))
+        return found.value or 0
 
     def free(self, kind: str, handle: int) -> None:
         """Gives back what was made; a context that is lost took it along."""
-        getattr(self._library, _FREES[kind])(ctypes.c_void_p(handle))
+        getattr(self._library, _KINDS[kind][2])(ctypes.c_void_p(handle))
 
     def copy(self, to: int, source: int, size: int, stream: int, up: bool) -> None:
         """Begins to copy pinned memory to the GPU, or back."""
         self.do("cudaMemcpyAsync", ctypes.c_void_p(to), ctypes.c_void_p(source),
-                 ctypes.c_size_t(size), ctypes.c_int(_TO_DEVICE if up else _TO_HOST),
+                 ctypes.c_size_t(size), ctypes.c_int(1 if up else 2),
                  ctypes.c_void_p(stream))  # fmt: skip
 
     def wait(self, event: int, stream: int) -> None:
         """Waits for what a stream was given so far; its errors come out here."""
         self.do("cudaEventRecord", ctypes.c_void_p(event), ctypes.c_void_p(stream))
         self.do("cudaEventSynchronize", ctypes.c_void_p(event))
-
-    def _made(self, name: str, *rest: Any) -> int:
-        found = ctypes.c_void_p()
-        self.do(name, ctypes.byref(found), *rest)
-        return found.value or 0
 
     def do(self, name: str, *arguments: Any) -> None:
         """Calls one of its functions and raises its error."""
@@ -173,30 +156,26 @@ class _Numbered:
     def __init__(self, engine: Any, context: Any) -> None:
         self._engine, self._context = engine, context
         self._addresses = [0] * int(engine.num_bindings)
+        self._at = {str(engine.get_binding_name(at)): at for at in range(engine.num_bindings)}
 
     def tensors(self, trt: Any) -> List[Tuple[str, bool]]:
-        engine = self._engine
-        return [(str(engine.get_binding_name(at)), bool(engine.binding_is_input(at)))
-                for at in range(engine.num_bindings)]  # fmt: skip
+        return [(name, bool(self._engine.binding_is_input(at))) for name, at in self._at.items()]
 
     def kind(self, name: str) -> Any:
-        return self._engine.get_binding_dtype(self._at(name))
+        return self._engine.get_binding_dtype(self._at[name])
 
     def shape(self, name: str) -> Tuple[int, ...]:
-        return tuple(self._context.get_binding_shape(self._at(name)))
+        return tuple(self._context.get_binding_shape(self._at[name]))
 
     def fix(self, name: str, shape: Sequence[int]) -> bool:
-        return bool(self._context.set_binding_shape(self._at(name), tuple(shape)))
+        return bool(self._context.set_binding_shape(self._at[name], tuple(shape)))
 
     def bind(self, tensor: Tensor) -> bool:
-        self._addresses[self._at(tensor.name)] = tensor.device
+        self._addresses[self._at[tensor.name]] = tensor.device
         return True
 
     def run(self, stream: int) -> bool:
         return bool(self._context.execute_async_v2(self._addresses, stream))
-
-    def _at(self, name: str) -> int:
-        return int(self._engine.get_binding_index(name))
 
 
 class Session:
@@ -237,9 +216,12 @@ class Session:
             raise EngineFault("a batch of %d bytes is not what the engine is fed" % size)
         ctypes.memmove(given.host, source, size)
         cuda.copy(given.device, given.host, size, stream, up=True)
-        if not self._tensors.run(stream):
-            cuda.do("cudaGetLastError")
-            raise self._fault("TensorRT does not run the engine")
+        try:
+            self._does("run the engine", self._tensors.run, stream)
+        except EngineFault:
+            # TensorRT's own libcudart has a last error of its own; a lost context shows in a wait.
+            cuda.do("cudaStreamSynchronize", ctypes.c_void_p(stream))
+            raise
         found = self.outputs[0]
         cuda.copy(found.host, found.device, found.size, stream, up=False)
         cuda.wait(self._event, stream)
@@ -252,19 +234,17 @@ class Session:
             self._cuda.free(*self._made.pop())
 
     def _open(self, trt: Any, plan: Any, shape: Sequence[int], lean: str) -> None:
-        self._runtime = _guarded(trt.Runtime(self._logger))
+        self._runtime = _guarded(self._does("start", trt.Runtime, self._logger))
         if lean:
-            self._lean = _guarded(getattr(self._runtime, "load_runtime", lambda _: None)(lean))
-            if self._lean is None:
-                raise self._fault("TensorRT does not load the lean runtime %s" % lean)
-        self._engine = (self._lean or self._runtime).deserialize_cuda_engine(plan)
-        if self._engine is None:
-            raise self._fault("TensorRT does not take the plan")
-        self._context = self._engine.create_execution_context()
-        if self._context is None:
-            raise self._fault("TensorRT makes no context for the engine")
-        self._stream = self._keep("stream", self._cuda.stream())
-        self._event = self._keep("event", self._cuda.event())
+            load = getattr(self._runtime, "load_runtime", lambda _: None)
+            self._lean = _guarded(self._does("load the lean runtime " + lean, load, lean))
+        runtime = self._lean or self._runtime
+        self._engine = self._does("take the plan", runtime.deserialize_cuda_engine, plan)
+        self._context = self._does("make a context", self._engine.create_execution_context)
+        self._stream, self._event = (
+            self._keep("stream", NON_BLOCKING),
+            self._keep("event", SLEEPING),
+        )
         named = hasattr(self._context, "execute_async_v3")
         self._tensors = (_Named if named else _Numbered)(self._engine, self._context)
         self._bind(trt, shape)
@@ -280,32 +260,46 @@ class Session:
             if self._tensors.kind(name) != trt.float32:
                 raise EngineFault("%s is %s, Kedge feeds and reads float32"
                                   % (name, self._tensors.kind(name)))  # fmt: skip
-        if -1 in self._tensors.shape(inputs[0]) and not self._tensors.fix(inputs[0], shape):
-            raise self._fault("the engine takes no %s" % (tuple(shape),))
+        if -1 in self._tensors.shape(inputs[0]):
+            self._does("take %s" % (tuple(shape),), self._tensors.fix, inputs[0], shape)
         self.input = self._tensor(inputs[0])
         self.outputs = [self._tensor(each) for each in outputs]
 
     def _tensor(self, name: str) -> Tensor:
         shape = self._tensors.shape(name)
-        size = _bytes(shape)
-        if size <= 0:
+        if min(shape, default=1) <= 0:  # not their product: two open dimensions make it positive
             raise EngineFault("%s has the shape %s" % (name, shape))
-        host = self._keep("pinned", self._cuda.pinned_memory(size))
-        device = self._keep("device", self._cuda.device_memory(size))
-        made = Tensor(name, shape, size, host, device)
-        if not self._tensors.bind(made):
-            raise self._fault("TensorRT does not take the memory of %s" % name)
+        size = _bytes(shape)
+        made = Tensor(name, shape, size, self._keep("pinned", size), self._keep("device", size))
+        self._does("take the memory of " + name, self._tensors.bind, made)
         return made
 
-    def _keep(self, kind: str, handle: int) -> int:
-        self._made.append((kind, handle))
-        return handle
+    def _keep(self, kind: str, how: int) -> int:
+        self._made.append((kind, self._cuda.make(kind, how)))
+        return self._made[-1][1]
 
-    def _fault(self, what: str) -> EngineFault:
-        """Returns what TensorRT last said; want of memory is no engine's fault."""
-        said = str(self._logger.last)
-        short = any(each in said.lower() for each in ("out of memory", "outofmemory", "allocat"))
-        return (OutOfMemory if short else EngineFault)("%s: %s" % (what, said))
+    def _does(self, what: str, function: Callable[..., Any], *given: Any) -> Any:
+        """Calls TensorRT; where it does not do it, that is told with what it said meanwhile."""
+        caller, error = threading.get_ident(), None  # type: int, Any
+        lines = _CALLS.setdefault(caller, [])
+        try:
+            found = function(*given)
+        except _VENDOR as raised:
+            found, error = None, raised
+        finally:
+            del _CALLS[caller]
+        if found is None or found is False:
+            raise _fault("TensorRT does not " + what, lines, error)
+        return found
+
+
+def _fault(what: str, lines: List[Tuple[bool, str]], error: Any) -> EngineFault:
+    """Returns TensorRT's first error, which says most, else its last warning or the bindings'."""
+    told = [line for wrong, line in lines if wrong]
+    told += [line for wrong, line in reversed(lines) if not wrong]
+    told.append(" ".join(str(error or "no reason was given").split()))
+    short = isinstance(error, MemoryError) or _SHORT.search(" ".join(told))
+    return (OutOfMemory if short else EngineFault)("%s: %s" % (what, told[0][:200]))
 
 
 def _guarded(runtime: Any) -> Any:
@@ -315,20 +309,29 @@ def _guarded(runtime: Any) -> Any:
     return runtime
 
 
+_LOGGERS: Dict[Any, Any] = {}
+#: Calls of TensorRT's under way: thread → (an error, else a warning; what was said).
+_CALLS: Dict[int, List[Tuple[bool, str]]] = {}
+
+
 def logger(trt: Any) -> Any:
-    """Returns a logger that keeps the last error instead of printing it."""
+    """Returns the bindings' one logger: TensorRT uses the first that it got to its end."""
+    if trt in _LOGGERS:
+        return _LOGGERS[trt]
+    severity = trt.ILogger.Severity
+    errors = (severity.ERROR, severity.INTERNAL_ERROR)
 
     class Quiet(trt.ILogger):  # type: ignore[misc]  # the module is known at run time alone
-        def __init__(self) -> None:
-            trt.ILogger.__init__(self)
-            self.last = "no reason was given"
+        def log(self, how: Any, message: str) -> None:
+            """Called by TensorRT; what a thread of its own says may concern every call."""
+            if how not in (*errors, severity.WARNING):
+                return
+            own = _CALLS.get(threading.get_ident())
+            for lines in list(_CALLS.values()) if own is None else [own]:
+                if len(lines) < _MOST_LINES:
+                    lines.append((how in errors, " ".join(message.split())[:1000]))
 
-        def log(self, severity: Any, message: str) -> None:
-            """Called by TensorRT, from any of its threads."""
-            if severity in (trt.ILogger.Severity.ERROR, trt.ILogger.Severity.INTERNAL_ERROR):
-                self.last = " ".join(message.split())[:200]
-
-    return Quiet()
+    return _LOGGERS.setdefault(trt, Quiet())
 
 
 def serve(talk: socket.socket, trt: Any, cuda: Callable[[], Cuda] = Cuda) -> None:
@@ -345,16 +348,13 @@ def serve(talk: socket.socket, trt: Any, cuda: Callable[[], Cuda] = Cuda) -> Non
         talk.send(_failure(0, error))
         return
     talk.send(_packed(READY, 0, struct.pack("<Q", session.memory_bytes)))
-    while True:
-        data = talk.recv(_MESSAGE_BYTES)
-        if not data:
-            session.close()
-            return
+    for data in iter(lambda: talk.recv(_MESSAGE_BYTES), b""):
         number = HEADER.unpack_from(data)[3]
         try:
             talk.send(_packed(ANSWER, number, _answer(session, begin, data, order)))
         except EngineFault as error:
             talk.send(_failure(number, error))
+    session.close()
 
 
 def _answer(session: Session, begin: int, data: bytes, order: Dict[str, Any]) -> bytes:

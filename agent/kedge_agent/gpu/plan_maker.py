@@ -13,8 +13,9 @@ import importlib
 import json
 import mmap
 import os
+import re
 import sys
-from typing import Any, Dict, List, Set
+from typing import Any, Dict, List, Set, Tuple
 
 #: Larger than any scratch space that a tactic of a detector asks for; boards bring less themselves.
 _WORKSPACE_BYTES = 1 << 30
@@ -25,8 +26,23 @@ _NO_NUMBERS = ("CONSTANT", "SHAPE")
 _MOVES = ("SHUFFLE", "SLICE", "IDENTITY", "CAST")
 
 
+#: How the bindings fail, want of the board's memory among it.
+_VENDOR = (TypeError, RuntimeError, ValueError, OSError, MemoryError)
+#: As engine_host.py has it; a layer for whose tactics memory was short has "no implementation".
+_SHORT = re.compile(r"(?i)out ?of ?mem|allocat|suff?icient (mem|work)|memory is ins|error:? 2\b")
+_MOST_LINES = 64
+
+
 class NotMade(Exception):
-    """TensorRT makes no plan of this; one line."""
+    """TensorRT makes no plan of this; one line.
+
+    Attributes:
+        board: The board is to blame: memory is short, or TensorRT does not start.
+    """
+
+    def __init__(self, why: str, board: bool = False) -> None:
+        super().__init__(why)
+        self.board = board
 
 
 def make(trt: Any, job: Dict[str, Any]) -> Dict[str, Any]:
@@ -42,7 +58,18 @@ def make(trt: Any, job: Dict[str, Any]) -> Dict[str, Any]:
         NotMade: It cannot be read, needs a plugin, or cannot be built.
     """
     said = logger(trt)
-    builder = trt.Builder(said)
+    try:
+        plan, flags = _built(trt, said, job)
+    except _VENDOR as error:
+        raise _refused(said, "TensorRT builds no plan", error) from None
+    _write(job["plan"], memoryview(plan))
+    return {"ok": True, "version": str(trt.__version__), "flags": flags,
+            "memory_bytes": _memory(trt, said, plan)}  # fmt: skip
+
+
+def _built(trt: Any, said: Any, job: Dict[str, Any]) -> Tuple[Any, List[str]]:
+    """Returns a plan and the flags it was built with; what built it is freed by then."""
+    builder = _builder(trt, said)
     strong = int(trt.__version__.split(".")[0]) >= _STRONG or not hasattr(trt.BuilderFlag, "FP16")
     network = builder.create_network(_network_flags(trt, strong))
     _parse(trt, network, said, _read(job["onnx"]))
@@ -50,30 +77,53 @@ def make(trt: Any, job: Dict[str, Any]) -> Dict[str, Any]:
     _limit(trt, config, int(job.get("workspace_bytes", _WORKSPACE_BYTES)))
     flags = ["strongly-typed"] if strong else _flags(trt, config, network, job)
     if job["cache"] >= 0 and hasattr(config, "create_timing_cache"):
-        config.set_timing_cache(config.create_timing_cache(_read(job["cache"])), False)
-        flags.append("timing-cache")
+        cache = config.create_timing_cache(_read(job["cache"]))
+        # One of another GPU or release is refused, and the build goes on without.
+        if cache is not None and config.set_timing_cache(cache, False):
+            flags.append("timing-cache")
     plan = builder.build_serialized_network(network, config)
     if plan is None:
-        raise NotMade("TensorRT builds no plan: %s" % said.last)
-    _write(job["plan"], memoryview(plan))
-    return {"ok": True, "version": str(trt.__version__), "flags": flags,
-            "memory_bytes": _memory(trt, said, plan)}  # fmt: skip
+        raise _refused(said, "TensorRT builds no plan")
+    return plan, flags
+
+
+def _builder(trt: Any, said: Any) -> Any:
+    try:
+        return trt.Builder(said)
+    except _VENDOR as error:
+        raise NotMade(str(_refused(said, "TensorRT does not start", error)), board=True) from None
 
 
 def logger(trt: Any) -> Any:
-    """Returns a logger that keeps the last error instead of printing it."""
+    """Returns a logger that keeps errors instead of printing them."""
+    severity = trt.ILogger.Severity
 
     class Quiet(trt.ILogger):  # type: ignore[misc]  # the module is known at run time alone
         def __init__(self) -> None:
             trt.ILogger.__init__(self)
-            self.last = "no reason was given"
+            self.errors: List[str] = []
+            self.warning, self.short = "", False
 
-        def log(self, severity: Any, message: str) -> None:
+        def log(self, how: Any, message: str) -> None:
             """Called by TensorRT, from any of its threads."""
-            if severity in (trt.ILogger.Severity.ERROR, trt.ILogger.Severity.INTERNAL_ERROR):
-                self.last = " ".join(message.split())[:200]
+            line = " ".join(message.split())[:1000]
+            if how == severity.WARNING:
+                self.warning = line
+            elif how in (severity.ERROR, severity.INTERNAL_ERROR):
+                self.errors += [line] if len(self.errors) < _MOST_LINES else []
+            else:
+                return
+            self.short = self.short or bool(_SHORT.search(line))
 
     return Quiet()
+
+
+def _refused(said: Any, what: str, error: Any = "") -> NotMade:
+    """Returns TensorRT's first error, which says most, else its last warning or the bindings'."""
+    told = (*said.errors, said.warning, str(error), "no reason was given")
+    why = " ".join(next(each for each in told if each).split())
+    short = said.short or isinstance(error, MemoryError) or bool(_SHORT.search(str(error)))
+    return NotMade("%s: %s" % (what, why[:200]), board=short)
 
 
 def _network_flags(trt: Any, strong: bool) -> int:
@@ -87,8 +137,9 @@ def _network_flags(trt: Any, strong: bool) -> int:
 def _parse(trt: Any, network: Any, said: Any, onnx: bytes) -> None:
     parser = trt.OnnxParser(network, said)
     if not parser.parse(onnx):
-        why = parser.get_error(0).desc() if parser.num_errors else said.last
-        raise NotMade("TensorRT cannot read the model: %s" % " ".join(why.split())[:200])
+        if parser.num_errors:  # its own word; what it logs says where in its code
+            said.errors.insert(0, parser.get_error(0).desc())
+        raise _refused(said, "TensorRT cannot read the model")
     for at in range(network.num_layers):
         layer = network.get_layer(at)
         if _kind(layer).startswith("PLUGIN"):
@@ -160,14 +211,17 @@ def _limit(trt: Any, config: Any, size: int) -> None:
 
 def _memory(trt: Any, said: Any, plan: Any) -> int:
     """Returns what the engine says that it takes besides its weights; 0 if it cannot be asked."""
-    runtime = trt.Runtime(said)
-    if hasattr(runtime, "engine_host_code_allowed"):
-        runtime.engine_host_code_allowed = False
-    engine = runtime.deserialize_cuda_engine(plan)
-    if engine is None:
+    try:
+        runtime = trt.Runtime(said)
+        if hasattr(runtime, "engine_host_code_allowed"):
+            runtime.engine_host_code_allowed = False
+        engine = runtime.deserialize_cuda_engine(plan)
+        if engine is None:
+            return 0
+        told = getattr(engine, "device_memory_size_v2", None)
+        return int(engine.device_memory_size if told is None else told)
+    except _VENDOR:  # the plan is made; where this fails, preflight will tell
         return 0
-    told = getattr(engine, "device_memory_size_v2", None)
-    return int(engine.device_memory_size if told is None else told)
 
 
 def _kind(layer: Any) -> str:
@@ -194,7 +248,7 @@ def main() -> None:
     try:
         told = make(importlib.import_module(sys.argv[1]), job)
     except NotMade as error:
-        told = {"ok": False, "error": str(error)}
+        told = {"ok": False, "error": str(error), "board": error.board}
     os.write(answer, json.dumps(told).encode())
 
 

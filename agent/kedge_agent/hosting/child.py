@@ -21,7 +21,7 @@ import msgspec
 from kedge_agent import sandbox
 from kedge_agent.blobs import VerifiedBlob
 from kedge_agent.children import leave
-from kedge_agent.errors import EngineError
+from kedge_agent.errors import EngineError, EngineGone
 from kedge_agent.hosting import wire
 from kedge_agent.hosting.wire import Message, Order
 from kedge_agent.runtimes.base import Dispatching, Engine, EngineSpec
@@ -113,7 +113,8 @@ def _answer(engine: Engine, tensors: Tensors, asked: Message) -> Message:
 
 
 def _failure(error: EngineError | MemoryError) -> bytes:
-    code = wire.MEMORY if isinstance(error, MemoryError) else wire.ENGINE
+    code = wire.LOST if isinstance(error, EngineGone) else wire.ENGINE
+    code = wire.MEMORY if isinstance(error, MemoryError) else code
     return wire.pack_failure(code, str(error))
 
 

@@ -27,7 +27,7 @@ import numpy as np
 
 from kedge_agent import limits
 from kedge_agent.blobs import VerifiedBlob
-from kedge_agent.errors import EngineError, EngineGone, EngineLate
+from kedge_agent.errors import EngineError, EngineGone, EngineKilled, EngineLate
 from kedge_agent.hosting import wire
 from kedge_agent.hosting.process import Host
 from kedge_agent.hosting.wire import HostedFile, Message, Order
@@ -66,6 +66,7 @@ class HostedEngine:
 
     Raises:
         EngineError: It does not load, or its process dies of it.
+        EngineKilled: Its process was ended while it loaded, for want of memory.
         MemoryError: There is not enough for it.
     """
 
@@ -91,7 +92,7 @@ class HostedEngine:
             output=replace(read, classes=("",) * len(read.classes)),
             files=tuple(_hosted(role, blob) for role, blob in blobs.items()),
         )  # fmt: skip
-        self._number, self._late_since, self._memory_bytes = 0, 0.0, 0
+        self._number, self._late_since, self._memory_bytes, self._ended = 0, 0.0, 0, ""
         self._took: deque[float] = deque(maxlen=32)
         fd = _shared_memory(self._input_bytes + _OUTPUT_BYTES)
         try:
@@ -167,6 +168,7 @@ class HostedEngine:
             raise self._end(f"engine hangs: not loaded in {LOAD_SECONDS:.0f} s") from None
         # It loaded as the nicest process of the board; it serves like the loop.
         limits.restore_priority(_threads(self.pid), limits.thread_priority_of(os.getpid()))
+        limits.be_killed_no_sooner(self.pid)
 
     def _usual(self) -> float:
         if len(self._took) < _USUAL_FRAMES:
@@ -236,18 +238,22 @@ class HostedEngine:
         except wire.WireError as error:
             raise self._end(f"engine's process {error}") from None
 
-    def _gone(self) -> EngineError | MemoryError:
+    def _gone(self) -> EngineGone:
         """Returns what became of the process."""
         try:
             status = self._process.wait(_CLOSE_SECONDS)
         except subprocess.TimeoutExpired:
             return self._end("engine's process hung up")
+        if self._ended:
+            return EngineGone(self._ended)
         if status == -signal.SIGKILL:
-            return EngineGone("engine's process was killed (SIGKILL): memory was short")
+            # Nobody but the kernel kills it so: it offers itself to be the first.
+            return EngineKilled("engine's process was killed (SIGKILL): memory was short")
         how = signal.Signals(-status).name if status < 0 else f"status {status}"
         return EngineGone(f"engine crashed its process ({how})")
 
     def _end(self, why: str) -> EngineGone:
+        self._ended = self._ended or why
         self._process.kill()
         return EngineGone(why)
 

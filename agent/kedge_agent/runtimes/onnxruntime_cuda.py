@@ -6,6 +6,7 @@ of which no part comes onto the GPU at all is refused.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -13,14 +14,16 @@ import numpy as np
 
 from kedge_agent.admission import Isolation
 from kedge_agent.blobs import VerifiedBlob
-from kedge_agent.errors import EngineError
+from kedge_agent.errors import EngineError, EngineGone
 from kedge_agent.gpu.engine_host import Cuda, EngineFault
 from kedge_agent.runtimes.base import Engine, EngineSpec, RuntimeFacts, refusal
-from kedge_agent.runtimes.tensorrt import open_cuda
+from kedge_agent.runtimes.tensorrt import devices, open_cuda
 from kedge_shared.detections import Array
 from kedge_shared.manifest import FileRef, FileRole
 
 _PROVIDER = "CUDAExecutionProvider"
+#: The context is lost with these (CUDA Runtime API, cudaError): no later frame can be answered.
+_LOST = re.compile(r"(?i)illegal memory|unspecified launch failure|CUDA (failure|error) 7\d\d")
 #: cuDNN, cuBLAS and the arena, where nobody measured them, and weights with their copies.
 _BASE_BYTES, _MEMORY_FACTOR = 512 * 2**20, 6
 
@@ -44,7 +47,7 @@ class OnnxRuntimeCuda:
         try:
             import onnxruntime
 
-            if _PROVIDER in onnxruntime.get_available_providers() and self._open_cuda().devices():
+            if _PROVIDER in onnxruntime.get_available_providers() and devices(self._open_cuda()):
                 return RuntimeFacts(self.name, str(onnxruntime.__version__))
         except (ImportError, EngineFault):
             pass
@@ -85,6 +88,8 @@ class OnnxRuntimeCuda:
             raise EngineError(
                 "ONNX Runtime does not get onto the GPU: look at cuDNN and the driver"
             )
+        # What fails on the GPU would be run again on the processor, and the GPU never again.
+        session.disable_fallback()
         return _Session(session)
 
 
@@ -102,7 +107,8 @@ class _Session:
             found = self._session.run([self._output], {self._input: given})[0]
         # Boundary: as in load.
         except Exception as error:  # noqa: BLE001
-            raise refusal("ONNX Runtime failed on a frame", error) from None
+            failed = refusal("ONNX Runtime failed on a frame", error)
+            raise (EngineGone(str(failed)) if _LOST.search(str(error)) else failed) from None
         return np.asarray(found, dtype=np.float32)
 
     def close(self) -> None:

@@ -63,7 +63,9 @@ class TensorRt:
 
     @property
     def isolation(self) -> Isolation:
-        """A process of its own before TensorRT 10."""
+        """A process of its own before TensorRT 10; TensorRT for RTX came after it, as 1.0."""
+        if self._module != "tensorrt":
+            return "in-process"
         try:
             version = metadata.version(self._module)
         except metadata.PackageNotFoundError:
@@ -76,7 +78,7 @@ class TensorRt:
         The GPU is asked first: importing the bindings takes a second, and they import anywhere.
         """
         try:
-            if not self._open_cuda().devices():
+            if not devices(self._open_cuda()):
                 return None
             module = importlib.import_module(self._module)
         except (EngineFault, ImportError, OSError):
@@ -176,6 +178,24 @@ def open_cuda() -> Cuda:
             for each in sorted(Path(path).glob("nvidia/*/lib/libcudart.so.*"), reverse=True):
                 return Cuda(ctypes.CDLL(str(each)))
         raise
+
+
+def devices(cuda: Cuda) -> int:
+    """Returns how many GPUs there are.
+
+    Raises:
+        EngineFault: The driver does not answer.
+    """
+    found = ctypes.c_int()
+    cuda.do("cudaGetDeviceCount", ctypes.byref(found))
+    return found.value
+
+
+def memory_of(cuda: Cuda) -> tuple[int, int]:
+    """Returns the GPU's memory that is free and all of it, bytes."""
+    free, total = ctypes.c_size_t(), ctypes.c_size_t()
+    cuda.do("cudaMemGetInfo", ctypes.byref(free), ctypes.byref(total))
+    return free.value, total.value
 
 
 def estimate(files: Sequence[FileRef]) -> int:

@@ -2,7 +2,7 @@
 
 What a stream is given is not done before somebody waits for it, or frees memory, which waits for
 all streams as in CUDA: work that outlives its memory would write into the heap of the tests.
-What is not freed is known.
+What is not freed is known. TensorRT, which has a libcudart of its own, sets no last error here.
 """
 
 import ctypes
@@ -28,11 +28,14 @@ class FakeCudart:
         fails: Name of a function → status that it returns from now on.
         limit: Bytes of GPU memory there are.
         todo: What streams have not done yet: (memory that it touches, work).
-        pending: Status that the next wait returns: an asynchronous error.
+        pending: Status that every wait returns from now on: an error that lost the context.
+        starts: Status that TensorRT gets from CUDA when it starts.
+        meanwhile: Called before TensorRT says why it fails.
     """
 
     def __init__(self, limit=1 << 30):
         self.live, self.fails, self.limit, self.todo, self.pending = {}, {}, limit, [], 0
+        self.starts, self.meanwhile = 0, None
         self.calls, self._kept, self._next, self._last = [], {}, 1, 0
         # One engine is freed in a thread while another one runs.
         self._lock = threading.Lock()
@@ -60,9 +63,6 @@ class FakeCudart:
             return last
         self._last = self.fails.get(name, 0) or getattr(self, "_" + name)(*given)
         return self._last
-
-    def fail_launch(self, status):
-        self._last = status
 
     def enqueue(self, touched, work):
         with self._lock:
@@ -114,6 +114,11 @@ class FakeCudart:
         return 0
 
     def _cudaEventSynchronize(self, event):
+        self._do()
+        return self.pending
+
+    def _cudaStreamSynchronize(self, stream):
+        assert self.live[stream.value][0] == "stream"
         self._do()
         return self.pending
 

@@ -5,9 +5,10 @@ An "ONNX" here is JSON: layers of (name, kind, inputs, outputs), the network's o
 
 import ctypes
 import json
+import weakref
 from enum import Enum
 
-from fake_tensorrt import DataType, ILogger, plan_of
+from fake_tensorrt import DataType, ILogger, plan_of, started
 
 
 class _Tensor:
@@ -90,7 +91,10 @@ class _Config:
 
     def set_timing_cache(self, cache, ignore_mismatch):
         assert not ignore_mismatch
+        if cache.startswith(b"another"):
+            return False
         self.cache = cache
+        return True
 
 
 class _PooledConfig(_Config):
@@ -114,18 +118,38 @@ class _WorkspaceConfig(_Config):
 
 class _Builder:
     def __init__(self, logger):
+        started(self.module, logger)
         self._logger = logger
+        self._holds(self)
+
+    def _holds(self, made):
+        self.module.holds.append(weakref.ref(made))
+        return made
 
     def create_network(self, flags):
-        return _Network(flags)
+        return self._holds(_Network(flags))
 
     def create_builder_config(self):
-        return self.module.config()
+        return self._holds(self.module.config())
+
+    def _say(self, how, message):
+        self._logger.log(how, message)
 
     def build_serialized_network(self, network, config):
         bad = network.told.get("bad")
-        if bad == "build":
-            self._logger.log(ILogger.Severity.ERROR, "could not find any implementation")
+        if bad in ("build", "memory", "workspace"):
+            severe = ILogger.Severity
+            if bad == "memory":
+                # As TensorRT 8 spells it.
+                self._say(
+                    severe.WARNING, "Skipping tactic 3 due to insuficient memory on requested"
+                )
+            more = " due to insufficient workspace" if bad == "workspace" else ""
+            self._say(severe.ERROR, "10: could not find any implementation for node conv" + more)
+            self._say(severe.INFO, "out of memory is no error here")
+            if int(self.module.__version__.split(".")[0]) < 10:
+                said = "buildSerializedNetwork::636] Error Code 2: (Assertion engine != nullptr)"
+                self._say(severe.ERROR, said)
             return None
         while bad == "endless":
             pass
@@ -133,6 +157,7 @@ class _Builder:
             ctypes.string_at(0)
         floats = sorted(each.name for each in network.layers if each.precision is not None)
         return plan_of(
+            bad=network.told.get("plan", ""),
             built={
                 "flags": config.flags, "float": floats, "network": network.flags,
                 "cache": (config.cache or b"").decode(), "space": config.space,
@@ -169,7 +194,7 @@ class _Pools(Enum):
 def builds(found):
     """Adds what a builder needs to a module."""
     strong = int(found.__version__.split(".")[0]) >= 11
-    found.float16 = DataType.float16
+    found.float16, found.holds = DataType.float16, []
     found.Builder, found.OnnxParser = type("Builder", (_Builder,), {"module": found}), _Parser
     if [int(each) for each in found.__version__.split(".")[:2]] < [8, 4]:
         found.config = _WorkspaceConfig

@@ -7,6 +7,7 @@ how the engine misbehaves. Only the API of the version that is asked for is ther
 import ctypes
 import json
 import struct
+import threading
 import types
 import weakref
 from enum import Enum
@@ -52,17 +53,45 @@ class _Severe:
         self.logger.log(ILogger.Severity.ERROR, message)
 
 
+def started(module, logger):
+    """What runtime and builder begin with: TensorRT keeps its first logger, and asks CUDA."""
+    if module.first_logger is None:
+        module.first_logger = weakref.ref(logger)
+    assert logger.started, "TensorRT's own constructor was not called"
+    assert module.first_logger() is not None, "the logger that TensorRT uses is gone"
+    status = module.cudart.starts
+    if status:
+        logger.log(ILogger.Severity.WARNING, "Unable to determine GPU memory usage")
+        logger.log(
+            ILogger.Severity.WARNING,
+            "CUDA initialization failure with error: %d. Please check your CUDA installation"
+            % status,
+        )
+        raise TypeError("pybind11::init(): factory function returned nullptr")
+
+
 class Runtime:
     def __init__(self, logger):
-        assert logger.started, "TensorRT's own constructor was not called"
+        started(self.module, logger)
         self._say = _Severe(self.module, logger)
         self.loader = lambda: self
         # Off in TensorRT; here it must be turned off.
         self.engine_host_code_allowed = True
 
     def deserialize_cuda_engine(self, data):
+        found = self._deserialized(data)
+        if found is None and int(self.module.__version__.split(".")[0]) < 10:
+            self._say.error(
+                "4: [runtime.cpp::deserializeCudaEngine::50] Error Code 4: Internal Error"
+                " (Engine deserialization failed.)"
+            )
+        return found
+
+    def _deserialized(self, data):
         assert self.loader() is not None, "the runtime that loaded it is gone"
         assert not getattr(self, "engine_host_code_allowed", False)
+        for each in getattr(self.module, "holds", ()):
+            assert each() is None, "builder, network and config still take their memory"
         whole = bytes(data)
         if whole[:4] != b"ftrt":
             self._say.error("Magic tag does not match")
@@ -71,11 +100,20 @@ class Runtime:
         if told["version"] not in ("", self.module.__version__):
             self._say.error("Version tag does not match")
             return None
+        if told["bad"] == "throws":
+            raise RuntimeError("std::exception")
         if told["bad"] == "plugin":
             self._say.error("getPluginCreator could not find plugin: EfficientNMS_TRT")
             return None
         if told["bad"] == "short":
+            if self.module.cudart.meanwhile:
+                self.module.cudart.meanwhile()
             self._say.error("Requested amount of GPU memory could not be allocated: OutOfMemory")
+            return None
+        if told["bad"] == "own thread":
+            saying = threading.Thread(target=self._say.error, args=("the GPU fell off the bus",))
+            saying.start()
+            saying.join()
             return None
         return self.module.ICudaEngine(self._say, told)
 
@@ -132,8 +170,13 @@ class _Context:
         if bad == "refuses" and self.runs == at:
             self._say.error("enqueue failed")
             return False
+        if bad == "mutters" and self.runs < at:
+            self._say.error("OutOfMemory, and another tactic will do")
+        if bad == "mutters" and self.runs == at:
+            return False
         if bad == "launch" and self.runs == at:
-            cuda.fail_launch(700)
+            cuda.pending = 700
+            self._say.error("Cuda Runtime (an illegal memory access was encountered)")
             return False
         if bad == "async" and self.runs >= at:
             cuda.pending = 700
@@ -244,7 +287,7 @@ def module(version, cudart):
     """Returns the bindings of a version, over a fake CUDA."""
     found = types.ModuleType("tensorrt")
     numbered = [int(each) for each in version.split(".")[:2]] < [8, 5]
-    found.__version__, found.cudart = version, cudart
+    found.__version__, found.cudart, found.first_logger = version, cudart, None
     found.ILogger, found.DataType, found.float32 = ILogger, DataType, DataType.float32
     loads = [int(each) for each in version.split(".")[:2]] >= [8, 6]
     found.Runtime = type("Runtime", (_LoadingRuntime if loads else Runtime,), {"module": found})

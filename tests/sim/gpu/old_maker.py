@@ -1,4 +1,4 @@
-"""A plan's builder over the fakes, on any Python: ``VERSION MAKER_FILE``."""
+"""A plan's builder over the fakes, on any Python: ``VERSION MAKER_FILE [CUDA_ERROR]``."""
 
 import importlib.util
 import os
@@ -12,13 +12,13 @@ import fake_tensorrt
 import old_kernel
 
 if __name__ == "__main__":
-    version, file = sys.argv[1:]
+    version, file, starts = (*sys.argv[1:], "0")[:3]
     spec = importlib.util.spec_from_file_location("plan_maker", file)
     maker = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(maker)
     maker.mmap.mmap = old_kernel.mapped
-    sys.modules["tensorrt"] = fake_builder.builds(
-        fake_tensorrt.module(version, cudart.FakeCudart())
-    )
+    fake = cudart.FakeCudart()
+    fake.starts = int(starts)
+    sys.modules["tensorrt"] = fake_builder.builds(fake_tensorrt.module(version, fake))
     sys.argv[1:] = ["tensorrt"]
     maker.main()
